@@ -1,0 +1,419 @@
+#include "codec.hpp"
+
+#include <algorithm>
+
+#include "packing.hpp"
+
+namespace cellmill {
+namespace {
+
+enum Mode : std::uint32_t { kPlain = 0, kPatched = 1, kUnary = 2 };
+
+constexpr std::uint32_t kPositionBits = 7;
+constexpr std::uint32_t kMaxWidth = 32;
+constexpr std::uint32_t kMaxUnaryWidth = 16;
+constexpr std::size_t kHeaderBytes[] = {1, 3, 2};
+constexpr std::size_t kPadding = 64;
+constexpr std::uint64_t kMaxCountLessOne = 0xFFFFFFFEULL;
+
+// For each byte the places of its ones, and how many they are.
+struct OnesOfByte {
+    alignas(16) std::uint16_t place[256][8];
+    std::uint8_t count[256];
+};
+
+constexpr OnesOfByte kOnes = [] {
+    OnesOfByte table{};
+    for (unsigned byte = 0; byte < 256; ++byte) {
+        unsigned found = 0;
+        for (unsigned bit = 0; bit < 8; ++bit)
+            if (byte >> bit & 1) table.place[byte][found++] = static_cast<std::uint16_t>(bit);
+        table.count[byte] = static_cast<std::uint8_t>(found);
+    }
+    return table;
+}();
+
+// Gaps of so many bits and their sums over a block leave room in 32 bits: 128 * (2^22 + 2^22) < 2^31.
+constexpr std::uint32_t kNarrow = 22;
+
+constexpr std::size_t to_bytes(std::size_t bits) noexcept { return (bits + 7) / 8; }
+
+// Length of the varint, or 0 with `fault` set.
+std::size_t read_nonzeros(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t& nnz,
+                          Fault& fault) noexcept {
+    std::uint64_t value = 0;
+    for (std::size_t at = 0; at < 5; ++at) {
+        if (at == frame.size()) {
+            fault = Fault::truncated;
+            return 0;
+        }
+        value |= static_cast<std::uint64_t>(frame[at] & 127) << (7 * at);
+        if (frame[at] < 128) {
+            if (value > n_genes) break;
+            nnz = static_cast<std::uint32_t>(value);
+            const std::size_t blocks = (value + kBlock - 1) / kBlock;
+            if (2 * blocks > frame.size() - at - 1) {
+                fault = Fault::truncated;
+                return 0;
+            }
+            return at + 1;
+        }
+    }
+    fault = Fault::nonzeros;
+    return 0;
+}
+
+// The three functions below turn gaps into genes: gene j is `base` plus the gaps 0 to j plus j.
+
+// Returns how far the next gene lies beyond `base`.
+std::uint64_t sum_gaps(const std::uint32_t* gaps, std::uint32_t size, std::uint32_t base, std::int32_t* genes) noexcept {
+    Lanes sums = Lanes{} + base;
+    Lanes number = {0, 1, 2, 3};
+    std::uint32_t j = 0;
+    for (; j + 4 <= size; j += 4, number += 4) {
+        sums = last_lane(sums) + running_sums(load_lanes(gaps + j));
+        store_lanes(genes + j, sums + number);
+    }
+    std::uint32_t gene = sums[3] + j;
+    for (; j < size; ++j) {
+        gene += gaps[j];
+        genes[j] = static_cast<std::int32_t>(gene++);
+    }
+    return gene - base;
+}
+
+// Gaps whose high parts are the zeros between the ones of a unary section.
+std::uint64_t sum_unary_gaps(const std::uint32_t* low, const std::uint16_t* ones, std::uint32_t width,
+                             std::uint32_t size, std::uint32_t base, std::int32_t* genes) noexcept {
+    Lanes sums{};
+    Lanes number = {0, 1, 2, 3};
+    std::uint32_t j = 0;
+    for (; j + 4 <= size; j += 4, number += 4) {
+        sums = last_lane(sums) + running_sums(load_lanes(low + j));
+        store_lanes(genes + j, sums + number + ((widen(ones + j) - number) << width) + base);
+    }
+    std::uint32_t lows = sums[3];
+    for (; j < size; ++j) {
+        lows += low[j];
+        genes[j] = static_cast<std::int32_t>(base + j + lows + ((ones[j] - j) << width));
+    }
+    return std::uint64_t{lows} + size + (std::uint64_t{ones[size - 1] - (size - 1)} << width);
+}
+
+// Gaps of any size, summed in 64 bits; returns the next gene.
+std::uint64_t sum_wide_gaps(const std::uint32_t* gaps, std::uint32_t size, std::uint64_t next_gene,
+                            std::int32_t* genes) noexcept {
+    for (std::uint32_t j = 0; j < size; ++j) {
+        next_gene += gaps[j];
+        genes[j] = static_cast<std::int32_t>(next_gene++);
+    }
+    return next_gene;
+}
+
+}  // namespace
+
+Fault peek_nonzeros(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t& nnz) noexcept {
+    Fault fault = Fault::none;
+    nnz = 0;
+    read_nonzeros(frame, n_genes, nnz, fault);
+    return fault;
+}
+
+std::size_t Decoder::Block::payload_bytes() const noexcept {
+    return to_bytes(std::size_t{size} * width) + to_bytes(std::size_t{exceptions} * (kPositionBits + high_bits)) +
+           unary_bytes;
+}
+
+// Returns the bytes of the header, or 0 with `fault` set.
+std::size_t Decoder::read_header(const std::uint8_t* at, std::size_t left, std::uint32_t size, Block& block,
+                                 Fault& fault) noexcept {
+    fault = Fault::truncated;
+    if (left == 0) return 0;
+    block = {size, std::uint32_t{at[0]} >> 6, std::uint32_t{at[0]} & 63, 0, 0, 0};
+    fault = Fault::header;
+    if (block.mode > kUnary || block.width > (block.mode == kUnary ? kMaxUnaryWidth : kMaxWidth)) return 0;
+    const std::size_t bytes = kHeaderBytes[block.mode];
+    if (bytes > left) {
+        fault = Fault::truncated;
+        return 0;
+    }
+    if (block.mode == kPatched) {
+        block.exceptions = at[1];
+        block.high_bits = at[2];
+        if (block.exceptions < 1 || block.exceptions > size || block.width + block.high_bits > kMaxWidth) return 0;
+    } else if (block.mode == kUnary) {
+        block.unary_bytes = at[1];
+        if (block.unary_bytes == 0) return 0;
+    }
+    fault = Fault::none;
+    return bytes;
+}
+
+Fault Decoder::decode(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz,
+                      std::int32_t* genes, std::uint32_t* counts) {
+    // A private copy with room behind it: wide loads stay inside, and bytes that another process changes under a
+    // mapping cannot change between their check and their use.
+    if (bytes_.size() < frame.size() + kPadding) bytes_.resize(2 * frame.size() + kPadding);
+    std::copy(frame.begin(), frame.end(), bytes_.begin());
+    std::fill_n(bytes_.begin() + static_cast<std::ptrdiff_t>(frame.size()), kPadding, std::uint8_t{0});
+    const std::span<const std::uint8_t> copy(bytes_.data(), frame.size());
+
+    Fault fault = Fault::none;
+    std::uint32_t found = 0;
+    const std::size_t headers = read_nonzeros(copy, n_genes, found, fault);
+    if (fault != Fault::none) return fault;
+    if (found != nnz) return Fault::truncated;
+
+    std::size_t header = headers;
+    std::size_t payload_total = 0;
+    Block block{};
+    for (std::uint32_t done = 0; done < nnz; done += kBlock) {
+        const std::uint32_t size = std::min<std::uint32_t>(kBlock, nnz - done);
+        for (int stream = 0; stream < 2; ++stream) {
+            const std::size_t bytes = read_header(copy.data() + header, copy.size() - header, size, block, fault);
+            if (fault != Fault::none) return fault;
+            header += bytes;
+            payload_total += block.payload_bytes();
+        }
+    }
+    if (header + payload_total > copy.size()) return Fault::truncated;
+    if (header + payload_total < copy.size()) return Fault::trailing;
+
+    const std::uint8_t* payload = copy.data() + header;
+    std::uint64_t next_gene = 0;
+    header = headers;
+    for (std::uint32_t done = 0; done < nnz; done += kBlock) {
+        const std::uint32_t size = std::min<std::uint32_t>(kBlock, nnz - done);
+        header += read_header(copy.data() + header, copy.size() - header, size, block, fault);
+        fault = read_gaps(block, payload, n_genes, next_gene, genes + done);
+        if (fault != Fault::none) return fault;
+        payload += block.payload_bytes();
+        header += read_header(copy.data() + header, copy.size() - header, size, block, fault);
+        fault = read_counts(block, payload, counts + done);
+        if (fault != Fault::none) return fault;
+        payload += block.payload_bytes();
+    }
+    return Fault::none;
+}
+
+// Fills low_ with the packed low bits.
+Fault Decoder::unpack(const Block& block, const std::uint8_t* payload, Fault overflow) noexcept {
+    if (block.size == kBlock)
+        kUnpackBlock[block.width](payload, low_.data());
+    else
+        unpack_short(payload, block.size, block.width, low_.data());
+    if (block.mode == kPatched) return patch(block, payload + to_bytes(std::size_t{block.size} * block.width), overflow);
+    return Fault::none;
+}
+
+Fault Decoder::patch(const Block& block, const std::uint8_t* entries, Fault overflow) noexcept {
+    const std::uint32_t entry_bits = kPositionBits + block.high_bits;
+    const std::uint64_t mask = (std::uint64_t{1} << entry_bits) - 1;
+    std::uint32_t least = 0;
+    bool overflows = false;
+    for (std::uint32_t i = 0; i < block.exceptions; ++i) {
+        const std::size_t bit = std::size_t{i} * entry_bits;
+        const std::uint64_t entry = (load_u64(entries + (bit >> 3)) >> (bit & 7)) & mask;
+        const std::uint32_t position = static_cast<std::uint32_t>(entry & (kBlock - 1));
+        if (position < least || position >= block.size) return Fault::exception;
+        least = position + 1;
+        const std::uint64_t value = low_[position] + (((entry >> kPositionBits) + 1) << block.width);
+        overflows |= value > kMaxCountLessOne;
+        low_[position] = static_cast<std::uint32_t>(value);
+    }
+    return overflows ? overflow : Fault::none;
+}
+
+// Fills ones_ with the places of the ones; there must be one per value and none of the bytes may be idle at the end.
+Fault Decoder::read_unary(const Block& block, const std::uint8_t* section) noexcept {
+    std::uint16_t* const begin = ones_.data() + kOnesBegin;
+    begin[-1] = 0xFFFF;
+    std::uint16_t* to = begin;
+    for (std::uint32_t i = 0; i < block.unary_bytes; ++i) {
+        const std::uint8_t byte = section[i];
+        const std::uint16_t base = static_cast<std::uint16_t>(8 * i);
+        for (int k = 0; k < 8; ++k) to[k] = static_cast<std::uint16_t>(base + kOnes.place[byte][k]);
+        to += kOnes.count[byte];
+    }
+    const bool sound = to - begin == static_cast<std::ptrdiff_t>(block.size) && section[block.unary_bytes - 1] != 0;
+    return sound ? Fault::none : Fault::unary;
+}
+
+Fault Decoder::read_gaps(const Block& block, const std::uint8_t* payload, std::uint32_t n_genes,
+                         std::uint64_t& next_gene, std::int32_t* genes) noexcept {
+    const std::uint32_t size = block.size;
+    const std::uint16_t* const ones = ones_.data() + kOnesBegin;
+    const std::uint32_t base = static_cast<std::uint32_t>(next_gene);
+    if (block.mode == kUnary) {
+        const Fault fault = read_unary(block, payload + to_bytes(std::size_t{size} * block.width));
+        if (fault != Fault::none) return fault;
+        if (block.width == 0) {  // A bitmap of the genes.
+            for (std::uint32_t j = 0; j < size; ++j) genes[j] = static_cast<std::int32_t>(base + ones[j]);
+            next_gene += std::uint64_t{ones[size - 1]} + 1;
+        } else {
+            unpack(block, payload, Fault::gene_range);
+            next_gene += sum_unary_gaps(low_.data(), ones, block.width, size, base, genes);
+        }
+    } else {
+        const Fault fault = unpack(block, payload, Fault::gene_range);
+        if (fault != Fault::none) return fault;
+        next_gene = block.width + block.high_bits <= kNarrow ? next_gene + sum_gaps(low_.data(), size, base, genes)
+                                                             : sum_wide_gaps(low_.data(), size, next_gene, genes);
+    }
+    return next_gene > n_genes ? Fault::gene_range : Fault::none;
+}
+
+Fault Decoder::read_counts(const Block& block, const std::uint8_t* payload, std::uint32_t* counts) noexcept {
+    const std::uint32_t size = block.size;
+    const std::uint32_t width = block.width;
+    if (block.mode == kUnary) {
+        const Fault fault = read_unary(block, payload + to_bytes(std::size_t{size} * width));
+        if (fault != Fault::none) return fault;
+        const std::uint16_t* const ones = ones_.data() + kOnesBegin;
+        // The distance between two ones is the high part plus one.
+        const std::uint16_t* const before = ones - 1;
+        for (std::uint32_t j = 0; j < size; ++j) counts[j] = static_cast<std::uint16_t>(ones[j] - before[j]);
+        if (width == 0) return Fault::none;
+        unpack(block, payload, Fault::count_overflow);
+        for (std::uint32_t j = 0; j < size; ++j) counts[j] = ((counts[j] - 1) << width) + low_[j] + 1;
+        return Fault::none;
+    }
+    if (width == 0 && block.mode == kPlain) {
+        std::fill_n(counts, size, 1U);
+        return Fault::none;
+    }
+    const Fault fault = unpack(block, payload, Fault::count_overflow);
+    if (fault != Fault::none) return fault;
+    if (width == kMaxWidth && std::find(low_.begin(), low_.begin() + size, 0xFFFFFFFFU) != low_.begin() + size)
+        return Fault::count_overflow;
+    for (std::uint32_t j = 0; j < size; ++j) counts[j] = low_[j] + 1;
+    return Fault::none;
+}
+
+// --- encode ---------------------------------------------------------------------------------------------------------
+
+namespace {
+
+struct Choice {
+    std::uint32_t mode = kPlain;
+    std::uint32_t width = 0;
+    std::uint32_t exceptions = 0;
+    std::uint32_t high_bits = 0;
+    std::uint32_t unary_bytes = 0;
+    std::size_t bytes = 0;
+};
+
+std::uint32_t bit_length(std::uint32_t x) noexcept { return static_cast<std::uint32_t>(std::bit_width(x)); }
+
+// The first of the smallest of: plain, patched by ascending width, unary by ascending width.
+Choice choose(const std::uint32_t* values, std::uint32_t size) noexcept {
+    std::uint32_t longer[34] = {};  // How many values have at least this many bits.
+    std::uint32_t largest = 0;
+    for (std::uint32_t j = 0; j < size; ++j) {
+        ++longer[bit_length(values[j])];
+        largest = std::max(largest, values[j]);
+    }
+    for (int bits = 32; bits >= 0; --bits) longer[bits] += longer[bits + 1];
+    const std::uint32_t full = bit_length(largest);
+    Choice best{kPlain, full, 0, 0, 0, kHeaderBytes[kPlain] + to_bytes(std::size_t{size} * full)};
+    for (std::uint32_t width = 0; width < full; ++width) {
+        const std::size_t low = kHeaderBytes[kPatched] + to_bytes(std::size_t{size} * width);
+        if (low >= best.bytes) break;
+        const std::uint32_t exceptions = longer[width + 1];
+        const std::uint32_t high_bits = bit_length((largest >> width) - 1);
+        const std::size_t bytes = low + to_bytes(std::size_t{exceptions} * (kPositionBits + high_bits));
+        if (bytes < best.bytes) best = {kPatched, width, exceptions, high_bits, 0, bytes};
+    }
+    for (std::uint32_t width = 0; width <= std::min(full, kMaxUnaryWidth); ++width) {
+        const std::size_t low = kHeaderBytes[kUnary] + to_bytes(std::size_t{size} * width);
+        if (low + to_bytes(size) >= best.bytes) break;
+        std::uint64_t ones = size;
+        for (std::uint32_t j = 0; j < size; ++j) ones += values[j] >> width;
+        const std::size_t unary = to_bytes(ones);
+        if (unary <= kMaxUnaryBytes && low + unary < best.bytes)
+            best = {kUnary, width, 0, 0, static_cast<std::uint32_t>(unary), low + unary};
+    }
+    return best;
+}
+
+void write_header(const Choice& choice, std::vector<std::uint8_t>& out) {
+    out.push_back(static_cast<std::uint8_t>(choice.width | choice.mode << 6));
+    if (choice.mode == kPatched) {
+        out.push_back(static_cast<std::uint8_t>(choice.exceptions));
+        out.push_back(static_cast<std::uint8_t>(choice.high_bits));
+    } else if (choice.mode == kUnary) {
+        out.push_back(static_cast<std::uint8_t>(choice.unary_bytes));
+    }
+}
+
+void write_exceptions(const Choice& choice, const std::uint32_t* values, std::uint32_t size, std::uint8_t* to) noexcept {
+    BitWriter bits(to);
+    for (std::uint32_t j = 0; j < size; ++j) {
+        const std::uint64_t high = values[j] >> choice.width;
+        if (high > 0) bits.put(j | (high - 1) << kPositionBits, kPositionBits + choice.high_bits);
+    }
+    bits.finish();
+}
+
+void write_payload(const Choice& choice, const std::uint32_t* values, std::uint32_t size,
+                   std::vector<std::uint8_t>& out) {
+    const std::size_t begin = out.size();
+    out.resize(begin + choice.bytes - kHeaderBytes[choice.mode]);
+    std::uint8_t* to = out.data() + begin;
+    if (size == kBlock) {
+        pack_block(values, choice.width, to);
+        to += 16 * std::size_t{choice.width};
+    } else {
+        BitWriter bits(to);
+        for (std::uint32_t j = 0; j < size; ++j) bits.put(values[j], choice.width);
+        to = bits.finish();
+    }
+    if (choice.mode == kPatched) {
+        write_exceptions(choice, values, size, to);
+    } else if (choice.mode == kUnary) {
+        std::size_t place = 0;
+        for (std::uint32_t j = 0; j < size; ++j, ++place) {
+            place += values[j] >> choice.width;
+            to[place >> 3] |= static_cast<std::uint8_t>(1U << (place & 7));
+        }
+    }
+}
+
+}  // namespace
+
+template <class Gene>
+void encode_cell(std::span<const Gene> genes, std::span<const std::uint32_t> counts, std::vector<std::uint8_t>& out) {
+    const std::size_t nnz = genes.size();
+    for (std::size_t rest = nnz;; rest >>= 7) {
+        out.push_back(static_cast<std::uint8_t>(rest < 128 ? rest : (rest & 127) | 128));
+        if (rest < 128) break;
+    }
+    // Headers stand before all payloads, so blocks are chosen first and written after.
+    thread_local std::vector<std::uint32_t> values;
+    thread_local std::vector<Choice> choices;
+    values.resize(2 * nnz);
+    choices.clear();
+    Gene next = 0;
+    for (std::size_t j = 0; j < nnz; ++j) {
+        values[j] = static_cast<std::uint32_t>(genes[j] - next);
+        values[nnz + j] = counts[j] - 1;
+        next = genes[j] + 1;
+    }
+    for (std::size_t done = 0; done < nnz; done += kBlock) {
+        const std::uint32_t size = static_cast<std::uint32_t>(std::min(kBlock, nnz - done));
+        for (const std::size_t stream : {std::size_t{0}, nnz}) {
+            choices.push_back(choose(values.data() + stream + done, size));
+            write_header(choices.back(), out);
+        }
+    }
+    for (std::size_t done = 0, block = 0; done < nnz; done += kBlock) {
+        const std::uint32_t size = static_cast<std::uint32_t>(std::min(kBlock, nnz - done));
+        for (const std::size_t stream : {std::size_t{0}, nnz})
+            write_payload(choices[block++], values.data() + stream + done, size, out);
+    }
+}
+
+template void encode_cell(std::span<const std::int32_t>, std::span<const std::uint32_t>, std::vector<std::uint8_t>&);
+template void encode_cell(std::span<const std::int64_t>, std::span<const std::uint32_t>, std::vector<std::uint8_t>&);
+
+}  // namespace cellmill

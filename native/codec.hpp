@@ -1,0 +1,77 @@
+// The frame codec: one cell's genes and counts as bytes. The layout is docs/reference/format.md, "Frames".
+// Knows neither shards nor panels nor Python. Every byte that is decoded is taken as hostile.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace cellmill {
+
+// What is wrong with a frame; the numbers are those of src/cellmill/kernel/faults.py.
+enum class Fault : int {
+    none = 0,
+    outside = 1,
+    truncated = 2,
+    nonzeros = 3,
+    header = 4,
+    trailing = 5,
+    exception = 6,
+    unary = 7,
+    count_overflow = 8,
+    gene_range = 9,
+};
+
+inline constexpr std::size_t kBlock = 128;
+inline constexpr std::size_t kMaxUnaryBytes = 255;
+
+// Reads the number of nonzeros alone, and that the frame is long enough to hold their headers.
+Fault peek_nonzeros(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t& nnz) noexcept;
+
+// Decodes frames; holds the scratch of one thread.
+class Decoder {
+public:
+    // Writes exactly `nnz` genes and counts, where `nnz` is what peek_nonzeros gave for this frame.
+    // On a fault what was written is undefined, but nothing beyond `nnz` entries is touched.
+    Fault decode(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, std::int32_t* genes,
+                 std::uint32_t* counts);
+
+private:
+    struct Block {
+        std::uint32_t size;
+        std::uint32_t mode;
+        std::uint32_t width;
+        std::uint32_t exceptions;
+        std::uint32_t high_bits;
+        std::uint32_t unary_bytes;
+        std::size_t payload_bytes() const noexcept;
+    };
+
+    static std::size_t read_header(const std::uint8_t* at, std::size_t left, std::uint32_t size, Block& block,
+                                   Fault& fault) noexcept;
+    Fault unpack(const Block& block, const std::uint8_t* payload, Fault overflow) noexcept;
+    Fault patch(const Block& block, const std::uint8_t* entries, Fault overflow) noexcept;
+    Fault read_unary(const Block& block, const std::uint8_t* section) noexcept;
+    Fault read_gaps(const Block& block, const std::uint8_t* payload, std::uint32_t n_genes, std::uint64_t& next_gene,
+                    std::int32_t* genes) noexcept;
+    Fault read_counts(const Block& block, const std::uint8_t* payload, std::uint32_t* counts) noexcept;
+
+    alignas(64) std::array<std::uint32_t, kBlock> low_{};  // The low bits of a block, or its values.
+    // Places of the ones of a unary section, from kOnesBegin on; before them a place of -1, so that each has a predecessor.
+    static constexpr std::size_t kOnesBegin = 8;
+    alignas(64) std::array<std::uint16_t, kOnesBegin + kMaxUnaryBytes * 8 + 16> ones_{};
+    std::vector<std::uint8_t> bytes_;
+};
+
+// Appends the frame of one cell. Genes ascend, each once; counts are 1 or more: the caller has checked.
+template <class Gene>
+void encode_cell(std::span<const Gene> genes, std::span<const std::uint32_t> counts, std::vector<std::uint8_t>& out);
+
+extern template void encode_cell(std::span<const std::int32_t>, std::span<const std::uint32_t>,
+                                 std::vector<std::uint8_t>&);
+extern template void encode_cell(std::span<const std::int64_t>, std::span<const std::uint32_t>,
+                                 std::vector<std::uint8_t>&);
+
+}  // namespace cellmill

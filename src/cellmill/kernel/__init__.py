@@ -1,0 +1,367 @@
+"""The kernel: arrays in, arrays out (floor 1).
+
+Encodes cells into frames, gathers frames into batches, and computes keyed randomness. Two implementations give the
+same bytes and numbers: `_native` (C++, threads inside, GIL released) and `reference` (NumPy). The native one is used
+when it can be imported; the environment variable CELLMILL_KERNEL=reference forces the other.
+This module checks arguments and raises; it knows nothing of files, stores, vocabularies or torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cellmill.kernel import reference
+from cellmill.kernel.checks import (
+    as_integers,
+    check_cells,
+    check_column_count,
+    check_panel,
+    check_rows,
+    check_u64,
+    count_threads,
+)
+from cellmill.kernel.faults import frame_error
+from cellmill.kernel.keys import derive_key
+from cellmill.kernel.threads import default_threads, set_threads
+
+__all__ = [
+    "IMPLEMENTATION",
+    "TRANSFORMS",
+    "default_threads",
+    "derive_key",
+    "encode",
+    "fingerprint",
+    "gather",
+    "gather_dense",
+    "keyed_u64",
+    "keyed_uniform",
+    "mix64",
+    "native_error",
+    "permute",
+    "set_threads",
+]
+
+U8 = npt.NDArray[np.uint8]
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.integer[Any]]
+
+
+def _pick() -> tuple[Any, str, str | None]:
+    """Return (module, its name, why it is not the native one)."""
+    if os.environ.get("CELLMILL_KERNEL", "").strip().lower() == "reference":
+        return reference, "reference", "the environment variable CELLMILL_KERNEL asks for the reference"
+    try:
+        native = importlib.import_module("cellmill.kernel._native")
+    except ImportError as error:
+        return reference, "reference", f"the native module was not built or cannot be loaded: {error}"
+    return native, "native", None
+
+
+_kernel, IMPLEMENTATION, _native_error = _pick()
+
+TRANSFORMS = ("raw", "cp10k", "log1p_cp10k")
+"""What `gather_dense` can make of counts: counts, counts per 10,000, and the natural log of 1 + counts per 10,000."""
+
+
+def native_error() -> str | None:
+    """Return why the native kernel is not in use, or None when it is."""
+    return _native_error
+
+
+def encode(indptr: Integers, indices: Integers, values: Integers, *, n_genes: int, threads: int = 0) -> tuple[U8, U64]:
+    """Return the frames of cells, one after the other, and where each begins.
+
+    Parameters
+    ----------
+    indptr : integers, (n_cells + 1,)
+        Cell i holds nonzeros indptr[i]:indptr[i + 1].
+    indices : integers, (nnz,)
+        Gene positions in storage order, ascending in each cell, each once, below `n_genes`.
+    values : integers, (nnz,)
+        Counts, 1 to 2^32-1.
+    n_genes : int
+        Number of genes of the store, at most 2^31-1.
+    threads : int
+        0 takes `default_threads()`. The bytes do not depend on it.
+
+    Returns
+    -------
+    frames : u8, (bytes,)
+    offsets : u64, (n_cells + 1,)
+        Frame i is frames[offsets[i]:offsets[i + 1]].
+
+    Raises
+    ------
+    ValueError
+        When cells are malformed; the message names the first bad cell.
+
+    Notes
+    -----
+    The layout is docs/reference/format.md, "Frames". Smallest when genes come in order of
+    detection rate; `benchmarks/frames.py` measures it.
+
+    Examples
+    --------
+    >>> frames, offsets = encode(np.array([0, 2]), np.array([3, 7]), np.array([1, 5]), n_genes=10)
+    >>> gather([frames], np.array([0]), offsets[:1], offsets[1:], n_genes=10)[1].tolist()
+    [3, 7]
+    """
+    check_column_count(n_genes, "n_genes")
+    indptr, indices, values = check_cells(indptr, indices, values)
+    frames, offsets = _kernel.encode(indptr, indices, values, n_genes, count_threads(threads))
+    return frames, offsets
+
+
+def gather(
+    shards: Sequence[U8],
+    shard_of: Integers,
+    start: Integers,
+    stop: Integers,
+    *,
+    n_genes: int,
+    panel: Integers | None = None,
+    n_columns: int | None = None,
+    threads: int = 0,
+) -> tuple[I64, I32, U32]:
+    """Return a batch of cells as CSR, in the order of the rows asked for.
+
+    Parameters
+    ----------
+    shards : sequence of u8 arrays
+        Bytes of the shards; mapped files do. Only those that are named by `shard_of` are touched.
+    shard_of, start, stop : integers, (m,)
+        The frame of row i is shards[shard_of[i]][start[i]:stop[i]].
+    n_genes : int
+        Number of genes of the store.
+    panel : integers, (n_genes,), optional
+        Output column of each gene, -1 for genes to drop. No column may be named twice.
+    n_columns : int, optional
+        Number of output columns; by default one more than the largest in `panel`, or `n_genes`.
+    threads : int
+        0 takes `default_threads()`. The result does not depend on it.
+
+    Returns
+    -------
+    indptr : i64, (m + 1,)
+    indices : i32, (nnz,)
+        Ascending in each row.
+    values : u32, (nnz,)
+
+    Raises
+    ------
+    FrameError
+        For the first row whose bytes are not a frame; `.position` is the row.
+    ValueError
+        When the arguments contradict each other.
+
+    Notes
+    -----
+    One call per batch: the cost is linear in the nonzeros. Every byte is checked before it is used.
+    """
+    shard_of, start, stop = check_rows(shards, shard_of, start, stop)
+    checked, columns = check_panel(panel, n_genes, n_columns)
+    fault, indptr, indices, values = _kernel.gather(
+        shards, shard_of, start, stop, n_genes, checked, columns, count_threads(threads)
+    )
+    if fault is not None:
+        raise frame_error(*fault, n_genes=n_genes)
+    return indptr, indices, values
+
+
+def gather_dense(
+    shards: Sequence[U8],
+    shard_of: Integers,
+    start: Integers,
+    stop: Integers,
+    *,
+    n_genes: int,
+    panel: Integers | None = None,
+    n_columns: int | None = None,
+    transform: str = "raw",
+    totals: Integers | None = None,
+    out: F32 | None = None,
+    threads: int = 0,
+) -> F32:
+    """Return a batch of cells as a dense float32 matrix.
+
+    Parameters
+    ----------
+    shards, shard_of, start, stop, n_genes, panel, n_columns, threads
+        As in `gather`.
+    transform : {"raw", "cp10k", "log1p_cp10k"}
+        Counts; 10,000 x count / total; or the natural log of 1 plus that. An empty cell gives zeros.
+    totals : integers, (m,), optional
+        What to divide by; by default each cell's sum of counts over all genes, also those the panel drops.
+    out : f32, (m, n_columns), optional
+        Filled and returned when given; C order.
+
+    Returns
+    -------
+    f32, (m, n_columns)
+
+    Raises
+    ------
+    FrameError
+        For the first row whose bytes are not a frame; `out` is then undefined.
+    ValueError
+        When the arguments contradict each other.
+
+    Notes
+    -----
+    Computed in float64 and rounded once.
+    """
+    if transform not in TRANSFORMS:
+        raise ValueError(f"transform must be one of {', '.join(TRANSFORMS)}, found {transform!r}")
+    shard_of, start, stop = check_rows(shards, shard_of, start, stop)
+    checked, columns = check_panel(panel, n_genes, n_columns)
+    shape = (len(start), columns)
+    if out is None:
+        out = np.empty(shape, np.float32)
+    elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous or not out.flags.writeable:
+        raise ValueError(
+            f"out must be a writeable float32 array in C order of shape {shape}, found {out.dtype} {out.shape}"
+        )
+    divisors = None if totals is None else check_u64(totals, len(start), "totals")
+    fault = _kernel.gather_dense(
+        shards,
+        shard_of,
+        start,
+        stop,
+        n_genes,
+        checked,
+        TRANSFORMS.index(transform),
+        divisors,
+        out,
+        count_threads(threads),
+    )
+    if fault is not None:
+        raise frame_error(*fault, n_genes=n_genes)
+    return out
+
+
+def fingerprint(indptr: Integers, indices: Integers, values: Integers, gene_hashes: U64, *, threads: int = 0) -> U64:
+    """Return a hash of each cell's set of (gene, count) pairs, whatever the order of its genes.
+
+    Parameters
+    ----------
+    indptr, indices, values
+        Cells as in `encode`; indices need not ascend.
+    gene_hashes : u64, (n_genes,)
+        A hash of each gene's identity, such as xxh3_64 of its id, so that stores of other gene orders agree.
+
+    Returns
+    -------
+    u64, (n_cells,)
+
+    Raises
+    ------
+    ValueError
+        When a gene has no hash, or the arrays contradict each other.
+
+    Notes
+    -----
+    ``s`` is the sum modulo 2^64 of ``mix64(gene_hashes[gene] ^ mix64(count))`` over the cell's nonzeros, ``n`` their
+    number, ``t`` the sum of their counts; the fingerprint is ``mix64(s ^ mix64(n ^ mix64(t)))``.
+    """
+    indptr, indices, values = check_cells(indptr, indices, values)
+    hashes = check_u64(gene_hashes, len(gene_hashes), "gene_hashes")
+    if len(indices) and (int(indices.min()) < 0 or int(indices.max()) >= len(hashes)):
+        raise ValueError(
+            f"genes must lie in 0..{len(hashes) - 1}, one hash each; found {indices.min()}..{indices.max()}"
+        )
+    if indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
+        raise ValueError("indptr must start at 0, never fall, and end at the number of nonzeros")
+    result: U64 = _kernel.fingerprint(indptr, indices, values, hashes, count_threads(threads))
+    return result
+
+
+def permute(positions: Integers, n: int, key: int) -> U64:
+    """Return where a keyed bijection of 0..n-1 sends each position.
+
+    Parameters
+    ----------
+    positions : integers, (k,)
+        Each in 0..n-1, in any order.
+    n : int
+        Size of the set, at most 2^62.
+    key : int
+        From `derive_key`; another key, another order.
+
+    Returns
+    -------
+    u64, (k,)
+
+    Raises
+    ------
+    ValueError
+        When n or a position is out of range.
+
+    Notes
+    -----
+    Constant memory, any position on its own. A balanced Feistel network of 8 rounds on 2h bits, 4^h being the smallest
+    power of four that is at least n, walked until the image is below n. Round r sends (L, R) to
+    ``(R, L ^ (mix64(R ^ mix64(key + r * 0x9E3779B97F4A7C15)) mod 2^h))``.
+
+    Examples
+    --------
+    >>> sorted(permute(np.arange(5), 5, key=1).tolist())
+    [0, 1, 2, 3, 4]
+    """
+    if not 0 <= n <= 1 << 62:
+        raise ValueError(f"n must lie in 0..2^62, found {n}")
+    if not 0 <= key < 1 << 64:
+        raise ValueError(f"a key must lie in 0..2^64-1, found {key}")
+    checked = check_u64(positions, len(positions), "positions")
+    if len(checked) and int(checked.max()) >= n:
+        raise ValueError(f"positions must lie in 0..{n - 1}, found {checked.max()}")
+    result: U64 = _kernel.permute(checked, n, key)
+    return result
+
+
+def mix64(x: Integers) -> U64:
+    """Return one SplitMix64 step of each number: u64 in, u64 out; signed input is taken modulo 2^64."""
+    result: U64 = _kernel.mix64(np.ascontiguousarray(as_integers(x, "x").astype(np.uint64)))
+    return result
+
+
+def keyed_u64(key: int, uids: Integers, counter: int = 0) -> U64:
+    """Return a random u64 per cell that depends on (key, uid, counter) alone.
+
+    Parameters
+    ----------
+    key : int
+        From `derive_key`.
+    uids : integers, (k,)
+        The cells.
+    counter : int
+        Which of the cell's numbers: 0, 1, 2, ...
+
+    Returns
+    -------
+    u64, (k,)
+
+    Notes
+    -----
+    ``mix64(mix64(mix64(key) + counter * 0x9E3779B97F4A7C15) ^ mix64(uid))``, modulo 2^64.
+    For one key and counter, distinct uids give distinct numbers.
+    """
+    if not 0 <= key < 1 << 64 or not 0 <= counter < 1 << 64:
+        raise ValueError(f"key and counter must lie in 0..2^64-1, found {key} and {counter}")
+    result: U64 = _kernel.keyed_u64(key, check_u64(uids, len(uids), "uids"), counter)
+    return result
+
+
+def keyed_uniform(key: int, uids: Integers, counter: int = 0) -> F64:
+    """Return a random float64 in [0, 1) per cell: the upper 53 bits of `keyed_u64`, times 2^-53."""
+    return (keyed_u64(key, uids, counter) >> np.uint64(11)).astype(np.float64) * 2.0**-53

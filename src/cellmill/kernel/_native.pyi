@@ -1,0 +1,41 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+U8 = npt.NDArray[np.uint8]
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+F32 = npt.NDArray[np.float32]
+Genes = npt.NDArray[np.integer[Any]]
+
+def encode(indptr: I64, indices: Genes, values: U32, n_genes: int, threads: int) -> tuple[U8, U64]: ...
+def gather(
+    shards: Sequence[U8],
+    shard_of: I64,
+    start: I64,
+    stop: I64,
+    n_genes: int,
+    panel: I32 | None,
+    n_columns: int,
+    threads: int,
+) -> tuple[tuple[int, int] | None, I64, I32, U32]: ...
+def gather_dense(
+    shards: Sequence[U8],
+    shard_of: I64,
+    start: I64,
+    stop: I64,
+    n_genes: int,
+    panel: I32 | None,
+    transform: int,
+    totals: U64 | None,
+    out: F32,
+    threads: int,
+) -> tuple[int, int] | None: ...
+def fingerprint(indptr: I64, indices: Genes, values: U32, gene_hashes: U64, threads: int) -> U64: ...
+def permute(positions: U64, n: int, key: int) -> U64: ...
+def mix64(x: U64) -> U64: ...
+def keyed_u64(key: int, uids: U64, counter: int) -> U64: ...

@@ -1,0 +1,61 @@
+"""The exception tree is the one its docstring draws, and leaves are what callers expect."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from cellmill import errors, events, units
+
+
+def test_the_docstring_names_every_error_and_only_those():
+    classes = {name for name in errors.__all__ if name.endswith("Error")}
+    drawn = set(re.findall(r"\b[A-Z]\w+Error\b", errors.__doc__)) - {
+        "ValueError", "FileNotFoundError", "FileExistsError", "BlockingIOError", "OSError", "ImportError",
+    }  # fmt: skip
+    assert drawn == classes
+
+
+@pytest.mark.parametrize(("name", "builtin"), re.findall(r"(\w+Error) \((\w+)\)", errors.__doc__ or ""))
+def test_an_error_is_also_the_builtin_that_is_drawn(name, builtin):
+    assert issubclass(getattr(errors, name), __builtins__[builtin])
+
+
+def test_wrong_input_exits_with_2_and_broken_stores_with_1():
+    assert errors.NotRawCountsError("x").exit_code == 2
+    assert errors.CorruptStoreError("x").exit_code == 1
+
+
+def test_a_missing_dependency_names_the_extra():
+    error = errors.MissingDependencyError("torch", extra="torch", needed_for="the loader")
+    assert "pip install 'cellmill[torch]'" in str(error)
+
+
+def test_nearest_ignores_case_and_says_nothing_when_nothing_is_near():
+    assert errors.nearest("TISUE", ["tissue", "assay"]) == " Did you mean 'tissue'?"
+    assert errors.nearest("zzz", ["tissue"]) == ""
+
+
+def test_listeners_hear_only_what_is_emitted_inside():
+    seen = []
+    events.emit("before")
+    with events.listening(seen.append):
+        events.emit("inside", done=1, total=2, unit="cells")
+    events.emit("after")
+    assert [event.stage for event in seen] == ["inside"]
+
+
+@pytest.mark.parametrize(
+    ("got", "expected"),
+    [
+        (units.size_text(0), "0 B"),
+        (units.size_text(2**20 * 1.5), "1.5 MiB"),
+        (units.size_text(2**50), "1024.0 TiB"),
+        (units.time_text(59.94), "59.9 s"),
+        (units.time_text(3600 * 3 + 60), "3 h 1 min"),
+        (units.count_text(1_000_000), "1,000,000"),
+    ],
+)
+def test_numbers_read_as_people_write_them(got, expected):
+    assert got == expected
