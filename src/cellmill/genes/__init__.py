@@ -1,0 +1,46 @@
+"""Genes: identifiers, annotation tables, vocabularies, alignment (floor 2).
+
+Knows gene names and what they mean. Must not know of files, counts, stores or torch.
+"""
+
+from __future__ import annotations
+
+from cellmill.genes.align import Alignment, AlignmentReport, Duplicate, align, table_for, union_vocabulary
+from cellmill.genes.identifiers import (
+    IdKind,
+    embedded_id,
+    kind_of,
+    kind_shares,
+    looks_like,
+    strip_version,
+    strip_versions,
+)
+from cellmill.genes.resolve import Outcome, Resolution, find_reference, recognise_species, resolve
+from cellmill.genes.table import REFERENCES, SPECIES, GeneTable
+from cellmill.genes.vocabulary import DEFAULT_SPECIALS, Vocabulary
+
+__all__ = [
+    "DEFAULT_SPECIALS",
+    "REFERENCES",
+    "SPECIES",
+    "Alignment",
+    "AlignmentReport",
+    "Duplicate",
+    "GeneTable",
+    "IdKind",
+    "Outcome",
+    "Resolution",
+    "Vocabulary",
+    "align",
+    "embedded_id",
+    "find_reference",
+    "kind_of",
+    "kind_shares",
+    "looks_like",
+    "recognise_species",
+    "resolve",
+    "strip_version",
+    "strip_versions",
+    "table_for",
+    "union_vocabulary",
+]

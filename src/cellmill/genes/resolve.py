@@ -1,0 +1,279 @@
+"""From the names in a file to Ensembl ids (floor 2).
+
+Knows the rules by which a name means a gene. Must not know of vocabularies, files or cells.
+
+The rules, the first that answers wins:
+
+1. an Ensembl id of the table, whatever its version (`Outcome.EXACT_ID`); the Y copy of a pseudoautosomal gene
+   (``..._PAR_Y``) counts as the gene;
+2. an id written inside the name, as in ``TAP2_ENSG00000204267`` (`Outcome.SYMBOL_WITH_ID`);
+3. the 10x Genomics reference the file was made with, when one explains at least 90 % of its names and more of them than
+   today's symbols do: some hundred symbols mean another gene today than they did then. Names that occur twice in a
+   reference are told apart by genome order, as ``PSMA2`` and ``PSMA2-1`` are after "make unique";
+4. today's symbol (`Outcome.CURRENT_SYMBOL`), a name in any of the references (`Outcome.TENX_SYMBOL`), a previous symbol
+   (`Outcome.PREVIOUS_SYMBOL`), the earlier name of the human orthologue for mouse (`Outcome.ORTHOLOGUE_SYMBOL`), an
+   alias (`Outcome.ALIAS`). Where a name has several genes, the best established one is meant (it has an HGNC id, is not
+   retired, codes for a protein, is in more references); of two equal bearers of today's symbol the one with the older
+   id is meant, since annotations add later ids for fragments and read-through copies. If that does not decide, the
+   name is `Outcome.AMBIGUOUS`.
+
+A previous name, an orthologue's or an alias never adds to a gene that the same file names better: it is ambiguous then.
+Otherwise an antibody called CD20 would be added to the counts of MS4A1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cellmill.genes.identifiers import IdKind, embedded_id, kind_shares, strip_version
+from cellmill.genes.table import SPECIES, GeneTable
+
+__all__ = ["Outcome", "Resolution", "find_reference", "recognise_species", "resolve"]
+
+_MADE_UNIQUE = re.compile(r"(.+)[-.](\d{1,4})")
+_REFERENCE_SHARE = 0.9
+_SPECIES_SHARE = 0.3
+
+
+class Outcome(StrEnum):
+    """How a gene of a file was recognised, or why it was not."""
+
+    EXACT_ID = "exact_id"
+    SYMBOL_WITH_ID = "symbol_with_id"
+    CURRENT_SYMBOL = "current_symbol"
+    TENX_SYMBOL = "tenx_symbol"
+    PREVIOUS_SYMBOL = "previous_symbol"
+    ORTHOLOGUE_SYMBOL = "orthologue_symbol"
+    ALIAS = "alias"
+    AMBIGUOUS = "ambiguous"
+    UNMATCHED = "unmatched"
+    NOT_IN_VOCABULARY = "not_in_vocabulary"
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What each gene of a file is.
+
+    Attributes
+    ----------
+    ids : tuple of (str or None)
+        Ensembl id without version, in the order of the file; None where `outcomes` says why.
+    outcomes : tuple of Outcome
+        How it was found.
+    reference : str or None
+        The 10x Genomics reference that the symbols were recognised by.
+    """
+
+    ids: tuple[str | None, ...]
+    outcomes: tuple[Outcome, ...]
+    reference: str | None = None
+
+
+Answer = tuple[int | None, Outcome]
+_UNMATCHED: Answer = (None, Outcome.UNMATCHED)
+_AMBIGUOUS: Answer = (None, Outcome.AMBIGUOUS)
+
+
+def resolve(ids: Sequence[str], symbols: Sequence[str] | None, table: GeneTable) -> Resolution:
+    """Return the Ensembl id of each gene of a file, with how it was found.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        The file's own gene ids; Ensembl ids, symbols, or anything.
+    symbols : sequence of str, optional
+        The file's gene names, same length and order; used for those genes whose id says nothing.
+    table : GeneTable
+        The species to look in.
+
+    Returns
+    -------
+    Resolution
+        Depends on the names of the whole file, not on one name alone (rule 3 above).
+
+    Raises
+    ------
+    ValueError
+        When `ids` and `symbols` differ in length.
+
+    Examples
+    --------
+    >>> found = resolve(["ENSG00000141510.17", "MS4A1", "SEPT2"], None, GeneTable.load("human"))
+    >>> [outcome.value for outcome in found.outcomes]
+    ['exact_id', 'current_symbol', 'tenx_symbol']
+    """
+    if symbols is not None and len(symbols) != len(ids):
+        raise ValueError(f"{len(ids)} gene ids but {len(symbols)} symbols: both must describe the same genes")
+    answers = [_by_id(gene_id, symbols[i] if symbols is not None else "", table) for i, gene_id in enumerate(ids)]
+    left = [i for i, answer in enumerate(answers) if answer is None]
+    columns = [ids] if symbols is None else [symbols, ids]
+    reference = None
+    for column in columns:
+        left = [i for i in left if answers[i] is None or answers[i] == _UNMATCHED]
+        names = [column[i] for i in left]
+        claimed = {answer[0] for answer in answers if answer is not None and answer[0] is not None}
+        resolver = _Symbols(table, names, claimed)
+        reference = reference or resolver.reference
+        for i, answer in zip(left, resolver.answers(), strict=True):
+            answers[i] = answer
+    final = _refuse_weak_doubles([answer or _UNMATCHED for answer in answers])
+    return Resolution(
+        ids=tuple(None if position is None else table.ids[position] for position, _ in final),
+        outcomes=tuple(outcome for _, outcome in final),
+        reference=reference,
+    )
+
+
+def recognise_species(ids: Sequence[str], symbols: Sequence[str] | None = None) -> str | None:
+    """Return ``human`` or ``mouse`` if the names clearly say so, else None.
+
+    Ensembl ids decide by their prefix when at least half of the ids have it; otherwise the species that knows at least
+    30 % of the names, and twice as many as the other.
+
+    Examples
+    --------
+    >>> recognise_species(["Lypla1", "Tcea1", "Rgs20"])
+    'mouse'
+    """
+    shares = kind_shares(ids)
+    for kind, species in ((IdKind.ENSEMBL_HUMAN, "human"), (IdKind.ENSEMBL_MOUSE, "mouse")):
+        if shares.get(kind, 0.0) > 0.5:
+            return species
+    if shares.get(IdKind.ENSEMBL_OTHER, 0.0) > 0.5:
+        return None
+    for names in [ids] if symbols is None else [symbols, ids]:
+        found = _species_of_symbols(names)
+        if found is not None:
+            return found
+    return None
+
+
+def find_reference(names: Sequence[str], table: GeneTable) -> str | None:
+    """Return the 10x Genomics reference that explains the names better than today's symbols do, or None.
+
+    Examples
+    --------
+    >>> find_reference(["TP53", "MS4A1", "CD3E"], GeneTable.load("human")) is None
+    True
+    """
+    if not names:
+        return None
+    known_today = sum(name in table.current for name in names)
+    known = {reference: sum(name in index for name in names) for reference, index in table.references.items()}
+    best = max(known, key=known.__getitem__)
+    return best if known[best] > known_today and known[best] >= _REFERENCE_SHARE * len(names) else None
+
+
+def _species_of_symbols(names: Sequence[str]) -> str | None:
+    if not names:
+        return None
+    known = {species: sum(name in GeneTable.load(species).known_names for name in names) for species in SPECIES}
+    first, second = sorted(known, key=known.__getitem__, reverse=True)
+    clear = known[first] >= _SPECIES_SHARE * len(names) and known[first] >= 2 * known[second]
+    return first if clear else None
+
+
+def _by_id(gene_id: str, symbol: str, table: GeneTable) -> Answer | None:
+    position = table.positions.get(strip_version(gene_id).removesuffix("_PAR_Y"))
+    if position is not None:
+        return position, Outcome.EXACT_ID
+    for name in (gene_id, symbol):
+        inside = embedded_id(name)
+        if inside is not None and inside in table.positions:
+            return table.positions[inside], Outcome.SYMBOL_WITH_ID
+    return None
+
+
+def _refuse_weak_doubles(answers: list[Answer]) -> list[Answer]:
+    weak = (Outcome.PREVIOUS_SYMBOL, Outcome.ORTHOLOGUE_SYMBOL, Outcome.ALIAS)
+    firmly = {position for position, outcome in answers if position is not None and outcome not in weak}
+    return [
+        _AMBIGUOUS if outcome in weak and position in firmly else (position, outcome) for position, outcome in answers
+    ]
+
+
+class _Symbols:
+    """The names of one file that no id explains, resolved together."""
+
+    def __init__(self, table: GeneTable, names: Sequence[str], claimed: set[int]) -> None:
+        self.table = table
+        self.names = names
+        self.claimed = claimed
+        self.reference = find_reference(names, table)
+        self.index: Mapping[str, Sequence[int]] = table.references[self.reference] if self.reference else {}
+        self.twice = self._names_with_copies()
+
+    def answers(self) -> list[Answer]:
+        """Resolve every name, in order."""
+        seen: Counter[str] = Counter()
+        found = []
+        for name in self.names:
+            found.append(self._one(name, seen[name]))
+            seen[name] += 1
+        return found
+
+    def _names_with_copies(self) -> set[str]:
+        """Names that this file shows more than once, verbatim or made unique by a suffix."""
+        counts = Counter(self.names)
+        copies = {name for name, count in counts.items() if count > 1}
+        for name in self.names:
+            base = self._made_unique(name)
+            if base is not None:
+                copies.add(base[0])
+        return copies
+
+    def _made_unique(self, name: str) -> tuple[str, int] | None:
+        match = None if name in self.index or name in self.table.current else _MADE_UNIQUE.fullmatch(name)
+        if match is None or len(self.index.get(match.group(1), ())) <= int(match.group(2)):
+            return None
+        return match.group(1), int(match.group(2))
+
+    def _one(self, name: str, occurrence: int) -> Answer:
+        base, copy = self._made_unique(name) or (name, occurrence)
+        if base in self.index:
+            return self._in_reference(base, copy)
+        return self._anywhere(name)
+
+    def _in_reference(self, name: str, copy: int) -> Answer:
+        positions = self.index[name]
+        free = [position for position in positions if position not in self.claimed]
+        if len(positions) == 1:
+            position: int | None = positions[0]
+        elif len(free) == 1:
+            position = free[0]
+        elif name in self.twice:
+            ordered = copy < len(positions) and all(self.table.placed[p] for p in positions)
+            position = positions[copy] if ordered else None
+        else:
+            position = self._best(free)
+        if position is None:
+            return _AMBIGUOUS
+        current = self.table.symbols[position] == name
+        return position, Outcome.CURRENT_SYMBOL if current else Outcome.TENX_SYMBOL
+
+    def _anywhere(self, name: str) -> Answer:
+        table = self.table
+        for positions, outcome in (
+            (table.current.get(name, ()), Outcome.CURRENT_SYMBOL),
+            ({p for index in table.references.values() for p in index.get(name, ())}, Outcome.TENX_SYMBOL),
+            (table.previous.get(name, ()), Outcome.PREVIOUS_SYMBOL),
+            (table.orthologue.get(name, ()), Outcome.ORTHOLOGUE_SYMBOL),
+            (table.alias.get(name, ()), Outcome.ALIAS),
+        ):
+            if positions:
+                position = self._best(sorted(positions), older_wins=outcome is Outcome.CURRENT_SYMBOL)
+                return _AMBIGUOUS if position is None else (position, outcome)
+        return _UNMATCHED
+
+    def _best(self, positions: Sequence[int], *, older_wins: bool = False) -> int | None:
+        """Return the one best established gene, None when that is not decided; positions ascend with the age of ids."""
+        if not positions:
+            return None
+        standing = self.table.standing
+        best = max(standing[position] for position in positions)
+        equals = sorted(position for position in positions if standing[position] == best)
+        return equals[0] if len(equals) == 1 or (older_wins and len(equals) == 2) else None

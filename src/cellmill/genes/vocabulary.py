@@ -1,0 +1,303 @@
+"""A frozen, hashed list of genes with their tokens (floor 2).
+
+Knows ids, symbols, tokens and special tokens. Must not know of annotation rules, files of counts or cells.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from cellmill.errors import NotFoundError, VocabularyError, nearest
+from cellmill.genes.table import SPECIES, GeneTable
+
+__all__ = ["DEFAULT_SPECIALS", "Vocabulary"]
+
+FORMAT = "cellmill-vocabulary/1"
+DEFAULT_SPECIALS: Mapping[str, int] = MappingProxyType({"<pad>": 0, "<cls>": 1, "<eoc>": 2, "<mask>": 3})
+
+Int64 = npt.NDArray[np.int64]
+
+
+class Vocabulary:
+    """Genes in a fixed order, each with an integer token; immutable.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        Gene ids, each once.
+    tokens : sequence of int, optional
+        Token of each gene; by default the smallest whole numbers that no special token has, in order.
+    symbols : sequence of str, optional
+        Symbol of each gene; by default the ids. Symbols are for people: they are not part of the hash.
+    specials : mapping of str to int, optional
+        Tokens that are no genes, such as ``<pad>``.
+    name : str, optional
+        What to call it in messages; not part of the hash.
+
+    Raises
+    ------
+    VocabularyError
+        For ids or tokens that are given twice, are empty or negative, or for lengths that differ.
+
+    Examples
+    --------
+    >>> vocabulary = Vocabulary(["ENSG1", "ENSG2"], specials={"<pad>": 0})
+    >>> vocabulary.tokens.tolist(), vocabulary.index_of(["ENSG2", "ENSG9"]).tolist()
+    ([1, 2], [1, -1])
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        *,
+        tokens: Sequence[int] | None = None,
+        symbols: Sequence[str] | None = None,
+        specials: Mapping[str, int] = MappingProxyType({}),
+        name: str = "",
+    ) -> None:
+        self._ids = tuple(ids)
+        self._symbols = self._ids if symbols is None else tuple(symbols)
+        self._specials = MappingProxyType({str(key): int(token) for key, token in specials.items()})
+        self._name = name
+        free = _free_tokens(len(self._ids), self._specials.values()) if tokens is None else tokens
+        self._tokens: Int64 = np.array([int(token) for token in free], dtype=np.int64)
+        self._tokens.setflags(write=False)
+        self._check()
+
+    def _check(self) -> None:
+        where = f"vocabulary {self._name!r}" if self._name else "this vocabulary"
+        for what, found in (("symbols", self._symbols), ("tokens", self._tokens)):
+            if len(found) != len(self._ids):
+                raise VocabularyError(f"{where} has {len(self._ids):,} gene ids but {len(found):,} {what}")
+        empty = [i for i, gene_id in enumerate(self._ids) if not isinstance(gene_id, str) or not gene_id]
+        if empty:
+            raise VocabularyError(f"{where}: the gene id at position {empty[0]:,} is empty or no text")
+        names = [*self._ids, *self._specials]
+        _refuse_doubles(names, f"{where}: the gene id or special token")
+        every_token = [*self._tokens.tolist(), *self._specials.values()]
+        _refuse_doubles(every_token, f"{where}: the token")
+        if every_token and min(every_token) < 0:
+            raise VocabularyError(f"{where}: the token {min(every_token)} is negative; tokens count from 0")
+
+    @classmethod
+    def load(cls, name: str | Path) -> Vocabulary:
+        """Return a shipped vocabulary (``human``, ``mouse``) or read one from a JSON file.
+
+        The shipped ones hold every gene of the species' table in ascending order of id, after the special tokens
+        ``<pad>`` 0, ``<cls>`` 1, ``<eoc>`` 2 and ``<mask>`` 3.
+
+        Raises
+        ------
+        NotFoundError
+            When it is neither a shipped name nor a file.
+        VocabularyError
+            When the file is no vocabulary.
+
+        Examples
+        --------
+        >>> "ENSG00000141510" in Vocabulary.load("human")
+        True
+        """
+        if str(name) in SPECIES:
+            return _shipped(str(name))
+        return cls.from_json(name)
+
+    @classmethod
+    def from_json(cls, source: str | Path | Mapping[str, Any]) -> Vocabulary:
+        """Read a vocabulary that `to_json` wrote, or a plain map of gene to token such as scGPT's and MosaicFM's.
+
+        Parameters
+        ----------
+        source : path or mapping
+            A JSON file, or what such a file holds. In a plain map, names in angle brackets are special tokens, and the
+            genes are taken in ascending order of token.
+
+        Raises
+        ------
+        NotFoundError, VocabularyError
+
+        Examples
+        --------
+        >>> Vocabulary.from_json({"TP53": 2, "CD3E": 1, "<pad>": 0}).ids
+        ('CD3E', 'TP53')
+        """
+        where, content = ("the given mapping", source) if isinstance(source, Mapping) else _read_json(Path(source))
+        name = "" if isinstance(source, Mapping) else Path(source).stem
+        if content.get("format") == FORMAT:
+            return cls._from_own(content, where, name)
+        return cls._from_plain(content, where, name)
+
+    @classmethod
+    def _from_own(cls, content: Mapping[str, Any], where: str, name: str) -> Vocabulary:
+        missing = [key for key in ("ids", "tokens", "specials") if key not in content]
+        if missing:
+            raise VocabularyError(f"{where} says it is {FORMAT} but has no {missing[0]!r}")
+        vocabulary = cls(
+            content["ids"],
+            tokens=content["tokens"],
+            symbols=content.get("symbols"),
+            specials=content["specials"],
+            name=str(content.get("name") or name),
+        )
+        said = content.get("hash", vocabulary.hash)
+        if said != vocabulary.hash:
+            raise VocabularyError(
+                f"{where}: its hash is given as {said}, but its genes and tokens give {vocabulary.hash}. It was "
+                "changed after it was written; take the original, or remove the key 'hash' if the change is meant."
+            )
+        return vocabulary
+
+    @classmethod
+    def _from_plain(cls, content: Mapping[str, Any], where: str, name: str) -> Vocabulary:
+        for key, token in content.items():
+            if isinstance(token, bool) or not isinstance(token, int):
+                raise VocabularyError(
+                    f"{where}: {key!r} has the value {token!r:.40}. Expected a map of gene to token (whole numbers), "
+                    f"or a file with the key 'format': {FORMAT!r}"
+                )
+        special = {key: token for key, token in content.items() if key.startswith("<") and key.endswith(">")}
+        genes = sorted((token, key) for key, token in content.items() if key not in special)
+        return cls([key for _, key in genes], tokens=[token for token, _ in genes], specials=special, name=name)
+
+    @property
+    def name(self) -> str:
+        """What to call it; may be empty."""
+        return self._name
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Gene ids in order."""
+        return self._ids
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Symbol of each gene."""
+        return self._symbols
+
+    @property
+    def tokens(self) -> Int64:
+        """Token of each gene, shape (n,), int64, read-only."""
+        return self._tokens
+
+    @property
+    def specials(self) -> Mapping[str, int]:
+        """Tokens that are no genes."""
+        return self._specials
+
+    @cached_property
+    def hash(self) -> str:
+        """32 hex digits: xxh3-128 of the canonical JSON of ids, tokens and specials."""
+        content = {"ids": self._ids, "tokens": self._tokens.tolist(), "specials": dict(self._specials)}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return xxhash.xxh3_128_hexdigest(text.encode())
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {gene_id: position for position, gene_id in enumerate(self._ids)}
+
+    def index_of(self, ids: Iterable[str]) -> Int64:
+        """Return the position of each id, int64, -1 for those that are not in the vocabulary."""
+        positions = self._positions
+        return np.array([positions.get(gene_id, -1) for gene_id in ids], dtype=np.int64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain JSON types; `from_json` reads it back."""
+        return {
+            "format": FORMAT,
+            "name": self._name,
+            "hash": self.hash,
+            "specials": dict(self._specials),
+            "ids": list(self._ids),
+            "tokens": self._tokens.tolist(),
+            "symbols": None if self._symbols == self._ids else list(self._symbols),
+        }
+
+    def to_json(self, path: str | Path) -> None:
+        """Write the vocabulary to a JSON file, by temporary name and rename."""
+        target = Path(path)
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        part.write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=0), encoding="utf-8")
+        part.replace(target)
+
+    def __reduce__(self) -> tuple[Callable[..., Vocabulary], tuple[Any, ...]]:
+        return _rebuild, (self._ids, self._tokens.tolist(), self._symbols, dict(self._specials), self._name)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, gene_id: object) -> bool:
+        return gene_id in self._positions
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.hash == other.hash
+
+    def __hash__(self) -> int:
+        return int(self.hash[:15], 16)
+
+    def __repr__(self) -> str:
+        name = f"{self._name!r}, " if self._name else ""
+        return f"Vocabulary({name}{len(self):,} genes, {len(self._specials)} specials, hash {self.hash[:12]})"
+
+
+def _rebuild(
+    ids: Sequence[str], tokens: Sequence[int], symbols: Sequence[str], specials: Mapping[str, int], name: str
+) -> Vocabulary:
+    return Vocabulary(ids, tokens=tokens, symbols=symbols, specials=specials, name=name)
+
+
+@lru_cache(maxsize=len(SPECIES))
+def _shipped(species: str) -> Vocabulary:
+    table = GeneTable.load(species)
+    return Vocabulary(table.ids, symbols=table.symbols, specials=DEFAULT_SPECIALS, name=species)
+
+
+def _free_tokens(count: int, taken: Iterable[int]) -> list[int]:
+    avoid = set(taken)
+    candidates = (token for token in range(count + len(avoid)) if token not in avoid)
+    return [token for token, _ in zip(candidates, range(count), strict=False)]
+
+
+def _refuse_doubles(values: Sequence[str | int], what: str) -> None:
+    if len(set(values)) == len(values):
+        return
+    first: dict[str | int, int] = {}
+    for position, value in enumerate(values):
+        if value in first:
+            raise VocabularyError(
+                f"{what} {value!r} is given twice, at positions {first[value]:,} and {position:,}. Each must be unique."
+            )
+        first[value] = position
+
+
+def _read_json(path: Path) -> tuple[str, Mapping[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError(
+            f"There is no vocabulary {str(path)!r}: it is neither a file nor one of {', '.join(SPECIES)}."
+            f"{nearest(str(path), SPECIES)}"
+        ) from None
+    except (IsADirectoryError, UnicodeDecodeError) as problem:
+        raise VocabularyError(f"{path} cannot be read as a vocabulary: expected a JSON file ({problem})") from problem
+    try:
+        content = json.loads(text, object_pairs_hook=lambda pairs: _unique_keys(pairs, path))
+    except json.JSONDecodeError as problem:
+        raise VocabularyError(f"{path} is no JSON file: {problem}") from problem
+    if not isinstance(content, dict):
+        raise VocabularyError(f"{path} holds a JSON {type(content).__name__}; expected a map of gene to token")
+    return str(path), content
+
+
+def _unique_keys(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    _refuse_doubles([key for key, _ in pairs], f"{path}: the key")
+    return dict(pairs)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from cellmill.genes import GeneTable, Outcome, find_reference, recognise_species, resolve
+
+HUMAN = GeneTable.load("human")
+MOUSE = GeneTable.load("mouse")
+
+
+def hg19_names(count: int) -> list[str]:
+    """Names of a file made with the 10x hg19 reference, those first that mean something else today."""
+    index = HUMAN.references["tenx_hg19"]
+    plain = [name for name, positions in index.items() if len(positions) == 1 and not name.startswith("AC")]
+    return sorted(plain, key=lambda name: name in HUMAN.current)[:count]
+
+
+@pytest.mark.parametrize(
+    ("name", "gene_id", "outcome"),
+    [
+        ("ENSG00000141510", "ENSG00000141510", Outcome.EXACT_ID),
+        ("ENSG00000141510.17", "ENSG00000141510", Outcome.EXACT_ID),
+        ("ENSG00000182378.15_PAR_Y", "ENSG00000182378", Outcome.EXACT_ID),
+        ("TAP2_ENSG00000204267", "ENSG00000204267", Outcome.SYMBOL_WITH_ID),
+        ("TP53", "ENSG00000141510", Outcome.CURRENT_SYMBOL),
+        ("SEPT2", "ENSG00000168385", Outcome.TENX_SYMBOL),
+        ("SFRS13A", "ENSG00000188529", Outcome.PREVIOUS_SYMBOL),
+        ("CD20", "ENSG00000156738", Outcome.PREVIOUS_SYMBOL),
+        ("LFS1", "ENSG00000141510", Outcome.ALIAS),
+        ("NOTAGENE", None, Outcome.UNMATCHED),
+        ("ENSG00000999999", None, Outcome.UNMATCHED),
+        ("Y_RNA", None, Outcome.AMBIGUOUS),
+    ],
+)
+def test_each_rule_answers(name: str, gene_id: str | None, outcome: Outcome) -> None:
+    found = resolve([name], None, HUMAN)
+    assert (found.ids[0], found.outcomes[0]) == (gene_id, outcome)
+
+
+def test_a_symbol_of_two_genes_means_the_better_established_one() -> None:
+    assert resolve(["WASH7P"], None, HUMAN).ids == ("ENSG00000227232",)
+    assert resolve(["Ddit3"], None, MOUSE).ids == ("ENSMUSG00000025408",)
+
+
+def test_earlier_mouse_names_are_found_through_the_human_gene() -> None:
+    found = resolve(["Lypla1", "Sept2"], None, MOUSE)
+    assert found.outcomes == (Outcome.CURRENT_SYMBOL, Outcome.ORTHOLOGUE_SYMBOL)
+    assert found.ids[1] == MOUSE.ids[MOUSE.current["Septin2"][0]]
+
+
+def test_the_reference_of_a_file_decides_what_a_recycled_symbol_means() -> None:
+    names = [*hg19_names(200), "TAF9", "NME2"]
+    found = resolve(names, None, HUMAN)
+    assert found.reference == "tenx_hg19" == find_reference(names, HUMAN)
+    assert found.ids[-2:] == ("ENSG00000085231", "ENSG00000011052")
+    assert found.outcomes[-2:] == (Outcome.TENX_SYMBOL, Outcome.TENX_SYMBOL)
+    today = resolve(["TAF9", "NME2"], None, HUMAN)
+    assert today.reference is None
+    assert today.ids == ("ENSG00000273841", "ENSG00000243678")
+    assert today.outcomes == (Outcome.CURRENT_SYMBOL, Outcome.CURRENT_SYMBOL)
+
+
+def test_every_name_of_a_reference_that_it_gave_once_comes_back_as_its_gene() -> None:
+    for reference, index in HUMAN.references.items():
+        names = [name for name, positions in index.items() if len(positions) == 1]
+        found = resolve(names, None, HUMAN)
+        assert found.reference == reference
+        assert found.ids == tuple(HUMAN.ids[index[name][0]] for name in names)
+
+
+def test_names_made_unique_are_told_apart_by_genome_order() -> None:
+    found = resolve([*hg19_names(100), "PSMA2", "PSMA2-1"], None, HUMAN)
+    assert found.ids[-2:] == ("ENSG00000256646", "ENSG00000106588")
+    found = resolve([*hg19_names(100), "PSMA2", "PSMA2"], None, HUMAN)
+    assert found.ids[-2:] == ("ENSG00000256646", "ENSG00000106588")
+    found = resolve([*hg19_names(100), "PSMA2.1"], None, HUMAN)
+    assert found.ids[-1] == "ENSG00000106588"
+
+
+def test_a_copy_whose_place_on_the_genome_is_unknown_is_ambiguous() -> None:
+    found = resolve([*hg19_names(100), "PNRC2", "PNRC2-1"], None, HUMAN)
+    assert found.outcomes[-2:] == (Outcome.AMBIGUOUS, Outcome.AMBIGUOUS)
+
+
+def test_a_doubled_name_is_the_gene_that_no_other_column_claims() -> None:
+    found = resolve([*hg19_names(100), "CLN3", "CLN3_ENSG00000188603"], None, HUMAN)
+    assert found.ids[-2:] == ("ENSG00000261832", "ENSG00000188603")
+
+
+def test_a_suffix_that_belongs_to_a_real_symbol_is_left_alone() -> None:
+    found = resolve([*hg19_names(100), "NKX2-1"], None, HUMAN)
+    assert found.ids[-1] == "ENSG00000136352"
+
+
+def test_a_name_of_the_reference_is_never_read_as_a_copy() -> None:
+    names = pa.array(["NKX2", "NKX2", "NKX2-1"])
+    columns = {
+        name: names if name in ("symbol", "tenx_hg19") else HUMAN.arrow[name][:3] for name in HUMAN.arrow.column_names
+    }
+    table = GeneTable(species="human", arrow=pa.table(columns))
+    for reference in ("tenx_2020a", "tenx_grch38_3_0", "tenx_grch38_1_2"):
+        assert not set(table.references[reference]) & {"NKX2", "NKX2-1"}
+    old = table.arrow.set_column(1, "symbol", pa.array(["x", "y", "z"]))
+    for one in (table, GeneTable(species="human", arrow=old)):
+        assert resolve(["NKX2-1", "NKX2"], None, one).ids[0] == table.ids[2]
+
+
+@pytest.mark.parametrize(("weak", "firm"), [("CD20", "MS4A1"), ("LFS1", "TP53")])
+def test_an_old_name_or_alias_never_adds_to_a_gene_that_is_named_better(weak: str, firm: str) -> None:
+    assert resolve([weak, firm], None, HUMAN).outcomes == (Outcome.AMBIGUOUS, Outcome.CURRENT_SYMBOL)
+
+
+def test_symbols_help_where_ids_say_nothing() -> None:
+    found = resolve(["ENSG00000141510", "1", "ENSG00000999999"], ["TP53", "CD3E", "MS4A1"], HUMAN)
+    assert found.ids == ("ENSG00000141510", "ENSG00000198851", "ENSG00000156738")
+    found = resolve(["1"], ["TAP2|ENSG00000204267.3"], HUMAN)
+    assert (found.ids, found.outcomes) == (("ENSG00000204267",), (Outcome.SYMBOL_WITH_ID,))
+    found = resolve(["CD3E", "TP53"], ["no name", ""], HUMAN)
+    assert found.ids == ("ENSG00000198851", "ENSG00000141510")
+
+
+def test_ids_and_symbols_must_be_of_one_length() -> None:
+    with pytest.raises(ValueError, match="2 gene ids but 1 symbols"):
+        resolve(["TP53", "CD3E"], ["TP53"], HUMAN)
+
+
+def test_no_genes_resolve_to_no_genes() -> None:
+    assert resolve([], None, HUMAN).ids == ()
+
+
+@pytest.mark.parametrize(
+    ("ids", "symbols", "species"),
+    [
+        (["ENSG00000141510.1"] * 3, None, "human"),
+        (["ENSMUSG00000051951"] * 3, None, "mouse"),
+        (["ENSRNOG00000010756"] * 3, None, None),
+        (["TP53", "CD3E", "MS4A1"], None, "human"),
+        (["Lypla1", "Tcea1", "Rgs20"], None, "mouse"),
+        (["0", "1", "2"], ["Lypla1", "Tcea1", "Rgs20"], "mouse"),
+        (["YAL001C", "YAL002W"], None, None),
+        (["C10orf10", "C10orf104"], None, None),  # names that either species has gone by
+        ([], None, None),
+    ],
+)
+def test_species_is_recognised(ids: list[str], symbols: list[str] | None, species: str | None) -> None:
+    assert recognise_species(ids, symbols) == species
