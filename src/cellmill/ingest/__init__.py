@@ -1,0 +1,8 @@
+"""Ingest (floor 4): from inputs to a store, proven and reported. The only place where sources and store meet."""
+
+from __future__ import annotations
+
+from cellmill.ingest.plan import BuildOptions, BuildPlan, Skipped, SourcePlan, plan_build
+from cellmill.ingest.run import build
+
+__all__ = ["BuildOptions", "BuildPlan", "Skipped", "SourcePlan", "build", "plan_build"]

@@ -1,0 +1,181 @@
+"""Bytes on disk (floor 2): mapped, hashed, written atomically, locked. Knows nothing of cells.
+
+Every file that others may read is written under a temporary name in the same folder, flushed to the disk, and
+renamed; the folder is flushed too. So a reader sees the old file or the new one, never half of either.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from cellmill.errors import DiskSpaceError, NotFoundError, StoreLockedError
+from cellmill.units import size_text
+
+__all__ = [
+    "exclusive_lock",
+    "free_bytes",
+    "hash_bytes",
+    "hash_file",
+    "map_file",
+    "require_free_bytes",
+    "sync_file",
+    "sync_folder",
+    "write_atomic",
+]
+
+_HASH_BLOCK_BYTES = 1 << 22
+
+
+def map_file(path: Path) -> npt.NDArray[np.uint8]:
+    """Return the file's bytes as a read-only memory map, uint8, shape (n_bytes,).
+
+    Raises
+    ------
+    NotFoundError
+        When there is no such file.
+    """
+    try:
+        if path.stat().st_size == 0:  # an empty file cannot be mapped
+            return np.empty(0, dtype=np.uint8)
+        return np.memmap(path, dtype=np.uint8, mode="r")
+    except FileNotFoundError:
+        raise NotFoundError(f"{path}: no such file") from None
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the new one, also after a crash."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Flush a finished file to the disk, so that a later rename cannot outrun its contents."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk; some network file systems refuse, which is harmless here."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def hash_bytes(data: bytes) -> str:
+    """Return the xxh3-128 of some bytes, as 32 hexadecimal digits."""
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def hash_file(path: Path) -> str:
+    """Return the xxh3-128 of a file, or of all files of a folder in order of their names, as 32 hexadecimal digits."""
+    state = xxhash.xxh3_128()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            state.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as handle:
+            while block := handle.read(_HASH_BLOCK_BYTES):
+                state.update(block)
+    return state.hexdigest()
+
+
+def free_bytes(path: Path) -> int:
+    """Return how many bytes may still be written where `path` lies or will lie."""
+    folder = path
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def require_free_bytes(path: Path, needed_bytes: int, *, what: str) -> None:
+    """Check that there is room before work starts.
+
+    Raises
+    ------
+    DiskSpaceError
+        Naming what is needed, what is free, and where.
+    """
+    free = free_bytes(path)
+    if free < needed_bytes:
+        raise DiskSpaceError(
+            f"{path}: {what} needs about {size_text(needed_bytes)}, but only {size_text(free)} are free there. "
+            "Free some room or choose another place."
+        )
+
+
+@contextmanager
+def exclusive_lock(path: Path, *, what: str) -> Iterator[None]:
+    """Hold the lock file `path` while the enclosed code runs; the kernel frees it when the process dies.
+
+    Raises
+    ------
+    StoreLockedError
+        When somebody holds it: the message names host, process and since when.
+    """
+    descriptor = _open_locked(path, what=what)
+    try:
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S %Z")}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)  # closing frees the lock
+
+
+def _open_locked(path: Path, *, what: str) -> int:
+    """Return a descriptor that holds the lock of the file which lies at `path` now."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # the holder before us may have moved or removed the file between our open and our lock
+            if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise StoreLockedError(
+                f"{what} is being written by another process ({_owner_text(path)}). "
+                "Wait for it to finish, or stop it; finished work is kept."
+            ) from None
+        os.close(descriptor)
+
+
+def _owner_text(path: Path) -> str:
+    try:
+        owner = json.loads(path.read_text())
+        return f"host {owner['host']}, process {owner['pid']}, since {owner['since']}"
+    except (OSError, ValueError, KeyError):
+        return "owner unknown"

@@ -1,0 +1,25 @@
+"""The store (floor 3): cells near their entropy, each readable alone.
+
+Knows bytes, frames, genes and obs; knows nothing of where cells came from (`sources`, `ingest`) nor of torch.
+"""
+
+from __future__ import annotations
+
+from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry, SourceEntry
+from cellmill.store.obs import STANDARD_COLUMNS, ObsTable
+from cellmill.store.reader import Frames, Store, open_store
+from cellmill.store.verify import VerifyReport
+
+__all__ = [
+    "MANIFEST_NAME",
+    "STANDARD_COLUMNS",
+    "FileEntry",
+    "Frames",
+    "Manifest",
+    "ObsTable",
+    "ShardEntry",
+    "SourceEntry",
+    "Store",
+    "VerifyReport",
+    "open_store",
+]

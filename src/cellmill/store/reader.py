@@ -1,0 +1,358 @@
+"""A store, open for reading (floor 3). Knows nothing of where cells came from, and nothing of torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from scipy import sparse
+
+from cellmill import kernel
+from cellmill.errors import CorruptStoreError, FrameError, InputError, NotFoundError, QueryError, nearest
+from cellmill.genes import Vocabulary
+from cellmill.store.manifest import MANIFEST_NAME, Manifest
+from cellmill.store.obs import ObsTable
+from cellmill.store.shard import Shard, open_shard
+from cellmill.store.verify import VerifyReport, verify_store
+
+if TYPE_CHECKING:
+    import anndata
+
+__all__ = ["Frames", "Store", "open_store"]
+
+Transform = Literal["raw", "cp10k", "log1p_cp10k"]
+# shard buffers (uint8), shard of each row (int64), start and stop of each row's frame within it (uint64)
+Frames = tuple[list[npt.NDArray[np.uint8]], npt.NDArray[np.int64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]
+
+
+def open_store(path: str | Path) -> Store:
+    """Open a store; reads its manifest only, shards are mapped when asked for.
+
+    Raises
+    ------
+    NotFoundError
+        When there is no store at `path`.
+    CorruptStoreError
+        When the manifest does not hold together.
+    """
+    folder = Path(path)
+    manifest_path = folder / MANIFEST_NAME
+    try:
+        raw = manifest_path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError(_not_a_store(folder)) from None
+    return Store(folder, Manifest.from_json(raw, where=str(manifest_path)))
+
+
+def _not_a_store(folder: Path) -> str:
+    if "://" in str(folder):
+        return f"{folder}: this version opens stores on a local disk only; copy the store here and open the copy"
+    if not folder.exists():
+        near = nearest(folder.name, [p.name for p in folder.parent.glob("*.mill")] if folder.parent.is_dir() else [])
+        return f"{folder}: there is no store here.{near} Make one with: cellmill build {folder} INPUT..."
+    if folder.is_file():
+        return f"{folder}: a file, not a store. To make a store of it: cellmill build NAME.mill {folder}"
+    return f"{folder}: a folder without {MANIFEST_NAME}, so not a cellmill store"
+
+
+class Store:
+    """Cells of one store: counts by row id, metadata by SQL.
+
+    Open one with `cellmill.open(path)`; cheap to make, to pickle and to fork. Row ids run from 0 to n_cells - 1 in
+    the order of the shards; genes are in storage order (most often detected first), which `genes` names.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        sizes = np.array([0, *(shard.n_cells for shard in manifest.shards)], dtype=np.int64)
+        self._bases = np.cumsum(sizes)
+        self._shards: dict[int, Shard] = {}
+
+    def __reduce__(self) -> tuple[type[Store], tuple[Path, Manifest]]:
+        return Store, (self.path, self.manifest)  # a reader in another process maps the shards itself
+
+    def __len__(self) -> int:
+        return self.n_cells
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, {self.n_cells} cells x {self.n_genes} genes, {self.nnz} counts)"
+
+    # ---- what it is -------------------------------------------------------------------------------------------
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return int(self._bases[-1])
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes: those that at least one source measured."""
+        return int(self.genes.num_rows)
+
+    @property
+    def nnz(self) -> int:
+        """Number of counts stored, each at least 1."""
+        return self.manifest.nnz
+
+    @property
+    def digest(self) -> str:
+        """xxh3-128 of the contents: equal digests give equal reads."""
+        return self.manifest.digest
+
+    @property
+    def vocabulary_hash(self) -> str:
+        """Hash of the vocabulary whose tokens `genes` carries."""
+        return self.manifest.vocabulary_hash
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes on disk of frames, offsets and uids (without obs)."""
+        return sum(shard.cells.bytes for shard in self.manifest.shards)
+
+    @cached_property
+    def genes(self) -> pa.Table:
+        """Genes in storage order: gene_id, symbol (text), token (int64), detection_rate (float64, share of cells)."""
+        entry = self.manifest.genes
+        table = pq.read_table(self.path / entry.path)
+        if table.column_names != ["gene_id", "symbol", "token", "detection_rate"]:
+            raise CorruptStoreError(f"{self.path / entry.path}: not a table of genes (columns {table.column_names})")
+        return table
+
+    @cached_property
+    def gene_ids(self) -> tuple[str, ...]:
+        """Gene ids in storage order."""
+        return tuple(self.genes.column("gene_id").to_pylist())
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary that the store was built with, also its genes that no source measured."""
+        return Vocabulary.from_json(self.path / "vocabulary.json")
+
+    @cached_property
+    def obs(self) -> ObsTable:
+        """Metadata of the cells, read when asked for."""
+        return ObsTable(
+            [self.path / shard.obs.path for shard in self.manifest.shards],
+            [shard.n_cells for shard in self.manifest.shards],
+            self.manifest.obs_schema,
+        )
+
+    # ---- which cells ------------------------------------------------------------------------------------------
+
+    def select(self, where: str | None = None) -> npt.NDArray[np.int64]:
+        """Return the row ids, int64, ascending, of the cells that meet an SQL condition over obs (all when None).
+
+        Raises
+        ------
+        QueryError
+            When the condition names no column, or DuckDB refuses it.
+
+        Examples
+        --------
+        >>> rows = store.select("tissue = 'blood' AND total_counts >= 1000")  # doctest: +SKIP
+        """
+        if where is None:
+            return np.arange(self.n_cells, dtype=np.int64)
+        self.obs.check(f"SELECT row FROM obs WHERE {where}")  # balanced by itself, before it stands in parentheses
+        table = self.obs.query(f"SELECT row FROM obs WHERE (\n{where}\n) ORDER BY row")
+        rows: npt.NDArray[np.int64] = table.column("row").to_numpy()
+        return rows
+
+    def query(self, sql: str) -> pa.Table:
+        """Return the result of one SELECT over the table `obs` (with the column `row`)."""
+        return self.obs.query(sql)
+
+    def column(self, name: str, rows: npt.ArrayLike | None = None) -> pa.Array:
+        """Return one column of obs as an Arrow array."""
+        column = self.obs.to_arrow([name], rows).column(0)
+        return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+    def uids(self, rows: npt.ArrayLike | None = None) -> npt.NDArray[np.uint64]:
+        """Return the uids of cells, uint64: the same cell of the same dataset has the same uid in every store."""
+        ids = self._checked_rows(np.arange(self.n_cells) if rows is None else rows)
+        result = np.empty(len(ids), dtype=np.uint64)
+        shard_of = self._shard_of(ids)
+        for index in np.unique(shard_of):
+            chosen = shard_of == index
+            result[chosen] = self._shard(int(index)).uids[ids[chosen] - self._bases[index]]
+        return result
+
+    def totals(self, rows: npt.ArrayLike | None = None) -> npt.NDArray[np.int64]:
+        """Return the sum of counts of cells over all genes of the store, int64."""
+        column: npt.NDArray[np.int64] = self.column("total_counts", rows).to_numpy(zero_copy_only=False)
+        return column
+
+    # ---- counts -----------------------------------------------------------------------------------------------
+
+    def read(self, rows: npt.ArrayLike, *, genes: Sequence[str] | None = None, threads: int = 0) -> sparse.csr_array:
+        """Return counts of cells in the order asked for.
+
+        Parameters
+        ----------
+        rows
+            Row ids, any order, repeats allowed.
+        genes
+            Gene ids of a panel; its order is the order of the columns. All genes in storage order when None.
+        threads
+            Threads of the kernel; 0 for all cores.
+
+        Returns
+        -------
+        csr_array, shape (len(rows), n_genes or len(genes)), uint32
+            Column indices ascending in each row.
+
+        Raises
+        ------
+        IndexError
+            For a row id outside 0..n_cells-1.
+        QueryError
+            For a gene that the store does not have.
+        FrameError
+            For a cell whose bytes cannot be decoded, naming shard and row.
+        """
+        ids = self._checked_rows(rows)
+        panel, n_columns = self._panel(genes)
+        try:
+            indptr, indices, values = kernel.gather(
+                *self.frames(ids), n_genes=self.n_genes, panel=panel, n_columns=n_columns, threads=threads
+            )
+        except FrameError as error:
+            raise self._placed(error, ids) from None
+        return sparse.csr_array((values, indices, indptr), shape=(len(ids), n_columns))
+
+    def read_dense(
+        self,
+        rows: npt.ArrayLike,
+        *,
+        genes: Sequence[str] | None = None,
+        transform: Transform = "raw",
+        threads: int = 0,
+    ) -> npt.NDArray[np.float32]:
+        """Return counts of cells as a dense array, float32, shape (len(rows), n_genes or len(genes)).
+
+        `transform` is "raw", "cp10k" (counts per 10,000 of the whole cell) or "log1p_cp10k" (its natural log1p).
+        Raises as `read` does.
+        """
+        ids = self._checked_rows(rows)
+        panel, n_columns = self._panel(genes)
+        try:
+            return kernel.gather_dense(
+                *self.frames(ids),
+                n_genes=self.n_genes,
+                panel=panel,
+                n_columns=n_columns,
+                transform=transform,
+                threads=threads,
+            )
+        except FrameError as error:
+            raise self._placed(error, ids) from None
+
+    def gene_positions(self, gene_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return the position of genes in storage order, int64.
+
+        Raises
+        ------
+        QueryError
+            For genes that the store does not have, with examples.
+        """
+        found = pc.index_in(pa.array(list(gene_ids), pa.string()), value_set=self.genes.column("gene_id"))
+        positions: npt.NDArray[np.int64] = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        if (positions < 0).any():
+            missing = [gene_ids[int(i)] for i in np.flatnonzero(positions < 0)]
+            raise QueryError(
+                f"{self.path}: {len(missing)} of {len(positions)} genes are not in this store, for example "
+                f"{', '.join(map(repr, missing[:5]))}. Its ids look like {', '.join(self.gene_ids[:3])}; "
+                "store.genes lists them all."
+            )
+        return positions
+
+    def frames(self, rows: npt.NDArray[np.int64]) -> Frames:
+        """Return where the frames of cells lie, as `kernel.gather` takes it; `rows` are trusted to be in range."""
+        shard_of = self._shard_of(rows)
+        start = np.empty(len(rows), dtype=np.uint64)
+        stop = np.empty(len(rows), dtype=np.uint64)
+        used, local = np.unique(shard_of, return_inverse=True)
+        for index in used:
+            chosen = shard_of == index if len(used) > 1 else slice(None)
+            within = rows[chosen] - self._bases[index]
+            offsets = self._shard(int(index)).offsets
+            start[chosen] = offsets[within]
+            stop[chosen] = offsets[within + 1]
+        return [self._shard(int(i)).frames for i in used], local.astype(np.int64), start, stop
+
+    # ---- out and check ----------------------------------------------------------------------------------------
+
+    def to_anndata(self, rows: npt.ArrayLike | None = None) -> anndata.AnnData:
+        """Return cells as an AnnData in memory: X raw counts, obs as in the files, var the genes in storage order.
+
+        Raises
+        ------
+        MissingDependencyError
+            When anndata is not installed (extra `anndata`).
+        """
+        adapter = importlib.import_module("cellmill.store.adapter")  # the one module of the store that knows anndata
+        ids = np.arange(self.n_cells, dtype=np.int64) if rows is None else self._checked_rows(rows)
+        result: anndata.AnnData = adapter.to_anndata(self, ids)
+        return result
+
+    def verify(self, sample: float = 1.0) -> VerifyReport:
+        """Check every byte against its checksum, and decode every frame (or a share of them, 0 < sample <= 1)."""
+        return verify_store(self, sample=sample)
+
+    # ---- inside -----------------------------------------------------------------------------------------------
+
+    def _checked_rows(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        ids = np.atleast_1d(np.asarray(rows))
+        if ids.dtype == bool:
+            if len(ids) != self.n_cells:
+                raise InputError(f"a mask of rows must have {self.n_cells} entries, not {len(ids)}")
+            return np.flatnonzero(ids).astype(np.int64)
+        if ids.size == 0:
+            return np.empty(0, dtype=np.int64)
+        if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
+            raise InputError(f"rows must be whole numbers in one dimension, not {ids.dtype} of shape {ids.shape}")
+        if int(ids.min()) < 0 or int(ids.max()) >= self.n_cells:
+            wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
+            raise IndexError(f"{self.path}: row {wrong} is outside 0..{self.n_cells - 1}")
+        return ids.astype(np.int64, copy=False)
+
+    def _panel(self, genes: Sequence[str] | None) -> tuple[npt.NDArray[np.int32] | None, int]:
+        if genes is None:
+            return None, self.n_genes
+        positions = self.gene_positions(genes)
+        if len(np.unique(positions)) != len(positions):
+            raise InputError("a panel names each gene once; some are repeated")
+        panel = np.full(self.n_genes, -1, dtype=np.int32)
+        panel[positions] = np.arange(len(positions), dtype=np.int32)
+        return panel, len(positions)
+
+    def _shard_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.searchsorted(self._bases, rows, side="right").astype(np.int64) - 1
+
+    def _shard(self, index: int) -> Shard:
+        shard = self._shards.get(index)
+        if shard is None:
+            entry = self.manifest.shards[index]
+            shard = open_shard(self.path / entry.cells.path, entry, n_genes=self.n_genes)
+            self._shards[index] = shard
+        return shard
+
+    def _placed(self, error: FrameError, rows: npt.NDArray[np.int64]) -> FrameError:
+        """Return the error with shard and row in its message."""
+        row = int(rows[getattr(error, "position", 0)])
+        index = int(self._shard_of(np.array([row]))[0])
+        entry = self.manifest.shards[index]
+        return FrameError(
+            f"{self.path / entry.cells.path}: cell {row - int(self._bases[index])} of this shard (row {row} of the "
+            f"store) cannot be decoded: {error}. Run `cellmill verify {self.path}`, then restore the shard from a "
+            "copy or build the store again."
+        )

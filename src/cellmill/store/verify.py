@@ -1,0 +1,153 @@
+"""Is a store what its manifest says? (floor 3): every checksum, every frame, obs against counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from cellmill import kernel
+from cellmill.errors import CellmillError, InputError
+from cellmill.events import emit
+from cellmill.storage import hash_file
+from cellmill.store.shard import Shard, open_shard
+
+if TYPE_CHECKING:
+    from cellmill.store.manifest import FileEntry, ShardEntry
+    from cellmill.store.reader import Store
+
+__all__ = ["VerifyReport", "verify_store"]
+
+_CELLS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was checked and what was found.
+
+    Attributes
+    ----------
+    n_cells_decoded, n_files : int
+    n_bytes : int
+        Bytes that were checked against a checksum.
+    problems : tuple of str
+        One line each, naming the file; empty when the store is sound.
+    """
+
+    n_cells: int
+    n_cells_decoded: int
+    n_files: int
+    n_bytes: int
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return {
+            "ok": self.ok,
+            "n_cells": self.n_cells,
+            "n_cells_decoded": self.n_cells_decoded,
+            "n_files": self.n_files,
+            "n_bytes": self.n_bytes,
+            "problems": list(self.problems),
+        }
+
+
+def verify_store(store: Store, *, sample: float = 1.0) -> VerifyReport:
+    """Check a store whole; `sample` is the share of cells of each shard that is decoded (checksums: always all).
+
+    Raises
+    ------
+    InputError
+        When `sample` is not in (0, 1].
+    """
+    if not 0 < sample <= 1:
+        raise InputError(f"sample must be above 0 and at most 1, not {sample}")
+    manifest = store.manifest
+    problems: list[str] = []
+    files = [manifest.genes, *(source.report for source in manifest.sources)]
+    files += [entry for shard in manifest.shards for entry in (shard.obs, shard.cells)]
+    for entry in files:
+        problems += _check_file(store, entry)
+    decoded = 0
+    n_genes = 0 if problems and not (store.path / manifest.genes.path).exists() else store.n_genes
+    for number, entry_of_shard in enumerate(manifest.shards):
+        found, cells = _check_shard(store, entry_of_shard, n_genes=n_genes, sample=sample)
+        problems += found
+        decoded += cells
+        emit("verifying", done=number + 1, total=len(manifest.shards), unit="shards")
+    return VerifyReport(store.n_cells, decoded, len(files), sum(entry.bytes for entry in files), tuple(problems))
+
+
+def _check_file(store: Store, entry: FileEntry) -> Iterator[str]:
+    path = store.path / entry.path
+    if not path.is_file():
+        yield f"{path}: missing"
+        return
+    size = path.stat().st_size
+    if size != entry.bytes:
+        yield f"{path}: {size} bytes, the manifest says {entry.bytes}"
+    elif hash_file(path) != entry.xxh3:
+        yield f"{path}: its checksum is not the manifest's; the bytes have changed"
+
+
+def _check_shard(store: Store, entry: ShardEntry, *, n_genes: int, sample: float) -> tuple[list[str], int]:
+    path = store.path / entry.cells.path
+    try:
+        shard = open_shard(path, entry, n_genes=n_genes)
+    except CellmillError as error:
+        return [str(error)], 0
+    problems = [
+        f"{path}: the checksum of its {name} does not hold"
+        for name, data, stated in (
+            ("frames", shard.frames, shard.footer.frames_hash),
+            ("offsets", shard.offsets, shard.footer.offsets_hash),
+            ("uids", shard.uids, shard.footer.uids_hash),
+        )
+        if xxhash.xxh3_64_intdigest(np.ascontiguousarray(data).data) != stated
+    ]
+    try:
+        obs = pq.read_table(store.path / entry.obs.path, columns=["uid", "total_counts", "n_genes_detected"])
+    except (OSError, pa.ArrowException) as error:
+        return [*problems, f"{store.path / entry.obs.path}: cannot be read ({error})"], 0
+    found, decoded = _check_cells(path, shard, entry, obs, sample=sample)
+    return problems + found, decoded
+
+
+def _check_cells(path: Any, shard: Shard, entry: ShardEntry, obs: pa.Table, *, sample: float) -> tuple[list[str], int]:
+    if obs.num_rows != entry.n_cells:
+        return [f"{path}: {entry.n_cells} cells, but {obs.num_rows} rows of obs"], 0
+    uid, totals, detected = (obs.column(i).to_numpy() for i in range(3))
+    problems = [] if np.array_equal(uid, shard.uids) else [f"{path}: uids differ from those in obs"]
+    cells = np.arange(entry.n_cells)
+    if sample < 1:
+        wanted = max(1, round(sample * entry.n_cells))
+        cells = np.sort(np.random.default_rng(entry.n_cells).choice(entry.n_cells, wanted, replace=False))
+    nnz = 0
+    for at in range(0, len(cells), _CELLS_AT_ONCE):
+        part = cells[at : at + _CELLS_AT_ONCE]
+        start, stop = (shard.offsets[part + i].astype(np.uint64) for i in (0, 1))
+        try:
+            indptr, _, values = kernel.gather(
+                [shard.frames], np.zeros(len(part), np.int64), start, stop, n_genes=shard.footer.n_genes
+            )
+        except CellmillError as error:
+            cell = part[getattr(error, "position", 0)]
+            return [*problems, f"{path}: cell {cell} cannot be decoded: {error}"], at
+        nnz += int(indptr[-1])
+        sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+        wrong = (np.diff(indptr) != detected[part]) | (sums[indptr[1:]] - sums[indptr[:-1]] != totals[part])
+        if wrong.any():
+            problems.append(f"{path}: cell {part[np.flatnonzero(wrong)[0]]}: counts and obs differ in total or genes")
+    if sample == 1 and nnz != entry.nnz:
+        problems.append(f"{path}: {nnz} counts decoded, the manifest says {entry.nnz}")
+    return problems, len(cells)

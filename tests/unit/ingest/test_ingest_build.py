@@ -1,0 +1,203 @@
+"""What a build takes, refuses, reports and leaves behind."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from cellmill import events
+from cellmill.errors import (
+    ConfigError,
+    DiskSpaceError,
+    GeneMatchError,
+    InputError,
+    NotFoundError,
+    NotRawCountsError,
+    StoreExistsError,
+)
+from cellmill.ingest import build
+from cellmill.store import open_store
+
+
+def leftovers(folder):
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".h5ad"))
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [(1.5, "not whole"), (-1.0, "negative"), (np.nan, "not finite"), (np.inf, "not finite"), (2.0**33, "above")],
+)
+def test_one_bad_value_anywhere_refuses_the_file_and_leaves_nothing(tmp_path, tiny_h5ad, value, why):
+    counts = np.ones((5000, 10))
+    counts[4200, 7] = value  # beyond the windows that the plan looks at
+    file = tiny_h5ad("bad", counts=counts, dtype="float64")
+    with pytest.raises(NotRawCountsError, match=r"X .*Cell 'cell4200' \(row 4200\), gene 'ENSG00000000007'") as caught:
+        build(tmp_path / "s.mill", [file.path], vocabulary="union", block_cells=512)
+    assert why in str(caught.value)
+    assert leftovers(tmp_path) == []
+
+
+def test_the_refusal_says_where_raw_counts_are(tmp_path, tiny_h5ad):
+    counts = np.random.default_rng(0).poisson(1, (50, 20))
+    file = tiny_h5ad("norm", counts=np.log1p(counts), layers={"counts": counts, "scaled": counts - 0.5})
+    with pytest.raises(NotRawCountsError, match=r"layers\['counts'\]: pass --counts layers/counts") as caught:
+        build(tmp_path / "s.mill", [file.path], vocabulary="union")
+    assert "scaled" not in str(caught.value)
+    assert leftovers(tmp_path) == []
+    for choice in ("layers/counts", "auto"):
+        store = build(tmp_path / f"{choice[:4]}.mill", [file.path], vocabulary="union", counts=choice)
+        assert store.read(np.arange(50)).sum() == counts.sum()
+
+
+def test_two_raw_matrices_that_differ_are_asked_about(tmp_path, tiny_h5ad):
+    counts = np.random.default_rng(0).poisson(1, (50, 20))
+    file = tiny_h5ad("two", counts=counts, layers={"spliced": counts // 2})
+    with pytest.raises(ConfigError, match=r"--counts X"):
+        build(tmp_path / "s.mill", [file.path], vocabulary="union", counts="auto")
+
+
+def test_skip_bad_builds_the_rest_and_lists_what_was_skipped(tmp_path, tiny_h5ad):
+    good = tiny_h5ad("good")
+    early = tiny_h5ad("early", counts=np.full((20, 40), 0.5))
+    late = np.ones((5000, 40))
+    late[4500, 3] = 0.25
+    late_file = tiny_h5ad("late", counts=late)
+    broken = tmp_path / "broken.h5ad"
+    broken.write_bytes(good.path.read_bytes()[:1500])
+    last = tiny_h5ad("z_last", seed=5)
+    inputs = [early.path, good.path, late_file.path, broken, last.path]
+    store = build(tmp_path / "s.mill", inputs, vocabulary="union", skip_bad=True, shard_cells=1000, block_cells=500)
+    assert store.n_cells == 120
+    assert [source.name for source in store.manifest.sources] == ["good", "z_last"]
+    report = json.loads((store.path / "reports" / "build.json").read_text())
+    assert {s["path"].rsplit("/", 1)[1] for s in report["skipped"]} == {"early.h5ad", "late.h5ad", "broken.h5ad"}
+    assert store.verify().ok
+    assert leftovers(tmp_path) == ["s.mill"]
+
+
+def test_nothing_left_to_build_is_an_error(tmp_path, tiny_h5ad):
+    late = np.ones((5000, 40))
+    late[4500, 3] = 0.25
+    for name, counts in (("early", np.full((20, 40), 0.5)), ("late", late)):
+        with pytest.raises(InputError, match="no input is left"):
+            build(tmp_path / "s.mill", [tiny_h5ad(name, counts=counts).path], vocabulary="union", skip_bad=True)
+    assert leftovers(tmp_path) == []
+
+
+def test_an_existing_store_is_not_touched_unless_asked(tmp_path, tiny_h5ad):
+    first, second = tiny_h5ad("a"), tiny_h5ad("b", n_cells=30)
+    build(tmp_path / "s.mill", [first.path], vocabulary="union")
+    with pytest.raises(StoreExistsError, match="--overwrite"):
+        build(tmp_path / "s.mill", [second.path], vocabulary="union")
+    assert open_store(tmp_path / "s.mill").n_cells == 60
+    bad = tiny_h5ad("bad", counts=np.full((20, 40), 0.5))
+    with pytest.raises(NotRawCountsError):
+        build(tmp_path / "s.mill", [bad.path], vocabulary="union", overwrite=True)
+    assert open_store(tmp_path / "s.mill").n_cells == 60
+    assert build(tmp_path / "s.mill", [second.path], vocabulary="union", overwrite=True).n_cells == 30
+    assert leftovers(tmp_path) == ["s.mill"]
+
+
+def test_a_folder_that_is_no_store_is_never_replaced(tmp_path, tiny_h5ad):
+    (tmp_path / "thesis").mkdir()
+    with pytest.raises(StoreExistsError, match="not a store"):
+        build(tmp_path / "thesis", [tiny_h5ad().path], vocabulary="union", overwrite=True)
+
+
+def test_missing_inputs_are_named(tmp_path):
+    with pytest.raises(NotFoundError, match=r"nowhere\.h5ad"):
+        build(tmp_path / "s.mill", [tmp_path / "nowhere.h5ad"])
+
+
+def test_genes_that_match_nothing_are_refused_with_examples(tmp_path, tiny_h5ad):
+    file = tiny_h5ad(genes=[f"weird{i}" for i in range(40)])
+    with pytest.raises(GeneMatchError, match="weird0"):
+        build(tmp_path / "s.mill", [file.path], vocabulary="human")
+    with pytest.raises(GeneMatchError, match="union"):
+        build(tmp_path / "s.mill", [file.path])
+
+
+def test_duplicated_genes_are_summed_and_listed(tmp_path, tiny_h5ad):
+    counts = np.array([[1, 2, 3], [0, 5, 0], [4, 0, 4]])
+    file = tiny_h5ad(counts=counts, genes=["G1", "G2", "G1"])
+    store = build(tmp_path / "s.mill", [file.path], vocabulary="union")
+    np.testing.assert_array_equal(store.read([0, 1, 2], genes=["G1", "G2"]).toarray(), [[4, 2], [0, 5], [8, 0]])
+    report = json.loads((store.path / store.manifest.sources[0].report.path).read_text())
+    assert report["genes"]["duplicates"][0]["gene_id"] == "G1"
+
+
+def test_a_sum_of_duplicates_beyond_uint32_is_refused(tmp_path, tiny_h5ad):
+    file = tiny_h5ad(counts=np.array([[2.0**31, 1, 2.0**31]]), genes=["G1", "G2", "G1"], dtype="float64")
+    with pytest.raises(InputError, match=r"2\^32"):
+        build(tmp_path / "s.mill", [file.path], vocabulary="union")
+
+
+def test_columns_with_the_stores_names_are_kept_under_another(tmp_path, tiny_h5ad):
+    file = tiny_h5ad(n_cells=4, obs={"total_counts": list("abcd"), "Celltype": list("TTBB")})
+    store = build(tmp_path / "s.mill", [file.path], vocabulary="union", rename={"Celltype": "cell_type"})
+    assert store.column("source_total_counts").to_pylist() == list("abcd")
+    assert store.column("cell_type").to_pylist() == list("TTBB")
+    assert store.column("total_counts").to_pylist() == file.counts.sum(1).ravel().tolist()[0]
+    report = json.loads((store.path / store.manifest.sources[0].report.path).read_text())
+    assert any("total_counts" in note for note in report["notes"])
+
+
+def test_renaming_a_column_that_is_not_there_names_the_nearest(tmp_path, tiny_h5ad):
+    with pytest.raises(ConfigError, match="Did you mean 'tissue'"):
+        build(tmp_path / "s.mill", [tiny_h5ad().path], vocabulary="union", rename={"tisue": "organ"})
+
+
+def test_genes_are_stored_by_detection_rate_and_the_rates_are_exact(tmp_path, tiny_h5ad):
+    file = tiny_h5ad(n_cells=500)
+    store = build(tmp_path / "s.mill", [file.path], vocabulary="union", block_cells=100)
+    rates = store.genes.column("detection_rate").to_numpy()
+    assert (np.diff(rates) <= 0).all()
+    expected = (file.counts > 0).mean(0)
+    where = {gene: i for i, gene in enumerate(file.genes)}
+    np.testing.assert_allclose(rates, np.asarray(expected).ravel()[[where[g] for g in store.gene_ids]])
+
+
+def test_files_of_the_same_name_get_names_of_their_own(tmp_path, tiny_h5ad):
+    paths = []
+    for donor in ("d1", "d2"):
+        (tmp_path / donor).mkdir()
+        paths.append(tiny_h5ad("counts", seed=len(paths)).path.rename(tmp_path / donor / "counts.h5ad"))
+    store = build(tmp_path / "s.mill", paths, vocabulary="union")
+    assert [source.name for source in store.manifest.sources] == ["d1_counts", "d2_counts"]
+
+
+def test_no_room_is_found_out_before_starting(tmp_path, tiny_h5ad, monkeypatch):
+    monkeypatch.setattr("cellmill.storage.free_bytes", lambda path: 1000)
+    with pytest.raises(DiskSpaceError, match="needs about"):
+        build(tmp_path / "s.mill", [tiny_h5ad().path], vocabulary="union")
+    assert leftovers(tmp_path) == []
+
+
+def test_the_bytes_do_not_depend_on_when_or_how_often_it_is_built(tmp_path, tiny_h5ad):
+    file = tiny_h5ad(n_cells=300)
+    stores = [build(tmp_path / f"{i}.mill", [file.path], vocabulary="union", threads=1 + i) for i in range(2)]
+    assert stores[0].digest == stores[1].digest
+    assert (stores[0].path / "manifest.json").read_bytes() == (stores[1].path / "manifest.json").read_bytes()
+
+
+def test_progress_counts_every_cell(tmp_path, tiny_h5ad):
+    seen = []
+    with events.listening(seen.append):
+        build(tmp_path / "s.mill", [tiny_h5ad(n_cells=100).path], vocabulary="union", block_cells=30)
+    done = [e.done for e in seen if e.unit == "cells"]
+    assert done == sorted(done)
+    assert done[-1] == 100
+
+
+def test_an_empty_file_is_a_source_without_cells(tmp_path, tiny_h5ad):
+    empty = tiny_h5ad("empty", counts=np.zeros((0, 40)))
+    store = build(tmp_path / "s.mill", [empty.path, tiny_h5ad("a").path], vocabulary="union")
+    assert store.n_cells == 60
+    assert [source.n_cells for source in store.manifest.sources] == [0, 60]
+    only = build(tmp_path / "e.mill", [empty.path], vocabulary="union")
+    assert only.n_cells == 0
+    assert only.read([]).shape == (0, only.n_genes)
+    assert only.select("total_counts > 3").tolist() == []
+    assert only.verify().ok

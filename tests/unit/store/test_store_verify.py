@@ -1,0 +1,103 @@
+"""`verify` finds every change of a byte, wherever it is made, and says in which file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from cellmill.errors import CorruptStoreError, FrameError, InputError
+from cellmill.ingest import build
+from cellmill.store import open_store
+
+
+@pytest.fixture
+def store(tmp_path, tiny_h5ad):
+    return build(tmp_path / "s.mill", [tiny_h5ad(n_cells=100).path], vocabulary="union", shard_cells=40, block_cells=20)
+
+
+def flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x10
+    path.write_bytes(bytes(data))
+
+
+def test_a_sound_store_passes(store):
+    report = store.verify()
+    assert report.ok
+    assert report.n_cells_decoded == 100
+
+
+@pytest.mark.parametrize("part", ["genes", "obs", "cells", "report"])
+@pytest.mark.parametrize("where", [0.02, 0.3, 0.6, 0.98])
+def test_a_flipped_bit_is_found_and_its_file_named(store, part, where):
+    shard = store.manifest.shards[1]
+    entry = {
+        "genes": store.manifest.genes,
+        "obs": shard.obs,
+        "cells": shard.cells,
+        "report": store.manifest.sources[0].report,
+    }[part]
+    _ = store.genes  # read while they were sound
+    flip(store.path / entry.path, int(where * entry.bytes))
+    report = store.verify()
+    assert not report.ok
+    assert any(entry.path in problem for problem in report.problems)
+
+
+def test_a_missing_and_a_cut_shard_are_found(store):
+    first, second = (store.path / shard.cells.path for shard in store.manifest.shards[:2])
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-7])
+    problems = store.verify().problems
+    assert any(str(first) in p and "missing" in p for p in problems)
+    assert any(str(second) in p for p in problems)
+
+
+def test_a_cut_shard_is_refused_when_it_is_read(store):
+    path = store.path / store.manifest.shards[0].cells.path
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(CorruptStoreError, match=path.name):
+        open_store(store.path).read([0])
+
+
+def test_a_broken_frame_names_shard_and_row(store):
+    entry = store.manifest.shards[1]
+    path = store.path / entry.cells.path
+    data = bytearray(path.read_bytes())
+    data[16 : 16 + 200] = b"\xff" * 200
+    path.write_bytes(bytes(data))
+    with pytest.raises(FrameError, match=r"00001\.cells: cell \d+ of this shard \(row 4\d of the store\)"):
+        open_store(store.path).read(np.arange(40, 50))
+
+
+def test_a_manifest_changed_by_hand_is_refused(store):
+    path = store.path / "manifest.json"
+    body = json.loads(path.read_text())
+    body["shards"][0]["n_cells"] += 1
+    path.write_text(json.dumps(body))
+    with pytest.raises(CorruptStoreError, match="checksum"):
+        open_store(store.path)
+
+
+def test_every_prefix_of_a_manifest_is_refused(store):
+    path = store.path / "manifest.json"
+    whole = path.read_bytes().rstrip()
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CorruptStoreError):
+            open_store(store.path)
+
+
+def test_a_swapped_shard_is_found(store):
+    first, second = (store.path / shard.cells.path for shard in store.manifest.shards[:2])
+    shutil.copy(second, first)
+    assert not open_store(store.path).verify().ok
+
+
+def test_a_sample_decodes_a_part(store):
+    assert 0 < store.verify(sample=0.1).n_cells_decoded < 20
+    with pytest.raises(InputError):
+        store.verify(sample=0)
