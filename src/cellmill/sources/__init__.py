@@ -1,0 +1,37 @@
+"""Inputs of cellmill: one file per kind, each yields blocks of counts with obs and genes (floor 3).
+
+Knows file formats of count matrices. Must not know stores, vocabularies, or what is done with the cells: values are
+handed on as stored, and `cellmill.ingest` proves that they are raw counts. Imports neither anndata nor pandas.
+
+    guess.py        what lies at a path -> the source that reads it
+    base.py         Source, MatrixInfo, CountBlock, GeneColumns: what every source gives
+    h5ad.py         h5ad of all ages; h5ad_frame.py reads its obs and var
+    tenx.py         10x HDF5, versions 2 and 3
+    mex.py          Matrix Market folders; mex_text.py streams the text
+    hdf5.py         HDF5 with errors that help; hdf5_matrix.py reads sparse and dense matrices by blocks
+    spill.py        entries sorted by cell in bounded memory
+    rows.py         arithmetic on rows, pure; features.py which features are genes; side_table.py labels from CSV
+"""
+
+from __future__ import annotations
+
+from cellmill.sources.base import CountBlock, GeneColumns, Limits, MatrixInfo, Source
+from cellmill.sources.guess import FORMATS, expand_inputs, guess_format, open_source
+from cellmill.sources.h5ad import H5adSource
+from cellmill.sources.mex import MexSource
+from cellmill.sources.tenx import TenxSource
+
+__all__ = [
+    "FORMATS",
+    "CountBlock",
+    "GeneColumns",
+    "H5adSource",
+    "Limits",
+    "MatrixInfo",
+    "MexSource",
+    "Source",
+    "TenxSource",
+    "expand_inputs",
+    "guess_format",
+    "open_source",
+]

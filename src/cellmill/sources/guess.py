@@ -1,0 +1,233 @@
+"""What lies at a path, and the source that reads it (floor 3, sources).
+
+Knows how to tell formats apart by content, never by name alone, and how to find inputs in folders and globs.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import h5py
+
+from cellmill.errors import FormatError, InputError, NotFoundError, nearest
+from cellmill.sources.base import DEFAULT_MEMORY_BUDGET, Limits, Source
+from cellmill.sources.h5ad import H5adSource
+from cellmill.sources.hdf5 import open_hdf5, reading, top_level
+from cellmill.sources.mex import MATRIX_NAME, MexSource, find_matrices
+from cellmill.sources.mex_text import open_text
+from cellmill.sources.tenx import TenxSource, genome_groups
+
+__all__ = ["FORMATS", "expand_inputs", "guess_format", "open_source"]
+
+FORMATS: dict[str, Callable[..., Source]] = {"h5ad": H5adSource, "10x-h5": TenxSource, "mex": MexSource}
+SUPPORTED = (
+    "cellmill reads h5ad, 10x HDF5 (version 2 and 3), and Matrix Market folders "
+    "(matrix.mtx, barcodes.tsv, features.tsv or genes.tsv; plain or .gz)"
+)
+FOREIGN = (
+    (b"PAR1", "a Parquet file"),
+    (b"PK\x03\x04", "a zip archive; unpack it first"),
+    (b"\xfd7zXZ", "an xz archive; unpack it first"),
+    (b"BZh", "a bzip2 archive; unpack it first"),
+    (b"RDX", "an R data file; save its counts as h5ad, or with DropletUtils::write10xCounts"),
+    (b"X\n", "an R data file; save its counts as h5ad, or with DropletUtils::write10xCounts"),
+    (b"%%MatrixMarket", "a Matrix Market file; name it matrix.mtx, with barcodes.tsv and features.tsv in its folder"),
+    (b"<", "a web page, most likely an error page saved by a download"),
+)
+STORE_SUFFIXES = frozenset({".zarr", ".mill"})
+
+
+def open_source(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    spill_dir: str | Path | None = None,
+) -> Source:
+    """Open one input for reading by blocks; its format is told by content.
+
+    Parameters
+    ----------
+    path : str or Path
+        An h5ad or 10x HDF5 file, a Matrix Market folder, or the matrix file in one.
+    format : {"h5ad", "10x-h5", "mex"}, optional
+        Open it as this, without looking.
+    memory_budget : int
+        Bytes for sorting matrices by cell that are stored otherwise; beyond it they go through files in `spill_dir`.
+    spill_dir : str or Path, optional
+        Folder for those files; the system's temporary folder when None.
+
+    Raises
+    ------
+    NotFoundError
+        There is nothing at `path`.
+    FormatError
+        What lies there is none of the supported formats, truncated, or contradicts itself.
+    """
+    path = Path(path)
+    if format is not None and format not in FORMATS:
+        raise InputError(f"Unknown format {format!r}; supported are {', '.join(FORMATS)}.{nearest(format, FORMATS)}")
+    if not path.exists():
+        raise _nothing_at(str(path))
+    kind = guess_format(path)[0] if format is None else format
+    limits = Limits(memory_budget=memory_budget, spill_dir=Path(spill_dir) if spill_dir is not None else None)
+    return FORMATS[kind](path, limits=limits)
+
+
+def guess_format(path: str | Path) -> tuple[str, str]:
+    """Return (format, why) of what lies at `path`, told by its content.
+
+    Raises
+    ------
+    NotFoundError
+        There is nothing at `path`.
+    FormatError
+        None of the supported formats; the message says what was found.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise _nothing_at(str(path))
+    if path.is_dir():
+        return _guess_folder(path)
+    if h5py.is_hdf5(path):
+        return _guess_hdf5(path)
+    if MATRIX_NAME.fullmatch(path.name):
+        return "mex", f"{path.name} is a Matrix Market file"
+    raise FormatError(f"{path} is {_describe(path)}. {SUPPORTED}.")
+
+
+def _guess_folder(path: Path) -> tuple[str, str]:
+    found = find_matrices(path)
+    if len(found) == 1:
+        return "mex", f"the folder holds {found[0].name}"
+    if len(found) > 1:
+        raise FormatError(
+            f"{path} holds {len(found)} Matrix Market files ({found[0].name}, {found[1].name}, ...); "
+            "name each as an input."
+        )
+    if any((path / name).exists() for name in (".zgroup", "zarr.json", ".zattrs")):
+        raise FormatError(f"{path} is a zarr folder, which is not read yet; write it as h5ad. {SUPPORTED}.")
+    names = sorted(item.name for item in path.iterdir())
+    listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"
+    raise FormatError(f"{path} is a folder without matrix.mtx; it holds {listed}. {SUPPORTED}.")
+
+
+def _guess_hdf5(path: Path) -> tuple[str, str]:
+    with open_hdf5(path) as file, reading(path, "top level"):
+        names = set(file)
+        if {"obs", "var"} <= names:
+            return (
+                "h5ad",
+                f"HDF5 with {', '.join(name for name in ('obs', 'var', 'X', 'raw', 'layers') if name in names)}",
+            )
+        groups = genome_groups(file)
+        if groups:
+            return "10x-h5", f"HDF5 with the 10x group{'s' if len(groups) > 1 else ''} {', '.join(groups)}"
+        kind = "a loom file" if {"matrix", "row_attrs", "col_attrs"} <= names else "an HDF5 file of another kind"
+        raise FormatError(f"{path} is {kind}: it holds {top_level(file)}. {SUPPORTED}.")
+
+
+def _describe(path: Path) -> str:
+    """Say what a file that is no HDF5 seems to be."""
+    if path.stat().st_size == 0:
+        return "empty; most likely an unfinished download. Get it again"
+    zipped = ""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+        if head.startswith(b"\x1f\x8b"):
+            zipped = "gzipped: "
+            with open_text(path) as text:
+                head = text.read(64)
+    except (OSError, EOFError) as error:
+        return f"a damaged gzip file ({error})"
+    if zipped and head.startswith(b"\x89HDF"):
+        return "a gzipped HDF5 file; unpack it first with gunzip"
+    for magic, what in FOREIGN:
+        if head.startswith(magic):
+            return zipped + what
+    if all(byte >= 32 or byte in b"\t\r\n" for byte in head):
+        line = head.splitlines()[0].decode("latin-1")[:40] if head.splitlines() else ""
+        return f"{zipped}text, beginning with {line!r}"
+    start = head[:8].hex(" ")
+    return f"{zipped}binary of an unknown kind, beginning with {start}; if it should be HDF5, its start is damaged"
+
+
+def expand_inputs(inputs: Iterable[str | Path] | str | Path) -> list[Path]:
+    """Return the inputs that are meant, each once, in the order of first mention.
+
+    Parameters
+    ----------
+    inputs : str, Path or iterable of them
+        Files, Matrix Market folders, globs, and folders that hold such inputs at any depth. In a folder .h5ad files,
+        .h5 and .hdf5 files but HDF5 of another kind, and Matrix Market folders count; stores and hidden names do not.
+
+    Raises
+    ------
+    NotFoundError
+        Something named does not exist, or holds no input.
+    """
+    listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    found: dict[Path, Path] = {}
+    for item in listed:
+        for path in _matches(item):
+            for one in _inputs_in(path) if path.is_dir() else [path]:
+                found.setdefault(one.resolve(), one)
+    if not found:
+        raise NotFoundError(f"No input was named. {SUPPORTED}.")
+    return list(found.values())
+
+
+def _matches(item: str | Path) -> list[Path]:
+    path = Path(item).expanduser()
+    if path.exists():
+        return [path]
+    hits = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else []  # noqa: PTH207 - absolute patterns
+    if not hits:
+        raise _nothing_at(str(item))
+    return [Path(hit) for hit in hits]
+
+
+def _inputs_in(folder: Path) -> list[Path]:
+    found = list(_search(folder))
+    if not found:
+        raise NotFoundError(f"{folder}: no input in this folder. {SUPPORTED}.")
+    return found
+
+
+def _search(folder: Path) -> Iterator[Path]:
+    matrices = find_matrices(folder)
+    if matrices:
+        yield from [folder] if len(matrices) == 1 else matrices
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() in STORE_SUFFIXES:
+            continue
+        if path.is_dir():
+            yield from _search(path)
+        elif path.suffix.lower() == ".h5ad" or (path.suffix.lower() in (".h5", ".hdf5") and not _is_other_hdf5(path)):
+            yield path
+
+
+def _is_other_hdf5(path: Path) -> bool:
+    """Whether a file is sound HDF5 of a kind that is not read: those lie beside inputs (weights, loom).
+
+    Anything else named so is an input: if it is truncated, opening it will say so, and no cells are missed silently.
+    """
+    if not h5py.is_hdf5(path):
+        return False
+    try:
+        with open_hdf5(path) as file:
+            return not ({"obs", "var"} <= set(file) or genome_groups(file))
+    except (FormatError, OSError, KeyError, RuntimeError):
+        return False
+
+
+def _nothing_at(item: str) -> NotFoundError:
+    path = Path(item)
+    beside = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
+    if glob.has_magic(item):
+        return NotFoundError(f"{item}: nothing matches this pattern.")
+    return NotFoundError(f"{item}: no such file or folder.{nearest(path.name, beside)}")

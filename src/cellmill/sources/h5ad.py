@@ -1,0 +1,226 @@
+"""h5ad files of all ages, read through h5py on the raw groups (floor 3, sources).
+
+Knows where AnnData keeps matrices (X, raw, layers), obs and var, and how that changed since 2017. Must not import
+anndata: backed slicing is slow and loads what it need not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow as pa
+
+from cellmill.errors import FormatError
+from cellmill.sources.base import GeneColumns, Limits, MatrixReader, Source
+from cellmill.sources.h5ad_frame import Frame, read_frame
+from cellmill.sources.hdf5 import attribute_text, open_hdf5, reading, top_level
+from cellmill.sources.hdf5_matrix import Compressed, CscReader, CsrReader, DenseReader
+from cellmill.sources.side_table import cell_table
+
+__all__ = ["H5adSource"]
+
+
+class H5adSource(Source):
+    """One h5ad file; matrices "X", "raw" and "layers/NAME".
+
+    Parameters
+    ----------
+    path : Path
+    limits : Limits, optional
+
+    Raises
+    ------
+    FormatError
+        The file is truncated, foreign, or its tables and X contradict each other. A broken raw or layer does not stop
+        the file from being opened: it is told in `notes`, and the error comes when it is asked for.
+    """
+
+    kind = "h5ad"
+
+    def __init__(self, path: Path, *, limits: Limits | None = None) -> None:
+        super().__init__(path, limits=limits)
+        self._file = open_hdf5(path)
+        try:
+            with reading(path, "its structure"):
+                self._open()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _open(self) -> None:
+        file = self._file
+        with reading(self.path, "top level"):
+            if "obs" not in file or "var" not in file:
+                raise FormatError(
+                    f"{self.path} is an HDF5 file but no h5ad: it holds {top_level(file)}, expected obs, var and X."
+                )
+            self._uns = file.get("uns") if isinstance(file.get("uns"), h5py.Group) else None
+            self._raw, raw_var = _raw_nodes(file)
+        self.genes = self._gene_columns("var", file["var"])
+        self._raw_genes = self._gene_columns("raw/var", raw_var) if raw_var is not None else self.genes
+        self.n_cells = self._count_cells()
+        self._found: dict[str, MatrixReader] = {}
+        self._broken_matrices: dict[str, FormatError] = {}
+        for name, node in self._matrix_nodes().items():
+            self._add_matrix(name, node)
+        if not self._found:
+            reasons = "; ".join(map(str, self._broken_matrices.values())) or f"it holds {top_level(file)}"
+            raise FormatError(f"{self.path} has no matrix that can be read (X, raw or layers): {reasons}")
+
+    @property
+    def _readers(self) -> Mapping[str, MatrixReader]:
+        return self._found
+
+    def _reader(self, matrix: str | None) -> MatrixReader:
+        if matrix in self._broken_matrices:
+            raise self._broken_matrices[matrix]
+        return super()._reader(matrix)
+
+    def genes_of(self, matrix: str) -> GeneColumns:
+        """Return the gene axis of a matrix; "raw" has its own."""
+        self._reader(matrix)
+        return self._raw_genes if matrix == "raw" else self.genes
+
+    @cached_property
+    def _cells(self) -> Frame:
+        return read_frame(self._file["obs"], path=self.path, place="obs", uns=self._uns, note=self.note)
+
+    def _read_obs(self) -> pa.Table:
+        with reading(self.path, "obs"):
+            frame = self._cells
+        index = frame.index
+        if index is None:
+            self.note(f"{self.path.name}: obs has no index; cells are named by their position")
+            index = pa.array([str(i) for i in range(self.n_cells)], pa.string())
+        for name, column in frame.columns.items():
+            if len(column) != self.n_cells:
+                raise FormatError(
+                    f"{self.path}: obs[{name!r}] has {len(column)} entries, but there are {self.n_cells} cells."
+                )
+        return cell_table(index, frame.columns, note=self.note, file=self.path.name)
+
+    def _gene_columns(self, place: str, node: Any) -> GeneColumns:
+        """Return the gene table's index and text columns."""
+        # Numeric gene columns are of no use here, so that they are odd need not be told.
+        frame = read_frame(node, path=self.path, place=place, uns=self._uns, note=lambda _: None)
+        columns = {name: _texts(column) for name, column in frame.columns.items() if _is_textual(column)}
+        if frame.index is None:
+            raise FormatError(f"{self.path}: {place} has no index, so its genes have no names.")
+        index = frame.index.to_pylist()
+        for name, values in columns.items():
+            if len(values) != len(index):
+                raise FormatError(f"{self.path}: {place}[{name!r}] has {len(values)} entries for {len(index)} genes.")
+        return GeneColumns(index, columns)
+
+    def _count_cells(self) -> int:
+        """Return the length of the obs index, or of the first column or matrix where obs has no index."""
+        node = self._file["obs"]
+        with reading(self.path, "obs"):
+            if isinstance(node, h5py.Dataset):
+                return int(node.shape[0])
+            name = attribute_text(node, "_index") or next((n for n in ("_index", "index") if n in node), "")
+            index = node.get(name) if name else None
+            if isinstance(index, h5py.Group):
+                index = index.get("codes", index.get("values"))
+            if index is not None:
+                return int(index.shape[0])
+            shape = _declared_shape(self._file.get("X"))
+        if shape is None:
+            raise FormatError(f"{self.path}: obs has no index and X no shape, so the number of cells is unknown.")
+        return shape[0]
+
+    def _matrix_nodes(self) -> dict[str, Any]:
+        nodes = {"X": self._file.get("X"), "raw": self._raw}
+        layers = self._file.get("layers")
+        if isinstance(layers, h5py.Group):
+            nodes |= {f"layers/{name}": layers.get(name) for name in layers}
+        return {name: node for name, node in nodes.items() if node is not None and not _is_null(node)}
+
+    def _add_matrix(self, name: str, node: Any) -> None:
+        try:
+            with reading(self.path, f"matrix {name}"):
+                self._found[name] = self._make_reader(name, node)
+        except FormatError as error:
+            if name == "X":
+                raise
+            self._broken_matrices[name] = error
+            self.note(f"{self.path.name}: matrix {name} cannot be read: {error}")
+
+    def _make_reader(self, name: str, node: Any) -> MatrixReader:
+        genes = self._raw_genes if name == "raw" else self.genes
+        n_cells, n_genes = self.n_cells, len(genes)
+        if isinstance(node, h5py.Dataset):
+            return DenseReader(node, path=self.path, place=name, n_cells=n_cells, n_genes=n_genes, limits=self.limits)
+        shape = _declared_shape(node)
+        if shape is not None and shape != (n_cells, n_genes):
+            raise FormatError(
+                f"{self.path}, matrix {name}: its shape is {shape}, but obs has {n_cells} cells and "
+                f"{'raw/var' if name == 'raw' else 'var'} {n_genes} genes."
+            )
+        by_cell = self._is_by_cell(name, node, n_cells, n_genes)
+        axes = (n_cells, n_genes, "cell", "gene") if by_cell else (n_genes, n_cells, "gene", "cell")
+        stored = Compressed(
+            node, path=self.path, place=name, n_major=axes[0], n_minor=axes[1], major=axes[2], minor=axes[3]
+        )
+        if stored.unused:
+            self.note(f"{self.path.name}, {name}: {stored.unused} stored entries belong to no {stored.major}; skipped")
+        return CsrReader(stored, limits=self.limits) if by_cell else CscReader(stored, limits=self.limits)
+
+    def _is_by_cell(self, name: str, node: h5py.Group, n_cells: int, n_genes: int) -> bool:
+        """Whether a sparse group is CSR; where it does not say, the length of indptr tells."""
+        declared = attribute_text(node, "encoding-type") or attribute_text(node, "h5sparse_format")
+        for kind, by_cell in (("csr", True), ("csc", False)):
+            if declared in (kind, f"{kind}_matrix"):
+                return by_cell
+        if declared:
+            raise FormatError(
+                f"{self.path}, matrix {name}: its encoding is {declared!r}, expected csr_matrix, csc_matrix or array."
+            )
+        pointers = node.get("indptr")
+        length = pointers.shape[0] - 1 if isinstance(pointers, h5py.Dataset) and pointers.ndim == 1 else n_cells
+        if n_cells == n_genes:
+            self.note(f"{self.path.name}: matrix {name} is square and does not say its layout; read as csr")
+        return bool(length != n_genes or n_cells == n_genes)
+
+    def close(self) -> None:
+        """Close the file and delete what was spilt."""
+        super().close()
+        self._file.close()
+
+
+def _raw_nodes(file: h5py.File) -> tuple[Any, Any]:
+    """Return (matrix, gene table) of raw, from the group `raw` or the old top-level names `raw.X` and `raw.var`."""
+    raw = file.get("raw")
+    if isinstance(raw, h5py.Group):
+        return raw.get("X"), raw.get("var")
+    return file.get("raw.X"), file.get("raw.var")
+
+
+def _declared_shape(node: Any) -> tuple[int, int] | None:
+    """Return the shape that a matrix says it has, None when it says none."""
+    if isinstance(node, h5py.Dataset):
+        shape = node.shape
+    elif isinstance(node, h5py.Group):
+        shape = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
+    else:
+        return None
+    sizes = np.asarray(shape).reshape(-1) if shape is not None else np.empty(0)
+    return (int(sizes[0]), int(sizes[1])) if sizes.size == 2 else None
+
+
+def _is_null(node: Any) -> bool:
+    return attribute_text(node, "encoding-type") == "null" or (isinstance(node, h5py.Dataset) and node.shape is None)
+
+
+def _is_textual(column: Any) -> bool:
+    kind = column.type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind))
+
+
+def _texts(column: Any) -> list[str]:
+    return ["" if item is None else item for item in column.to_pylist()]

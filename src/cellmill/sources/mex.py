@@ -1,0 +1,276 @@
+"""Matrix Market folders of 10x and others: matrix.mtx, barcodes.tsv, features.tsv or genes.tsv (floor 3, sources).
+
+Knows the three files, their names and their two generations. Text sorted by cell is streamed; other text is sorted by
+cell once, in memory or through bucket files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cellmill.errors import FormatError, NotFoundError
+from cellmill.events import emit
+from cellmill.sources.base import GeneColumns, Limits, MatrixInfo, MatrixReader, Source
+from cellmill.sources.features import DROPPED, keep_gene_expression
+from cellmill.sources.mex_text import MtxHeader, read_header, read_lines, stream_triplets
+from cellmill.sources.rows import Rows, group_by_cell, keep_columns, split_rows
+from cellmill.sources.side_table import join_side_table
+from cellmill.sources.spill import CellHistogram, CellSorter, Entries
+
+__all__ = ["MexFiles", "MexSource", "find_matrices", "find_mex"]
+
+MATRIX = "matrix"
+MATRIX_NAME = re.compile(r"(?P<prefix>.*?)matrix\.mtx(\.gz)?$", re.IGNORECASE)
+BYTES_PER_ENTRY_IN_MEMORY = 16
+
+
+@dataclass(frozen=True)
+class MexFiles:
+    """The files of one Matrix Market input; `labels` may be absent."""
+
+    matrix: Path
+    barcodes: Path
+    features: Path
+    labels: Path | None
+
+
+def find_matrices(folder: Path) -> list[Path]:
+    """Return the Matrix Market files of a folder, `matrix.mtx[.gz]` with or without a prefix, by name."""
+    return sorted(path for path in folder.iterdir() if MATRIX_NAME.fullmatch(path.name) and path.is_file())
+
+
+def find_mex(path: Path) -> MexFiles:
+    """Return the files that belong together: `path` is a folder with one matrix, or the matrix itself.
+
+    Raises
+    ------
+    NotFoundError
+        There is nothing at `path`.
+    FormatError
+        There is no matrix, there are several, or barcodes or features are missing.
+    """
+    if not path.exists():
+        raise NotFoundError(f"{path}: no such file or folder.")
+    found = find_matrices(path) if path.is_dir() else [path]
+    if len(found) != 1:
+        names = ", ".join(item.name for item in found[:4]) or "none"
+        raise FormatError(
+            f"{path}: expected one Matrix Market file matrix.mtx or matrix.mtx.gz in this folder, found {names}."
+            + (" Name the matrix files themselves as inputs." if found else "")
+        )
+    matrix = found[0]
+    match = MATRIX_NAME.fullmatch(matrix.name)
+    prefix = match["prefix"] if match else ""
+    barcodes = _beside(matrix, prefix, ("barcodes.tsv", "barcodes.txt"))
+    features = _beside(matrix, prefix, ("features.tsv", "genes.tsv", "features.txt", "genes.txt"))
+    for what, file in (("barcodes.tsv", barcodes), ("features.tsv (or genes.tsv)", features)):
+        if file is None:
+            raise FormatError(f"{matrix}: {prefix}{what}, plain or .gz, must lie in the same folder, but does not.")
+    assert barcodes is not None
+    assert features is not None
+    labels = matrix.with_name(f"{prefix}obs.csv")
+    return MexFiles(matrix, barcodes, features, labels if labels.is_file() else None)
+
+
+def _beside(matrix: Path, prefix: str, names: tuple[str, ...]) -> Path | None:
+    for name in names:
+        for suffix in (".gz", ""):
+            path = matrix.with_name(f"{prefix}{name}{suffix}")
+            if path.is_file():
+                return path
+    return None
+
+
+class MexSource(Source):
+    """One Matrix Market input; its only matrix is "matrix". Labels come from `obs.csv` in the folder.
+
+    Parameters
+    ----------
+    path : Path
+        The folder, or its matrix file.
+    limits : Limits, optional
+
+    Raises
+    ------
+    FormatError
+        A file is missing, truncated, or the three contradict each other.
+    """
+
+    kind = "mex"
+
+    def __init__(self, path: Path, *, limits: Limits | None = None) -> None:
+        super().__init__(path, limits=limits)
+        self._files = find_mex(path)
+        header = read_header(self._files.matrix)
+        barcodes, features = read_lines(self._files.barcodes), read_lines(self._files.features)
+        barcodes, features, by_gene = self._oriented(header, barcodes, features)
+        self.n_cells = len(barcodes)
+        self._barcodes = pa.array([line.split("\t")[0].strip().strip('"') for line in barcodes], pa.string())
+        genes, types = _gene_columns(features)
+        self.genes, target, n_dropped = keep_gene_expression(genes, types, where=str(self._files.features))
+        if n_dropped:
+            self.dropped[DROPPED] = n_dropped
+        self._found: dict[str, MatrixReader] = {
+            MATRIX: MexReader(
+                self._files.matrix, header, by_gene=by_gene, target=target, n_genes=len(self.genes), limits=self.limits
+            )
+        }
+
+    @property
+    def _readers(self) -> Mapping[str, MatrixReader]:
+        return self._found
+
+    def _oriented(
+        self, header: MtxHeader, barcodes: list[str], features: list[str]
+    ) -> tuple[list[str], list[str], bool]:
+        """Return barcodes and features without header lines, and whether rows are genes; sizes decide."""
+        wanted = (header.n_rows, header.n_columns)
+        for cut_features, cut_barcodes in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            n_genes, n_cells = len(features) - cut_features, len(barcodes) - cut_barcodes
+            if wanted in ((n_genes, n_cells), (n_cells, n_genes)):
+                for cut, file in ((cut_features, self._files.features), (cut_barcodes, self._files.barcodes)):
+                    if cut:
+                        self.note(f"{file.name}: its first line was taken for a header")
+                by_gene = wanted == (n_genes, n_cells)
+                if not by_gene:
+                    self.note(f"{self._files.matrix.name}: stored cells x genes, read so")
+                return barcodes[cut_barcodes:], features[cut_features:], by_gene
+        raise FormatError(
+            f"{self._files.matrix}: its header says {header.n_rows} x {header.n_columns}, but "
+            f"{self._files.features.name} lists {len(features)} features and "
+            f"{self._files.barcodes.name} {len(barcodes)} barcodes. "
+            "The files do not belong together, or one is incomplete."
+        )
+
+    def _read_obs(self) -> pa.Table:
+        return join_side_table(self._barcodes, self._files.labels, note=self.note, file=self._files.matrix.name)
+
+
+def _gene_columns(lines: list[str]) -> tuple[GeneColumns, list[str] | None]:
+    """Return genes and feature types from lines of id, name and type; one column serves as both id and name."""
+    rows = [[item.strip().strip('"') for item in line.split("\t")] for line in lines]
+    ids = [row[0] for row in rows]
+    names = [row[1] if len(row) > 1 and row[1] else row[0] for row in rows]
+    columns = {"gene_name": names}
+    types = [row[2] for row in rows] if rows and all(len(row) > 2 for row in rows) else None
+    if types is not None:
+        columns["feature_type"] = types
+    return GeneColumns(ids, columns), types
+
+
+class MexReader:
+    """Entries of a Matrix Market file by runs of cells.
+
+    Notes
+    -----
+    A matrix that fits the memory budget is parsed once and held. A larger one is scanned once: if it is sorted by
+    cell, each pass parses it again and holds one block; if not, it goes through bucket files.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        header: MtxHeader,
+        *,
+        by_gene: bool,
+        target: NDArray[np.int32] | None,
+        n_genes: int,
+        limits: Limits,
+    ) -> None:
+        self._path, self._header, self._by_gene, self._target, self._limits = path, header, by_gene, target, limits
+        self._n_cells = header.n_columns if by_gene else header.n_rows
+        self.info = MatrixInfo(MATRIX, "coo", header.dtype.name, self._n_cells, n_genes, header.stored)
+        self.sorter = CellSorter(
+            self._stream,
+            self._histogram,
+            n_cells=self._n_cells,
+            stored=header.stored,
+            dtype=header.dtype,
+            limits=limits,
+            label=path.name,
+        )
+        self._counted: CellHistogram | None = None
+        self._is_sorted = False
+
+    def rows(self, start: int, stop: int, *, block_cells: int) -> Iterator[Rows]:
+        """Yield the cells from `start` to `stop`, genes only."""
+        if not self.sorter.fits_memory:
+            self._histogram()
+        if self._is_sorted:
+            whole = self._streamed(start, stop, block_cells)
+        else:
+            whole = self.sorter.rows(start, stop, block_cells=block_cells)
+        for rows in whole:
+            yield keep_columns(rows, self._target)
+
+    def _stream(self) -> Iterator[Entries]:
+        chunk_bytes = max(64, min(1 << 23, self._limits.memory_budget // 16))
+        for part in stream_triplets(self._path, self._header, chunk_bytes=chunk_bytes):
+            genes, cells = (part.rows, part.columns) if self._by_gene else (part.columns, part.rows)
+            yield Entries(cells, genes, part.values)
+
+    def _histogram(self) -> CellHistogram:
+        """Scan the whole file once: every line is proven before the first block leaves, and its order is known."""
+        if self._counted is None:
+            histogram, rising, last, done = CellHistogram(self._n_cells), True, -1, 0
+            for part in self._stream():
+                if part.cells.size:
+                    rising = rising and bool(part.cells[0] >= last and np.all(part.cells[1:] >= part.cells[:-1]))
+                    last = int(part.cells[-1])
+                histogram.add(part.cells)
+                done += part.cells.size
+                emit(f"scanning {self._path.name}", done=done, total=self._header.stored, unit="entries")
+            self._counted, self._is_sorted = histogram, rising
+        return self._counted
+
+    def _streamed(self, start: int, stop: int, block_cells: int) -> Iterator[Rows]:
+        """Yield rows from text that is sorted by cell, holding one block and one chunk."""
+        held: list[Entries] = []
+        first = start
+        for part in self._stream():
+            inside = slice(*np.searchsorted(part.cells, [first, stop]).tolist())
+            held.append(Entries(part.cells[inside], part.genes[inside], part.values[inside]))
+            # The last cell seen may go on in the next chunk; all before it are whole.
+            whole = min(stop, int(part.cells[-1])) if part.cells.size else first
+            crowded = sum(item.cells.size for item in held) >= self._limits.max_block_entries
+            if whole >= first + block_cells or (crowded and whole > first):
+                end = whole if crowded else first + (whole - first) // block_cells * block_cells
+                entries = _concatenated(held)
+                cut = int(np.searchsorted(entries.cells, end))
+                yield from self._blocks(_part(entries, 0, cut), first, end, block_cells)
+                held, first = [_part(entries, cut, entries.cells.size)], end
+            if first >= stop or (part.cells.size and int(part.cells[-1]) >= stop):
+                break
+        if first < stop:
+            yield from self._blocks(_concatenated(held), first, stop, block_cells)
+
+    def _blocks(self, entries: Entries, first: int, stop: int, block_cells: int) -> Iterator[Rows]:
+        whole = group_by_cell(entries.cells, entries.genes, entries.values, first=first, n_cells=stop - first)
+        for a, b in split_rows(whole.indptr, block_cells=block_cells, max_entries=self._limits.max_block_entries):
+            lo, hi = int(whole.indptr[a]), int(whole.indptr[b])
+            yield Rows(first + a, whole.indptr[a : b + 1] - lo, whole.indices[lo:hi], whole.values[lo:hi])
+
+    def close(self) -> None:
+        """Delete the bucket files."""
+        self.sorter.close()
+
+
+def _part(entries: Entries, start: int, stop: int) -> Entries:
+    return Entries(entries.cells[start:stop], entries.genes[start:stop], entries.values[start:stop])
+
+
+def _concatenated(parts: list[Entries]) -> Entries:
+    if len(parts) == 1:
+        return parts[0]
+    return Entries(
+        np.concatenate([part.cells for part in parts] or [np.empty(0, np.int32)]),
+        np.concatenate([part.genes for part in parts] or [np.empty(0, np.int32)]),
+        np.concatenate([part.values for part in parts] or [np.empty(0)]),
+    )

@@ -1,0 +1,244 @@
+"""A small matrix, and writers of every kind of input for it: what a source must give back."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What an input holds: X int64 [n_cells, n_genes], names of cells and genes."""
+
+    X: np.ndarray
+    cells: list[str]
+    genes: list[str]
+
+
+def make_truth(n_cells: int = 37, n_genes: int = 23, seed: int = 0) -> Truth:
+    rng = np.random.default_rng(seed)
+    X = rng.poisson(2.0, (n_cells, n_genes)) * (rng.random((n_cells, n_genes)) < 0.3)
+    if n_cells:
+        X[[0, n_cells // 2, n_cells - 1]] = 0  # empty cells at both ends and within
+        X[3] = rng.integers(1, 90, n_genes)
+    return Truth(
+        X.astype(np.int64), [f"CELL{i:03d}-1" for i in range(n_cells)], [f"ENSG{i:011d}" for i in range(n_genes)]
+    )
+
+
+def frames(truth: Truth) -> dict[str, pd.DataFrame]:
+    return {"obs": pd.DataFrame(index=truth.cells), "var": pd.DataFrame(index=truth.genes)}
+
+
+def h5ad(convert: Callable[[np.ndarray], object], **options: object) -> Callable[[Truth, Path], Path]:
+    def write(truth: Truth, folder: Path) -> Path:
+        path = folder / "cells.h5ad"
+        ad.AnnData(convert(truth.X), **frames(truth)).write_h5ad(path, **options)
+        return path
+
+    return write
+
+
+def shuffled_rows(X: np.ndarray) -> sp.csr_matrix:
+    """CSR whose genes are in descending order within each cell."""
+    csr = sp.csr_matrix(X.astype(np.float32))
+    order = np.concatenate(
+        [np.arange(a, b)[::-1] for a, b in zip(csr.indptr[:-1], csr.indptr[1:], strict=True)] or [[]]
+    )
+    order = order.astype(int)
+    return sp.csr_matrix((csr.data[order], csr.indices[order], csr.indptr), shape=csr.shape)
+
+
+def h5ad_int64_indices(truth: Truth, folder: Path) -> Path:
+    path = h5ad(lambda X: sp.csr_matrix(X.astype(np.uint16)))(truth, folder)
+    with h5py.File(path, "r+") as file:
+        for part in ("indices", "indptr"):
+            values = file["X"][part][()].astype(np.int64)
+            del file["X"][part]
+            file["X"][part] = values
+    return path
+
+
+def without_encoding(convert: Callable[[np.ndarray], object]) -> Callable[[Truth, Path], Path]:
+    def write(truth: Truth, folder: Path) -> Path:
+        path = h5ad(convert)(truth, folder)
+        with h5py.File(path, "r+") as file:
+            for node in (file, file["X"], file["obs"], file["var"], file["obs/_index"], file["var/_index"]):
+                for name in [
+                    n for n in node.attrs if n.startswith("encoding") or n in ("_index", "column-order", "shape")
+                ]:
+                    del node.attrs[name]
+        return path
+
+    return write
+
+
+def h5ad_2017(truth: Truth, folder: Path) -> Path:
+    """Compound obs and var, h5sparse attributes: what anndata 0.5 wrote."""
+    path, csr = folder / "old.h5ad", sp.csr_matrix(truth.X.astype(np.float32))
+    with h5py.File(path, "w") as file:
+        group = file.create_group("X")
+        group.attrs["h5sparse_format"], group.attrs["h5sparse_shape"] = "csr", np.array(csr.shape)
+        for part in ("data", "indices", "indptr"):
+            group[part] = getattr(csr, part)
+        file["obs"] = np.array([(c.encode(),) for c in truth.cells], [("index", "S20")])
+        file["var"] = np.array([(g.encode(),) for g in truth.genes], [("index", "S20")])
+    return path
+
+
+def write_group(group: h5py.Group, X: np.ndarray, cells: Sequence[str]) -> None:
+    csr = sp.csr_matrix(X.astype(np.int32))
+    group["barcodes"] = np.array(cells, "S")
+    for part, kind in (("data", np.int32), ("indices", np.int64), ("indptr", np.int64)):
+        group[part] = getattr(csr, part).astype(kind)
+    group["shape"] = np.array(X.shape[::-1], np.int32)
+
+
+def tenx_v3(truth: Truth, folder: Path) -> Path:
+    """With antibodies between the genes: they must vanish."""
+    path, n_genes = folder / "run_a.h5", len(truth.genes)
+    at = [0, n_genes // 2, n_genes]
+    X = np.insert(truth.X, at, 7, axis=1)
+    ids = np.insert(np.array(truth.genes, object), at, ["CD3", "CD4", "CD8"])
+    types = np.insert(np.array(["Gene Expression"] * n_genes, object), at, "Antibody Capture")
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        write_group(group, X, truth.cells)
+        for name, values in (
+            ("id", ids),
+            ("name", [f"n{i}" for i in ids]),
+            ("feature_type", types),
+            ("genome", ["g"] * len(ids)),
+        ):
+            group[f"features/{name}"] = np.array(list(values), "S")
+    return path
+
+
+def tenx_v2(truth: Truth, folder: Path) -> Path:
+    path = folder / "run_b.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("GRCh38")
+        write_group(group, truth.X, truth.cells)
+        group["genes"] = np.array(truth.genes, "S")
+        group["gene_names"] = np.array([f"n{i}" for i in truth.genes], "S")
+    return path
+
+
+def tenx_v2_two_genomes(truth: Truth, folder: Path) -> Path:
+    """Genes of two genomes; the second group lacks the cells that have none of its genes."""
+    path, half = folder / "barnyard.h5", len(truth.genes) // 2
+    with h5py.File(path, "w") as file:
+        for name, genes in (("hg19", slice(0, half)), ("mm10", slice(half, None))):
+            X = truth.X[:, genes]
+            kept = np.ones(len(X), bool) if name == "hg19" else X.sum(1) > 0
+            group = file.create_group(name)
+            write_group(group, X[kept], [c for c, k in zip(truth.cells, kept, strict=True) if k])
+            group["genes"] = np.array(truth.genes[genes], "S")
+            group["gene_names"] = np.array([f"n{i}" for i in truth.genes[genes]], "S")
+    return path
+
+
+def mex(
+    *, zipped: bool, transposed: bool = False, field: str = "integer", order: str = "cell", antibodies: bool = False
+) -> Callable[[Truth, Path], Path]:
+    def write(truth: Truth, folder: Path) -> Path:
+        folder = folder / "sample_1"
+        folder.mkdir()
+        X, ids = truth.X, truth.genes
+        types = ["Gene Expression"] * len(ids)
+        if antibodies:
+            X, ids, types = np.insert(X, 0, 5, axis=1), ["CD3", *ids], ["Antibody Capture", *types]
+        cells, genes = np.nonzero(X)
+        if order == "random":
+            shuffle = np.random.default_rng(1).permutation(cells.size)
+            cells, genes = cells[shuffle], genes[shuffle]
+        left, right = (cells, genes) if transposed else (genes, cells)
+        sizes = X.shape if transposed else X.shape[::-1]
+        lines = [f"%%MatrixMarket matrix coordinate {field} general", '%metadata_json: {"format_version": 2}']
+        lines.append(f"{sizes[0]} {sizes[1]} {cells.size}")
+        lines += [f"{a + 1} {b + 1} {v}" for a, b, v in zip(left, right, X[cells, genes], strict=True)]
+        put(folder, "matrix.mtx", lines, zipped)
+        put(folder, "barcodes.tsv", truth.cells, zipped)
+        if zipped:
+            put(folder, "features.tsv", [f"{g}\tn{g}\t{t}" for g, t in zip(ids, types, strict=True)], zipped)
+        else:
+            put(folder, "genes.tsv", [f"{g}\tn{g}" for g in ids], zipped)
+        return folder
+
+    return write
+
+
+def put(folder: Path, name: str, lines: Sequence[str], zipped: bool) -> None:
+    data = "".join(f"{line}\n" for line in lines).encode()
+    (folder / (name + ".gz" * zipped)).write_bytes(gzip.compress(data) if zipped else data)
+
+
+WRITERS: dict[str, Callable[[Truth, Path], Path]] = {
+    "h5ad-csr": h5ad(lambda X: sp.csr_matrix(X.astype(np.float32))),
+    "h5ad-csr-gzip": h5ad(lambda X: sp.csr_matrix(X.astype(np.float64)), compression="gzip"),
+    "h5ad-csr-int64-indices": h5ad_int64_indices,
+    "h5ad-csr-unsorted": h5ad(shuffled_rows),
+    "h5ad-csr-no-encoding": without_encoding(lambda X: sp.csr_matrix(X.astype(np.int32))),
+    "h5ad-csc": h5ad(lambda X: sp.csc_matrix(X.astype(np.float32))),
+    "h5ad-csc-no-encoding": without_encoding(lambda X: sp.csc_matrix(X.astype(np.int64))),
+    "h5ad-dense": h5ad(lambda X: X.astype(np.float32)),
+    "h5ad-dense-gzip": h5ad(lambda X: X.astype(np.uint8), compression="gzip"),
+    "h5ad-2017": h5ad_2017,
+    "10x-v3": tenx_v3,
+    "10x-v2": tenx_v2,
+    "10x-v2-two-genomes": tenx_v2_two_genomes,
+    "mex-v3": mex(zipped=True),
+    "mex-v3-antibodies": mex(zipped=True, antibodies=True),
+    "mex-v2": mex(zipped=False),
+    "mex-real": mex(zipped=False, field="real"),
+    "mex-transposed": mex(zipped=True, transposed=True),
+    "mex-unsorted": mex(zipped=True, order="random"),
+}
+
+
+@pytest.fixture(params=list(WRITERS))
+def written(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Truth, Path, str]:
+    """(what it holds, where it lies, which kind) for every kind of input."""
+    truth = make_truth()
+    return truth, WRITERS[request.param](truth, tmp_path), request.param
+
+
+@pytest.fixture
+def truth() -> Truth:
+    return make_truth()
+
+
+@pytest.fixture
+def write() -> Callable[[str, Truth, Path], Path]:
+    return lambda kind, truth, folder: WRITERS[kind](truth, folder)
+
+
+@pytest.fixture
+def whole() -> Callable[..., sp.csr_array]:
+    """Blocks of a matrix put together; each block is checked for the promises of CountBlock."""
+
+    def read(source, matrix=None, **how):
+        start, pieces = how.get("start", 0), []
+        for block in source.blocks(matrix, **how):
+            assert block.start == start
+            assert 0 < block.n_cells <= how.get("block_cells", 4096)
+            assert block.indptr.dtype == np.int64 and block.indices.dtype == np.int32
+            assert block.indptr[0] == 0 and block.indptr[-1] == block.indices.size == block.data.size
+            assert block.data.dtype.isnative
+            for a, b in zip(block.indptr[:-1], block.indptr[1:], strict=True):
+                assert np.all(np.diff(block.indices[a:b]) > 0)
+            pieces.append(sp.csr_array((block.data, block.indices, block.indptr), shape=(block.n_cells, block.n_genes)))
+            start = block.stop
+        assert start == how.get("stop", source.n_cells)
+        return sp.vstack(pieces).tocsr() if pieces else sp.csr_array((0, source.n_genes))
+
+    return read

@@ -1,0 +1,100 @@
+"""Real files: reading by blocks equals what anndata and SciPy read whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import scipy.sparse as sp
+
+from cellmill.errors import FormatError
+from cellmill.sources import expand_inputs, open_source
+
+DATA = Path(os.environ.get("CELLMILL_SHARED", Path(__file__).resolve().parents[2].parent / "shared")) / "data"
+H5AD = [
+    "gut_scp1884", "mouse_dentategyrus_100", "notraw_sciplex3_lognorm", "pbmc_facs_zheng", "pbmc_zheng68k_165",
+    "perturb_papalexi_eccite",
+]  # fmt: skip
+
+
+def real(name: str) -> Path:
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"{name} is not in {DATA}; set CELLMILL_SHARED to the folder that holds data/")
+    return path
+
+
+def same_matrix(source, matrix, expected):
+    expected = sp.csr_array(expected)
+    expected.sum_duplicates()
+    for block in source.blocks(matrix, block_cells=777):
+        part = expected[block.start : block.stop]
+        np.testing.assert_array_equal(block.indptr, part.indptr)
+        np.testing.assert_array_equal(block.indices, part.indices)
+        np.testing.assert_array_equal(block.data, part.data)
+        assert block.data.dtype == part.data.dtype
+    assert block.stop == source.n_cells == expected.shape[0]
+
+
+def same_column(ours: pa.ChunkedArray, theirs: pd.Series) -> None:
+    if isinstance(theirs.dtype, pd.CategoricalDtype):
+        assert ours.chunk(0).dictionary.to_pylist() == list(theirs.cat.categories)
+        theirs = theirs.astype(object).where(theirs.notna(), None)
+        assert ours.to_pylist() == theirs.tolist()
+    else:
+        np.testing.assert_array_equal(ours.to_numpy(), theirs.to_numpy())
+
+
+@pytest.mark.parametrize("stem", H5AD)
+def test_h5ad_equals_anndata(stem):
+    path = real(f"{stem}.h5ad")
+    adata = ad.read_h5ad(path)
+    with open_source(path) as source:
+        assert source.name == stem and source.notes == []
+        assert [info.name for info in source.matrices()] == ["X", *(f"layers/{name}" for name in sorted(adata.layers))]
+        same_matrix(source, "X", adata.X)
+        for name in adata.layers:
+            same_matrix(source, f"layers/{name}", adata.layers[name])
+        obs = source.obs()
+        assert obs["cell"].to_pylist() == list(adata.obs_names)
+        assert obs.column_names[1:] == list(adata.obs.columns)
+        for name in adata.obs.columns:
+            same_column(obs[name], adata.obs[name])
+        assert source.genes.index == list(adata.var_names)
+
+
+def test_ids_and_symbols_of_an_ensembl_file():
+    with open_source(real("pbmc_facs_zheng.h5ad")) as source:
+        assert source.genes.ids is source.genes.index and source.genes.ids[0].startswith("ENSG")
+        assert source.genes.symbols == source.genes.columns["symbol"]
+    with open_source(real("gut_scp1884.h5ad")) as source:
+        assert source.genes.ids is source.genes.symbols
+
+
+def test_10x_equals_scipy():
+    path = real("pbmc_1k_v2_10x.h5")
+    with h5py.File(path) as file:
+        parts = [file["matrix"][name][()] for name in ("data", "indices", "indptr")]
+        barcodes = [name.decode() for name in file["matrix/barcodes"][()]]
+    with open_source(path) as source:
+        same_matrix(source, "matrix", sp.csr_array(tuple(parts), shape=(996, 33538)))
+        assert source.obs()["cell"].to_pylist() == barcodes and source.dropped == {}
+        assert source.genes.ids[0] == "ENSG00000243485" and source.genes.symbols[0] == "MIR1302-2HG"
+
+
+def test_the_folder_is_read_file_by_file_and_foreign_files_are_named():
+    found = [path.name for path in expand_inputs(real("pbmc_1k_v2_10x.h5").parent)]
+    assert found == sorted(found) and {*(f"{stem}.h5ad" for stem in H5AD), "pbmc_1k_v2_10x.h5"} <= set(found)
+    assert not [name for name in found if name.endswith((".loom", ".gz", ".zarr"))]
+    with pytest.raises(FormatError, match="is a loom file"):
+        open_source(real("pbmc_ifnb_kang.loom"))
+    with pytest.raises(FormatError, match="gzipped: text"):
+        open_source(real("celllines3_celseq2.count.csv.gz"))
+    with pytest.raises(FormatError, match="is a zarr folder"):
+        open_source(real("mouse_neurons_10k_1000genes.zarr"))

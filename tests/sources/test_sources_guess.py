@@ -1,0 +1,177 @@
+"""Formats are told by content, inputs are found once, and what is foreign is named."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+from cellmill.errors import FormatError, InputError, NotFoundError
+from cellmill.sources import expand_inputs, guess_format, open_source
+from cellmill.sources.base import dataset_name
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("h5ad-csr", "h5ad"),
+        ("h5ad-2017", "h5ad"),
+        ("10x-v3", "10x-h5"),
+        ("10x-v2-two-genomes", "10x-h5"),
+        ("mex-v2", "mex"),
+    ],
+)
+def test_the_name_does_not_matter(kind, expected, truth, write, tmp_path):
+    path = write(kind, truth, tmp_path)
+    odd = path.rename(tmp_path / "some.thing")
+    assert guess_format(odd)[0] == expected
+    assert guess_format(odd)[1]
+    with open_source(odd) as source:
+        assert source.kind == expected
+    with open_source(odd, format=expected) as source:
+        assert source.kind == expected
+
+
+def test_a_format_that_is_not_there_is_refused(truth, write, tmp_path):
+    path = write("10x-v3", truth, tmp_path)
+    with pytest.raises(FormatError, match="no h5ad: it holds matrix"):
+        open_source(path, format="h5ad")
+    with pytest.raises(FormatError, match=r"not one of 10x: it holds X, .*obs"):
+        open_source(write("h5ad-csr", truth, tmp_path), format="10x-h5")
+    with pytest.raises(InputError, match="Did you mean 'h5ad'"):
+        open_source(path, format="h5da")
+
+
+def _zip(path):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda path: path.write_text("cell,gene\n1,2\n"), "text, beginning with 'cell,gene'"),
+        (lambda path: path.write_bytes(gzip.compress(b"cell,gene\n")), "gzipped: text"),
+        (lambda path: path.write_bytes(gzip.compress(b"\x89HDF\r\n\x1a\n")), "gunzip"),
+        (lambda path: path.write_bytes(gzip.compress(b"RDX3\nX\n")), "R data file"),
+        (lambda path: path.write_bytes(b""), "empty"),
+        (lambda path: path.write_bytes(b"PAR1aaaa"), "Parquet"),
+        (lambda path: path.write_text("<!DOCTYPE html>"), "web page"),
+        (lambda path: path.write_bytes(b"\x00\x01\x02\xff"), "binary of an unknown kind"),
+        (_zip, "zip archive"),
+        (lambda path: path.mkdir(), "it holds nothing"),
+    ],
+)
+def test_what_was_found_is_said(make, found, tmp_path):
+    path = tmp_path / "cells.h5ad"
+    make(path)
+    with pytest.raises(FormatError, match=found) as caught:
+        open_source(path)
+    assert str(path) in str(caught.value) and "10x HDF5" in str(caught.value)
+
+
+def test_foreign_hdf5_is_named(tmp_path):
+    with h5py.File(tmp_path / "a.loom", "w") as file:
+        file["matrix"] = np.zeros((2, 2))
+        file.create_group("row_attrs")
+        file.create_group("col_attrs")
+    with pytest.raises(FormatError, match="loom file: it holds col_attrs, matrix, row_attrs"):
+        guess_format(tmp_path / "a.loom")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["weights"] = np.zeros(3)
+    with pytest.raises(FormatError, match="another kind: it holds weights"):
+        guess_format(tmp_path / "b.h5")
+
+
+def test_a_missing_path_names_its_neighbour(tmp_path):
+    (tmp_path / "kidney.h5ad").touch()
+    for ask in (open_source, guess_format, lambda path: expand_inputs([path])):
+        with pytest.raises(NotFoundError, match=r"Did you mean 'kidney\.h5ad'"):
+            ask(tmp_path / "kidny.h5ad")
+
+
+def test_inputs_are_found_each_once_in_order(truth, write, tmp_path):
+    folders = {name: tmp_path / name for name in ("c", "a", "b")}
+    for folder in folders.values():
+        folder.mkdir()
+    first = write("h5ad-csr", truth, folders["a"])
+    second = write("10x-v3", truth, folders["b"])
+    third = write("mex-v3", truth, folders["c"])
+    (folders["a"] / "notes.csv").write_text("x")
+    (folders["b"] / ".hidden.h5ad").write_text("x")
+    with h5py.File(folders["b"] / "weights.h5", "w") as file:
+        file["w"] = 1
+    assert expand_inputs(tmp_path) == [first, second, third]
+    assert expand_inputs([third, tmp_path, str(first)]) == [third, first, second]
+    assert expand_inputs([str(tmp_path / "*" / "*.h5*")]) == [first, second, folders["b"] / "weights.h5"]
+    assert expand_inputs([f"{tmp_path}/**/*.h5ad"]) == [first]
+    link = tmp_path / "link.h5ad"
+    link.symlink_to(first)
+    assert expand_inputs([first, link]) == [first]
+
+
+def test_nothing_found_is_said(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for wanted, said in ((tmp_path / "empty", "no input in this folder"), (f"{tmp_path}/*.h5ad", "nothing matches")):
+        with pytest.raises(NotFoundError, match=said):
+            expand_inputs([wanted])
+    with pytest.raises(NotFoundError, match="No input was named"):
+        expand_inputs([])
+
+
+def test_a_truncated_file_in_a_folder_is_an_input(truth, write, tmp_path):
+    """Left out silently, its cells would be missing; as an input it is refused by name."""
+    path = write("10x-v3", truth, tmp_path)
+    good = path.read_bytes()
+    for size, said in ((len(good) - 500, "truncated"), (0, "is empty")):
+        path.write_bytes(good[:size])
+        assert expand_inputs(tmp_path) == [path]
+        with pytest.raises(FormatError, match=said):
+            open_source(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("x/kidney.h5ad", "kidney"),
+        ("x/kidney.v2.h5ad", "kidney.v2"),
+        ("run7/outs/filtered_feature_bc_matrix.h5", "run7_filtered_feature_bc_matrix"),
+        ("run7/matrix.mtx.gz", "run7_matrix"),
+        ("geo/GSM1_liver_matrix.mtx.gz", "GSM1_liver"),
+        ("run7/outs/filtered_gene_bc_matrices/GRCh38", "run7_GRCh38"),
+        ("sample_1", "sample_1"),
+    ],
+)
+def test_data_sets_have_telling_names(path, name, tmp_path):
+    assert dataset_name(tmp_path / path) == name
+
+
+def test_several_matrices_in_a_folder_are_inputs_of_their_own(truth, write, tmp_path):
+    folder = write("mex-v2", truth, tmp_path)
+    for file in list(folder.iterdir()):
+        for prefix in ("GSM1_", "GSM2."):
+            (folder / f"{prefix}{file.name}").write_bytes(file.read_bytes())
+        file.unlink()
+    with pytest.raises(FormatError, match="holds 2 Matrix Market files"):
+        open_source(folder)
+    found = expand_inputs(folder)
+    assert [path.name for path in found] == ["GSM1_matrix.mtx", "GSM2.matrix.mtx"]
+    for path in found:
+        with open_source(path) as source:
+            assert source.n_cells == len(truth.cells) and source.name in ("GSM1", "GSM2")
+
+
+def test_a_file_system_that_refuses_locks_is_no_obstacle(truth, write, whole, tmp_path, monkeypatch):
+    path, opened = write("h5ad-csr", truth, tmp_path), h5py.File
+
+    def refuse(*args, **options):
+        if "locking" not in options:
+            raise OSError("Unable to synchronously open file (unable to lock file, errno = 11)")
+        return opened(*args, **options)
+
+    monkeypatch.setattr(h5py, "File", refuse)
+    with open_source(path) as source:
+        np.testing.assert_array_equal(whole(source).toarray(), truth.X)
