@@ -441,7 +441,7 @@ def _source_plan(
         report=alignment.report,
         unmatched=tuple(ids[int(i)] for i in np.flatnonzero(alignment.target < 0)),
         obs_names=columns,
-        notes=(*source.notes, *renamed, *dropped),
+        notes=(*source.remarks, *renamed, *dropped),
         stamp=_stamp(source.path),
     )
 

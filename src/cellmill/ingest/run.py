@@ -146,6 +146,7 @@ class _Tally:
     n_cells: int = 0
     nnz: int = 0
     largest: int = 0
+    merged: int = 0
 
 
 class _Build:
@@ -196,7 +197,7 @@ class _Build:
                     violation = find_violation(block)
                     if violation is not None:
                         raise refusal(source, plan.matrix, violation)
-                    shard.add(self._converted(plan, block))
+                    shard.add(self._converted(plan, block), merged=block.merged)
                     self.cells_done += len(block.indptr) - 1
                     emit(f"building from {plan.path.name}", done=self.cells_done, total=self.plan.n_cells, unit="cells")
                     if shard.is_full:
@@ -262,6 +263,7 @@ class _Build:
                 n_cells=tally.n_cells + entry.shard.n_cells,
                 nnz=tally.nnz + entry.shard.nnz,
                 largest=max(tally.largest, entry.largest),
+                merged=tally.merged + entry.merged,
             )
         digest = hash_file(plan.path)
         size = sum(f.stat().st_size for f in plan.path.rglob("*")) if plan.path.is_dir() else plan.path.stat().st_size
@@ -273,6 +275,7 @@ class _Build:
             "genes": plan.report.with_umi_shares(tally.umi).to_dict(),
             "genes_dropped": list(plan.unmatched),
             "obs": [{"file": old, "store": new, "type": kind} for old, new, kind in plan.obs_names],
+            "entries_merged": tally.merged,
             "notes": list(plan.notes),
         }  # fmt: skip
         name = f"reports/{self.plan.sources.index(plan):05d}.json"
@@ -317,6 +320,7 @@ class _OpenShard:
         self._detected = np.zeros(len(build.plan.order), dtype=np.int64)
         self._umi = np.zeros(plan.n_genes)
         self._largest = 0
+        self._merged = 0
         self._measured: list[tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int32]]] = []
 
     @property
@@ -328,7 +332,7 @@ class _OpenShard:
         options = self._build.plan.options
         return self.n_cells >= options.shard_cells or self._writer.frames_bytes >= options.shard_bytes
 
-    def add(self, cells: CellBlock) -> None:
+    def add(self, cells: CellBlock, *, merged: int) -> None:
         """Encode and write a block of cells."""
         frames, offsets = kernel.encode(
             cells.indptr, cells.indices, cells.values, n_genes=len(self._detected), threads=self._build.threads
@@ -339,6 +343,7 @@ class _OpenShard:
         self._detected += np.bincount(cells.indices, minlength=len(self._detected))
         self._umi += cells.umi_per_source_gene
         self._largest = max(self._largest, int(cells.values.max(initial=0)))
+        self._merged += merged
         self._measured.append((cells.fingerprints, cells.totals, cells.n_detected))
 
     def close(self) -> None:
@@ -356,7 +361,9 @@ class _OpenShard:
         )
         self._build.staging.record(
             self._number,
-            JournalEntry(self._source, self._start + n_cells, entry, self._detected, self._umi, self._largest),
+            JournalEntry(
+                self._source, self._start + n_cells, entry, self._detected, self._umi, self._largest, self._merged
+            ),
         )
 
     def close_and_next(self) -> _OpenShard:

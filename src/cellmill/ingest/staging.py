@@ -41,6 +41,8 @@ class JournalEntry:
         Sum of counts of each gene of the input in the shard.
     largest : int
         Largest count of the shard.
+    merged : int
+        Entries of the shard's cells that named a gene of the same cell again, and were added to it.
     """
 
     source: int
@@ -49,13 +51,15 @@ class JournalEntry:
     detected: npt.NDArray[np.int64]
     umi: npt.NDArray[np.float64]
     largest: int
+    merged: int
 
     def pack(self) -> bytes:
         """Return the entry as an npz file."""
         shard = self.shard
         facts = {
-            "source": self.source, "stop": self.stop, "largest": self.largest, "cells": vars(shard.cells),
-            "obs": vars(shard.obs), "n_cells": shard.n_cells, "nnz": shard.nnz, "name": shard.source,
+            "source": self.source, "stop": self.stop, "largest": self.largest, "merged": self.merged,
+            "cells": vars(shard.cells),
+"obs": vars(shard.obs), "n_cells": shard.n_cells, "nnz": shard.nnz, "name": shard.source,
         }  # fmt: skip
         buffer = io.BytesIO()
         np.savez(buffer, facts=np.array(json.dumps(facts)), detected=self.detected, umi=self.umi)
@@ -71,7 +75,7 @@ class JournalEntry:
             cells=FileEntry(**facts["cells"]), obs=FileEntry(**facts["obs"]), n_cells=facts["n_cells"],
             nnz=facts["nnz"], source=facts["name"],
         )  # fmt: skip
-        return cls(facts["source"], facts["stop"], shard, detected, umi, facts["largest"])
+        return cls(facts["source"], facts["stop"], shard, detected, umi, facts["largest"], facts["merged"])
 
 
 class Staging:

@@ -276,7 +276,12 @@ class Source(ABC):
             f"{self.path.name}, {matrix}: {n} entries repeated a cell and gene and were summed"
             for matrix, n in self._merged.items()
         ]
-        return [*self._notes, *summed]
+        return [*self.remarks, *summed]
+
+    @property
+    def remarks(self) -> list[str]:
+        """The notes without the entries summed so far, which a block counts itself (`CountBlock.merged`)."""
+        return list(self._notes)
 
     def note(self, text: str) -> None:
         """Keep a remark, once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 
@@ -126,6 +127,17 @@ def test_duplicated_genes_are_summed_and_listed(tmp_path, tiny_h5ad):
     np.testing.assert_array_equal(store.read([0, 1, 2], genes=["G1", "G2"]).toarray(), [[4, 2], [0, 5], [8, 0]])
     report = json.loads((store.path / store.manifest.sources[0].report.path).read_text())
     assert report["genes"]["duplicates"][0]["gene_id"] == "G1"
+
+
+def test_entries_that_repeat_a_cell_and_gene_are_summed_and_counted(tmp_path, tiny_h5ad):
+    file = tiny_h5ad(counts=np.array([[1, 2, 3], [4, 5, 6]]))
+    with h5py.File(file.path, "r+") as h5:
+        del h5["X/indices"]
+        h5["X/indices"] = np.array([0, 0, 2, 1, 1, 1])
+    store = build(tmp_path / "s.mill", [file.path], vocabulary="union")
+    np.testing.assert_array_equal(store.read([0, 1], genes=file.genes).toarray(), [[3, 0, 3], [0, 15, 0]])
+    report = json.loads((store.path / store.manifest.sources[0].report.path).read_text())
+    assert report["entries_merged"] == 3
 
 
 def test_a_sum_of_duplicates_beyond_uint32_is_refused(tmp_path, tiny_h5ad):
