@@ -1,0 +1,272 @@
+"""The loader (floor 6): plan, seed and position -> batches. Its state is one number.
+
+Knows plans, stores and recipes; knows no model and no training loop.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from cellmill.errors import ConfigError, StateMismatchError
+from cellmill.loader.axis import Missing
+from cellmill.loader.diagnostics import Meter
+from cellmill.loader.obs import ObsWanted
+from cellmill.loader.prefetch import prefetched
+from cellmill.loader.reader import Reader
+from cellmill.loader.schedule import Last, Schedule
+from cellmill.mixture import Mixture, Order, Plan, choose_order, plan_cells
+from cellmill.store import Store
+from cellmill.tokens import Batch, Recipe
+
+__all__ = ["STATE_FORMAT", "Loader", "Source", "as_plan", "place_in_world"]
+
+Source = Mixture | Plan | Store
+STATE_FORMAT = 1
+
+
+class Loader(IterableDataset[Batch]):
+    """Batches of a mixture, a plan or a whole store, in an order that is a pure function of plan, seed and position.
+
+    Each iteration runs over `epochs` epochs and the next one goes on with the epoch after; each epoch has another order
+    and draws each cell exactly as often as the plan says. Works without worker processes (one thread reads ahead, the
+    kernel has its own threads), and the same in ``torch.utils.data.DataLoader(loader, batch_size=None,
+    num_workers=k)``, by fork or spawn: the same batches in the same order.
+
+    Parameters
+    ----------
+    source
+        Mixture (planned here), Plan, or Store (every cell once per epoch).
+    batch_size
+        Cells in one global step, over all ranks. Steps hold the same cells whatever the number of ranks.
+    tokens
+        Recipe; `CSR()` when None.
+    obs
+        Columns of obs that batches carry; a mapping name -> categories fixes the codes (None: those that occur).
+    seed
+        Order and recipe; the plan's own order seed counts as well.
+    epochs
+        Epochs of one iteration; None for no end.
+    rank, world_size
+        From torch.distributed where it is initialised, else from the environment (RANK, WORLD_SIZE, as torchrun sets
+        them), else 0 and 1.
+    order
+        "exact", "blocked" (for cold or remote data), "stored" (no shuffling), or an Order.
+    last
+        What becomes of an epoch's last, short batch: "keep", "drop", or "pad" with cells from the epoch's beginning,
+        marked in `batch.padding`.
+    prefetch
+        Batches made ahead; 0 for none. Not used in worker processes, which are ahead by themselves.
+    threads
+        Threads of the kernel; 0 for all cores (one in worker processes).
+    missing_genes
+        What to do with a gene of the recipe's panel that no store has: "refuse", or "zero".
+
+    Raises
+    ------
+    ConfigError
+        For arguments that cannot be meant, a column of obs that is not there, or a last batch with fewer cells than
+        ranks.
+    MixtureError
+        When the mixture cannot be planned.
+
+    Examples
+    --------
+    >>> loader = Loader(store, batch_size=512, obs=["cell_type"])  # doctest: +SKIP
+    >>> for batch in loader:  # doctest: +SKIP
+    ...     x = batch.to_sparse_csr()
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        batch_size: int = 512,
+        tokens: Recipe | None = None,
+        obs: ObsWanted = (),
+        seed: int = 0,
+        epochs: int | None = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
+        order: str | Order = "exact",
+        last: Last = "keep",
+        prefetch: int = 2,
+        threads: int = 0,
+        missing_genes: Missing = "refuse",
+    ) -> None:
+        super().__init__()
+        for name, number, least in (("epochs", epochs, 1), ("prefetch", prefetch, 0), ("seed", seed, 0)):
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < least):
+                raise ConfigError(f"{name} must be a whole number of at least {least}, found {number!r}")
+        self.plan = as_plan(source)
+        found_rank, found_size = place_in_world(rank, world_size)
+        self.schedule = Schedule(self.plan.n_draws, batch_size, last, found_rank, found_size)
+        self.order = choose_order(order, batch_size=batch_size)
+        self.seed = seed
+        self.epochs = epochs
+        self.prefetch = prefetch
+        self.reader = Reader(
+            self.plan.stores, tokens=tokens, obs=obs, seed=seed, threads=threads, missing=missing_genes
+        )
+        self._start = 0
+        self._position = 0
+        self._meter = Meter()
+
+    # ---- what it gives ----------------------------------------------------------------------------------------
+
+    @property
+    def gene_ids(self) -> tuple[str, ...]:
+        """Gene id of each column of a batch."""
+        return self.reader.axis.gene_ids
+
+    @property
+    def categories(self) -> dict[str, tuple[str, ...]]:
+        """Names of the codes of each text column of obs."""
+        return {column.name: column.categories for column in self.reader.obs if column.categories is not None}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch, the same on every rank."""
+        return self.schedule.steps_per_epoch
+
+    def __len__(self) -> int:
+        """Steps that the next iteration has, on this rank as on every other."""
+        if self.epochs is None:
+            raise TypeError("a loader with epochs=None has no length")
+        return self.schedule.steps_to(self._end_epoch(self.epochs), start=self._start)
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        start = self._start
+        end_epoch = None if self.epochs is None else self._end_epoch(self.epochs)
+        steps: Iterator[int] = itertools.count(first, stride)
+        if end_epoch is not None:
+            steps = iter(range(first, self.schedule.steps_to(end_epoch, start=start), stride))
+        self._position = start
+        made = prefetched(lambda index: self._make(index, start), steps, depth=self.prefetch if worker is None else 0)
+        clock = time.perf_counter
+        asked = began = clock()
+        try:
+            for batch in made:
+                self._position = batch.position
+                now = clock()
+                self._meter.add(batch, waited=now - asked)
+                self._meter.seconds += now - began
+                began = now
+                yield batch
+                asked = clock()
+        finally:
+            made.close()  # type: ignore[attr-defined]
+        if end_epoch is not None:
+            self._start = self._position = end_epoch * self.plan.n_draws
+
+    def _make(self, index: int, start: int) -> Batch:
+        step = self.schedule.step(index, start=start)
+        component, store, row, _ = self.plan.draw(step.positions, seed=self.seed, order=self.order)
+        return self.reader.read(
+            store,
+            row,
+            component=component,
+            epoch=step.epoch,
+            step=step.number,
+            position=step.after,
+            padding=None if step.padding is None else torch.from_numpy(step.padding),
+        )
+
+    def _end_epoch(self, epochs: int) -> int:
+        return (self._start // self.plan.n_draws // epochs + 1) * epochs
+
+    # ---- where it is ------------------------------------------------------------------------------------------
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration begin at the start of an epoch.
+
+        Iterating again does this by itself, except with worker processes, which work on copies: there call it before
+        each epoch, as with torch's DistributedSampler.
+        """
+        if epoch < 0:
+            raise ConfigError(f"epochs count from 0, found {epoch}")
+        self._start = self._position = epoch * self.plan.n_draws
+
+    def state_dict(self, after: Batch | None = None) -> dict[str, Any]:
+        """Return the state, a small dict of JSON values: positions of the run that are used up.
+
+        Parameters
+        ----------
+        after
+            The last batch that was used; that which this loader handed out last when None. Give it when batches come
+            through a DataLoader with workers, whose copies of the loader are further ahead.
+        """
+        return {
+            "format": STATE_FORMAT,
+            "plan": self.plan.hash,
+            "seed": self.seed,
+            "order": self.order.to_dict(),
+            "position": self._position if after is None else after.position,
+            "epochs": self.epochs,
+            "batch_size": self.schedule.batch_size,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next iteration go on after the batches that a state has seen; on any number of ranks and workers.
+
+        Raises
+        ------
+        StateMismatchError
+            When plan, seed or order are others, so that "go on" would mean nothing; names old and new.
+        """
+        if state.get("format") != STATE_FORMAT or not isinstance(state.get("position"), int):
+            raise StateMismatchError(f"this is no state of a loader of this version (format {state.get('format')!r})")
+        mine = self.state_dict()
+        meaning = {"plan": "the cells, their stores or their amounts", "seed": "the seed", "order": "the order"}
+        for key, what in meaning.items():
+            if state.get(key) != mine[key]:
+                raise StateMismatchError(
+                    f"this state belongs to another run: {what} changed ({key} was {state.get(key)}, is {mine[key]}). "
+                    "Load it into a loader with the old ones, or start anew"
+                )
+        position = int(state["position"])
+        self.schedule.check(position)
+        self._start = self._position = position
+
+    def report(self) -> dict[str, Any]:
+        """Return what this loader saw of itself so far: cells per second, waits, bytes, mixing of labels, genes."""
+        return {
+            **self._meter.to_dict(),
+            "genes": len(self.reader.axis),
+            "genes_missing_by_store": {
+                str(store.path): n for store, n in zip(self.plan.stores, self.reader.axis.missing, strict=True) if n
+            },
+            "position": self._position,
+            "plan": self.plan.hash,
+        }
+
+
+def as_plan(source: Source) -> Plan:
+    """Return the plan of a mixture, a plan as it is, or the plan of every cell of a store."""
+    if isinstance(source, Mixture):
+        return source.plan()
+    if isinstance(source, Plan):
+        return source
+    if isinstance(source, str | os.PathLike):
+        raise ConfigError(f"expected a Mixture, Plan or Store, found the path {source!r}; open it with cellmill.open")
+    return plan_cells({"all": [(source, range(source.n_cells))]})
+
+
+def place_in_world(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Return rank and world size: as given, or of torch.distributed, or of the environment, or 0 and 1."""
+    if (rank is None) != (world_size is None):
+        raise ConfigError("give both rank and world_size, or none of them")
+    if rank is not None and world_size is not None:
+        return rank, world_size
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    found = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    return (int(found[0]), int(found[1])) if all(text.isdecimal() for text in found) else (0, 1)

@@ -1,0 +1,103 @@
+"""Columns of obs as codes and numbers, ready for batches (floor 6, loader). Knows Arrow columns and stores' obs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cellmill.errors import ConfigError, nearest
+from cellmill.store import Store
+
+__all__ = ["ObsColumn", "ObsWanted", "load_obs"]
+
+# names of columns; or each with the categories whose codes are wanted (None: those that occur)
+ObsWanted = Sequence[str] | Mapping[str, Sequence[str] | None]
+
+
+@dataclass(frozen=True)
+class ObsColumn:
+    """One column of all stores.
+
+    Attributes
+    ----------
+    name : str
+    categories : tuple of str or None
+        Names of the codes, in order; None for numbers.
+    values : tuple of arrays
+        For each store int32[n_cells] codes, -1 for null and for what is not among the categories; or float32[n_cells]
+        numbers, NaN for null.
+    """
+
+    name: str
+    categories: tuple[str, ...] | None
+    values: tuple[npt.NDArray[np.int32] | npt.NDArray[np.float32], ...]
+
+
+def load_obs(stores: Sequence[Store], wanted: ObsWanted) -> tuple[ObsColumn, ...]:
+    """Return the columns, read once.
+
+    Text gets codes; categories are those that occur in any of the stores, sorted, so codes do not depend on which
+    cells a plan takes. Numbers and booleans become float32.
+
+    Raises
+    ------
+    ConfigError
+        For a column that a store does not have, naming the nearest.
+    """
+    if isinstance(wanted, str):
+        raise ConfigError(f"obs must be a list of column names, not the text {wanted!r}; write [{wanted!r}]")
+    asked = wanted if isinstance(wanted, Mapping) else dict.fromkeys(wanted)
+    return tuple(_load(stores, name, fixed) for name, fixed in asked.items())
+
+
+def _load(stores: Sequence[Store], name: str, fixed: Sequence[str] | None) -> ObsColumn:
+    columns = [_column(store, name) for store in stores]
+    if fixed is None and not any(_is_text(column.type) for column in columns):
+        return ObsColumn(name, None, tuple(_numbers(column) for column in columns))
+    texts = [pc.dictionary_encode(_plain(column).cast(pa.string())) for column in columns]
+    if fixed is None:
+        categories = tuple(sorted({value for text in texts for value in text.dictionary.to_pylist()}))
+    else:
+        categories = tuple(fixed)
+    code = {value: i for i, value in enumerate(categories)}
+    if len(code) != len(categories):
+        raise ConfigError(f"obs column {name!r}: a category is named twice")
+    return ObsColumn(name, categories, tuple(_codes(text, code) for text in texts))
+
+
+def _column(store: Store, name: str) -> pa.Array:
+    columns = store.obs.columns
+    if name not in columns:
+        raise ConfigError(
+            f"{store.path} has no column {name!r} in obs.{nearest(name, columns)} Columns: {', '.join(columns)}"
+        )
+    return store.column(name)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _numbers(column: pa.Array) -> npt.NDArray[np.float32]:
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    numbers: npt.NDArray[np.float32] = (
+        column.cast(pa.float64(), safe=False).fill_null(float("nan")).to_numpy(zero_copy_only=False).astype(np.float32)
+    )
+    return numbers
+
+
+def _codes(text: pa.DictionaryArray, code: Mapping[str, int]) -> npt.NDArray[np.int32]:
+    own = np.array([*(code.get(value, -1) for value in text.dictionary.to_pylist()), -1], dtype=np.int32)
+    index = text.indices.fill_null(-1).to_numpy(zero_copy_only=False)  # -1 is the last of `own`
+    found: npt.NDArray[np.int32] = own[index]
+    return found

@@ -1,0 +1,28 @@
+"""The mixture (floor 4): which cells a run trains on, in which shares and which order; row ids only.
+
+Knows stores by their obs and uids. Knows no counts, no bytes of cells, no torch: order, quotas, splits and resumption
+are tested on a billion imaginary cells.
+"""
+
+from __future__ import annotations
+
+from cellmill.mixture.config import Component, Exclusion, Seeds, Split
+from cellmill.mixture.mixture import Mixture
+from cellmill.mixture.order import Blocked, Exact, Order, Stored, choose_order
+from cellmill.mixture.plan import Plan, PlanRow, plan_cells
+
+__all__ = [
+    "Blocked",
+    "Component",
+    "Exact",
+    "Exclusion",
+    "Mixture",
+    "Order",
+    "Plan",
+    "PlanRow",
+    "Seeds",
+    "Split",
+    "Stored",
+    "choose_order",
+    "plan_cells",
+]

@@ -1,0 +1,290 @@
+"""What a mixture will train on, decided and frozen (floor 4, mixture): (plan, seed, position) -> cell.
+
+Knows row ids, quotas and keys. Knows no counts, no bytes of cells, no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cellmill.errors import InputError, MixtureError
+from cellmill.kernel import derive_key
+from cellmill.mixture.cells import Cells, Segment
+from cellmill.mixture.config import Kind, Seeds
+from cellmill.mixture.order import Exact, Order, by_group
+from cellmill.mixture.quotas import Pattern, quota_pattern
+from cellmill.mixture.table import PlanRow, plan_text
+from cellmill.store import Store
+
+__all__ = ["Part", "Plan", "PlanRow", "plan_cells"]
+
+I64 = npt.NDArray[np.int64]
+PLAN_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component of a plan.
+
+    Attributes
+    ----------
+    name : str
+    cells : Cells
+        Its unique cells.
+    copies : int
+        How often an epoch holds each of them (kinds "repeat" and "choose").
+    extra : int64 array
+        Indices of the cells that an epoch holds once more: the fraction of a `repeat`, such as 0.5 of 2.5.
+    share : float
+        Share of the draws (kind "proportion").
+    """
+
+    name: str
+    cells: Cells
+    copies: int = 1
+    extra: I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    share: float = 0.0
+
+    @property
+    def n_slots(self) -> int:
+        """Draws in one pass: cells times copies, and the extra ones."""
+        return len(self.cells) * self.copies + len(self.extra)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A mixture, decided. Order and content of training follow from it, a seed and a position.
+
+    Attributes
+    ----------
+    name : str
+    kind : str
+        "repeat", "choose" or "proportion".
+    stores : tuple of Store
+    parts : tuple of Part
+    n_draws : int
+        Cells presented in one epoch.
+    seeds : Seeds
+    table : tuple of PlanRow
+        One row for each component.
+    warnings : tuple of str
+        What a reader should know before training.
+    """
+
+    name: str
+    kind: Kind
+    stores: tuple[Store, ...]
+    parts: tuple[Part, ...]
+    n_draws: int
+    seeds: Seeds = field(default_factory=Seeds)
+    table: tuple[PlanRow, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the components; `component` codes count into it."""
+        return tuple(part.name for part in self.parts)
+
+    @property
+    def n_cells(self) -> int:
+        """Unique cells of all components (a cell that two components hold counts twice)."""
+        return sum(len(part.cells) for part in self.parts)
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of everything that decides which cell comes where: digests, row ids, amounts, seeds; not paths."""
+        digests = [store.digest for store in self.stores]
+        said = {
+            "format": PLAN_FORMAT,
+            "kind": self.kind,
+            "n_draws": self.n_draws,
+            "order_seed": self.seeds.order,
+            "data_seed": self.seeds.data,
+            "split_seed": self.seeds.split,
+            "parts": [
+                {
+                    "name": part.name,
+                    "cells": part.cells.digest(digests),
+                    "copies": part.copies,
+                    "extra": hashlib.blake2b(part.extra.astype("<i8").tobytes(), digest_size=16).hexdigest(),
+                    "share": repr(part.share),
+                }
+                for part in self.parts
+            ],
+        }
+        return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    @cached_property
+    def pattern(self) -> Pattern:
+        """Which component each draw falls to (kind "proportion")."""
+        return quota_pattern(tuple(part.share for part in self.parts))
+
+    @cached_property
+    def slot_starts(self) -> I64:
+        """First slot of each component, and the number of slots of a pass; int64[n_components + 1]."""
+        return np.concatenate([[0], np.cumsum([part.n_slots for part in self.parts])]).astype(np.int64)
+
+    def rows(self, store: int = 0) -> I64:
+        """Return the row ids of all cells of the plan in one store, int64, ascending, each once."""
+        return np.unique(np.concatenate([part.cells.rows(store) for part in self.parts]))
+
+    def draw(self, positions: npt.ArrayLike, *, seed: int = 0, order: Order | None = None) -> tuple[I64, I64, I64, I64]:
+        """Return the cells at positions of the run: a pure function, any positions in any order.
+
+        Parameters
+        ----------
+        positions : int array, shape (k,)
+            Draws, counted over epochs: epoch e is the positions e * n_draws to (e + 1) * n_draws - 1.
+        seed
+            The run's seed for the order; the plan's own order seed counts as well.
+        order
+            `Exact()` when None.
+
+        Returns
+        -------
+        component, store, row, epoch : int64[k] each
+            Codes into `names` and `stores`, row id in that store, number of the epoch.
+
+        Raises
+        ------
+        InputError
+            For a negative position.
+        """
+        at = np.atleast_1d(np.asarray(positions)).astype(np.int64)
+        if len(at) and int(at.min()) < 0:
+            raise InputError(f"positions count from 0, found {int(at.min())}")
+        chosen = order or Exact()
+        component, index = (self._by_share if self.kind == "proportion" else self._by_slot)(at, seed, chosen)
+        store, row = self._locate(component, index)
+        return component, store, row, at // self.n_draws
+
+    def _by_slot(self, at: I64, seed: int, order: Order) -> tuple[I64, I64]:
+        """Component and index of each draw where one keyed bijection runs over all slots of a pass."""
+        n_slots = int(self.slot_starts[-1])
+
+        def one_pass(inside: I64, number: int) -> I64:
+            return order.index(inside, n_slots, derive_key(seed, "order", self.seeds.order, number))
+
+        number, inside = np.divmod(at, n_slots)
+        slot = by_group(number, inside, one_pass)
+        component = np.searchsorted(self.slot_starts, slot, side="right").astype(np.int64) - 1
+        index = slot - self.slot_starts[component]
+        for code, part in enumerate(self.parts):
+            here = component == code
+            if part.copies == 1 and not len(part.extra):
+                continue
+            whole = part.copies * len(part.cells)
+            local = index[here]
+            is_extra = local >= whole
+            cell = local % len(part.cells)
+            cell[is_extra] = part.extra[local[is_extra] - whole]
+            index[here] = cell
+        return component, index
+
+    def _by_share(self, at: I64, seed: int, order: Order) -> tuple[I64, I64]:
+        """Component and index of each draw where quotas decide: its k-th draw is order_c(k div n_c)[k mod n_c]."""
+        component, draw = self.pattern.at(at)
+        index = np.empty(len(at), dtype=np.int64)
+        for code, part in enumerate(self.parts):
+            here = component == code
+            n = len(part.cells)
+            number, inside = np.divmod(draw[here], n)
+
+            def one_pass(places: I64, number: int, n: int = n, name: str = part.name) -> I64:
+                return order.index(places, n, derive_key(seed, f"order of {name}", self.seeds.order, number))
+
+            index[here] = by_group(number, inside, one_pass)
+        return component, index
+
+    def _locate(self, component: I64, index: I64) -> tuple[I64, I64]:
+        if len(self.parts) == 1:
+            return self.parts[0].cells.take(index)
+        store = np.empty(len(index), dtype=np.int64)
+        row = np.empty(len(index), dtype=np.int64)
+        for code, part in enumerate(self.parts):
+            here = component == code
+            store[here], row[here] = part.cells.take(index[here])
+        return store, row
+
+    # ---- telling ----------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the plan says, as JSON values."""
+        return {
+            "name": self.name,
+            "hash": self.hash,
+            "kind": self.kind,
+            "n_cells": self.n_cells,
+            "n_draws": self.n_draws,
+            "seeds": asdict(self.seeds),
+            "stores": [{"path": str(getattr(s, "path", "")), "digest": s.digest} for s in self.stores],
+            "components": [row.to_dict() for row in self.table],
+            "warnings": list(self.warnings),
+        }
+
+    def to_json(self) -> str:
+        """Return what the plan says as a JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def __str__(self) -> str:
+        return plan_text(
+            self.name, self.kind, self.table, n_draws=self.n_draws, digest=self.hash, warnings=self.warnings
+        )
+
+
+def plan_cells(rows: Mapping[str, Sequence[tuple[Store, npt.ArrayLike | range]]], *, name: str = "") -> Plan:
+    """Return a plan over given rows: each cell once per epoch. For those who select cells by other means.
+
+    Parameters
+    ----------
+    rows
+        For each component its (store, row ids) pairs; row ids are sorted and must be unique.
+
+    Raises
+    ------
+    MixtureError
+        When there is no cell, or a row id comes twice.
+
+    Examples
+    --------
+    >>> plan = plan_cells({"train": [(store, store.select("split = 1"))]})  # doctest: +SKIP
+    """
+    stores: list[Store] = []
+    parts = []
+    for component, pairs in rows.items():
+        segments = []
+        for store, ids in pairs:
+            known = next((i for i, other in enumerate(stores) if other is store), None)
+            if known is None:
+                stores.append(store)
+            unique = ids if isinstance(ids, range) else np.unique(np.asarray(ids, dtype=np.int64))
+            if len(unique) != len(ids):  # type: ignore[arg-type]
+                raise MixtureError(f"component {component!r}: a row id comes twice; use `repeat` to draw cells again")
+            if len(unique):
+                segments.append(Segment.of(len(stores) - 1 if known is None else known, unique))
+        parts.append(Part(component, Cells(tuple(segments))))
+    empty = [part.name for part in parts if not len(part.cells)]
+    if empty or not parts:
+        raise MixtureError(f"no cell in {', '.join(map(repr, empty)) or 'any component'}")
+    n_draws = sum(part.n_slots for part in parts)
+    table = tuple(
+        PlanRow(
+            name=part.name,
+            split="",
+            cells=len(part.cells),
+            draws=part.n_slots,
+            effective_epochs=1.0,
+            share_wanted=part.n_slots / n_draws,
+            share_obtained=part.n_slots / n_draws,
+        )
+        for part in parts
+    )
+    return Plan(name, "repeat", tuple(stores), tuple(parts), n_draws, table=table)

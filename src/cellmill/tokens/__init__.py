@@ -1,0 +1,13 @@
+"""Recipes (floor 5, tokens): raw counts in, what a family of models is fed out; one file each.
+
+Knows counts, vocabulary tokens and one key per cell. Never opens a file; knows no store, plan or order.
+"""
+
+from __future__ import annotations
+
+from cellmill.tokens.batch import Batch, TokenBatch
+from cellmill.tokens.csr import CSR
+from cellmill.tokens.dense import Dense, Transform
+from cellmill.tokens.recipe import Recipe
+
+__all__ = ["CSR", "Batch", "Dense", "Recipe", "TokenBatch", "Transform"]

@@ -1,0 +1,136 @@
+"""What a model is handed: one batch of cells as torch tensors (floor 5, tokens). Knows no store and no file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from cellmill.errors import InputError, MissingDependencyError
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    raise MissingDependencyError("torch", extra="torch", needed_for="cellmill.tokens and cellmill.Loader") from error
+
+__all__ = ["Batch", "TokenBatch"]
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenBatch:
+    """What a recipe makes of the counts of n cells.
+
+    Attributes
+    ----------
+    values : tensor
+        CSR: int32[nnz], counts (int64 where one is above 2^31 - 1). Dense: float32[n, n_columns].
+    genes : int32[nnz] or None
+        CSR: column of each value, ascending within a cell.
+    indptr : int64[n + 1] or None
+        CSR: the values of cell i are indptr[i] to indptr[i + 1].
+    n_columns : int
+        Number of columns; what they are is `loader.gene_ids`.
+    """
+
+    values: Tensor
+    genes: Tensor | None = None
+    indptr: Tensor | None = None
+    n_columns: int = 0
+
+    def to_sparse_csr(self) -> Tensor:
+        """Return the counts as a torch sparse CSR tensor, float32[n, n_columns].
+
+        Raises
+        ------
+        InputError
+            When the batch is dense.
+        """
+        if self.indptr is None or self.genes is None:
+            raise InputError("this batch is dense; batch.values is the matrix. For CSR use tokens=CSR()")
+        n = len(self.indptr) - 1
+        return torch.sparse_csr_tensor(
+            self.indptr,
+            self.genes.long(),
+            self.values.float(),
+            size=(n, self.n_columns),
+            check_invariants=False,
+        )
+
+    def to_dense(self) -> Tensor:
+        """Return the values as a matrix, float32[n, n_columns]."""
+        if self.indptr is None or self.genes is None:
+            return self.values
+        n = len(self.indptr) - 1
+        cell = torch.repeat_interleave(torch.arange(n, device=self.values.device), self.indptr.diff())
+        out = torch.zeros((n, self.n_columns), dtype=torch.float32, device=self.values.device)
+        out[cell, self.genes.long()] = self.values.float()
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch(TokenBatch):
+    """A batch of n cells as the loader yields it.
+
+    Attributes
+    ----------
+    cells : int64[n]
+        Uids; the bits of the store's uint64.
+    rows, stores : int64[n]
+        Row id of each cell, and code of its store in `plan.stores`.
+    component : int64[n]
+        Code of the component in `plan.names`.
+    totals : float32[n]
+        Counts of the whole cell, also where the batch holds a panel of genes.
+    obs : dict of str to tensor
+        Text columns: codes, int64[n], -1 for null, names in `categories`. Numbers: float32[n], NaN for null.
+    categories : dict of str to tuple of str
+        Names of the codes.
+    padding : bool[n] or None
+        True for cells that only fill up a padded last batch; None when there are none.
+    epoch, step : int
+        Epoch of the cells, and the number of the global step within it.
+    position : int
+        Draws of the run that are used up once this batch is; what `state_dict` saves.
+    """
+
+    cells: Tensor
+    rows: Tensor
+    stores: Tensor
+    component: Tensor
+    totals: Tensor
+    obs: Mapping[str, Tensor] = field(default_factory=dict)
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    padding: Tensor | None = None
+    epoch: int = 0
+    step: int = 0
+    position: int = 0
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Batch:
+        """Return the batch with all tensors on a device."""
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in pinned memory; called by torch's DataLoader with pin_memory=True."""
+        return self._mapped(lambda tensor: tensor.pin_memory())
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield name and tensor of all that the batch holds."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, Tensor):
+                yield each.name, value
+        for name, value in self.obs.items():
+            yield f"obs.{name}", value
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {
+            each.name: change(getattr(self, each.name))
+            for each in fields(self)
+            if isinstance(getattr(self, each.name), Tensor)
+        }
+        return replace(self, **changed, obs={name: change(value) for name, value in self.obs.items()})
