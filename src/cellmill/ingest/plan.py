@@ -199,7 +199,9 @@ def plan_build(
     guard = _Guard(skipped, skip=options.skip_bad)
     found = [guard(path, partial(_candidate, path, options)) for path in expand_inputs(inputs)]
     candidates = [candidate for candidate in found if candidate is not None]
-    chosen, chosen_name, table = _vocabulary(vocabulary, candidates) if candidates else (Vocabulary([]), "", None)
+    chosen, chosen_name, table = Vocabulary([]), "", None
+    if candidates:
+        chosen, chosen_name, table = _vocabulary(vocabulary, candidates, skip_bad=options.skip_bad)
     aligned = [
         (candidate, alignment)
         for candidate in candidates
@@ -234,7 +236,7 @@ class _Guard:
             if not self._skip:
                 raise
             self._skipped.append(Skipped(path, str(error)))
-            emit(f"skipped {path.name}", message=f"skipped {path}: {error}")
+            emit(f"skipped {path.name}", message=f"skipped {error}")
             return None
 
 
@@ -304,7 +306,7 @@ def _windows(source: Source, matrix: str) -> tuple[CountBlock, ...]:
 
 
 def _vocabulary(
-    wanted: str | Path | Vocabulary | None, candidates: Sequence[_Candidate]
+    wanted: str | Path | Vocabulary | None, candidates: Sequence[_Candidate], *, skip_bad: bool
 ) -> tuple[Vocabulary, str, GeneTable | None]:
     """The vocabulary, a name for it, and the table that resolves symbols (None: ids are matched as they are)."""
     if isinstance(wanted, Vocabulary):
@@ -312,7 +314,7 @@ def _vocabulary(
     if wanted == "union":
         return _union(candidates), "union", None
     if wanted is None:
-        wanted = _recognised(candidates)
+        wanted = _recognised(candidates, skip_bad=skip_bad)
     if wanted in ("human", "mouse"):
         return Vocabulary.load(str(wanted)), str(wanted), GeneTable.load(str(wanted))
     if not Path(wanted).exists():
@@ -339,17 +341,20 @@ def _union(candidates: Sequence[_Candidate]) -> Vocabulary:
     return Vocabulary(list(symbols), symbols=list(symbols.values()), name="union")
 
 
-def _recognised(candidates: Sequence[_Candidate]) -> str:
+def _recognised(candidates: Sequence[_Candidate], *, skip_bad: bool) -> str:
+    """The species of the inputs; with `skip_bad`, that of most cells: inputs of another one are then left out."""
     species: dict[str, list[str]] = {}
+    n_cells: Counter[str] = Counter()
     unknown = []
     for candidate in candidates:
         genes = candidate.source.genes_of(candidate.matrix)
         found = recognise_species(genes.ids, genes.symbols)
         if found:
             species.setdefault(found, []).append(candidate.source.path.name)
+            n_cells[found] += candidate.source.n_cells
         else:
             unknown.append(candidate)
-    if len(species) > 1:
+    if len(species) > 1 and not skip_bad:
         listed = "; ".join(f"{name}: {', '.join(files[:3])}" for name, files in species.items())
         raise GeneMatchError(
             f"the inputs are of more than one species ({listed}). Build one store for each, or pass "
@@ -362,7 +367,7 @@ def _recognised(candidates: Sequence[_Candidate]) -> str:
             f"{', '.join(genes.ids[:5])}). Pass --vocabulary human, mouse, a vocabulary file, or union to keep the "
             "files' own ids as they are."
         )
-    return next(iter(species))
+    return n_cells.most_common(1)[0][0]
 
 
 def _align(candidate: _Candidate, vocabulary: Vocabulary, table: GeneTable | None, options: BuildOptions) -> Alignment:

@@ -178,7 +178,7 @@ class _Build:
                     raise
                 self.staging.forget_source(number)
                 self.skipped.append(Skipped(source.path, str(error)))
-                emit(f"skipped {source.path.name}", message=f"skipped {source.path}: {error}")
+                emit(f"skipped {source.path.name}", message=f"skipped {error}")
         self._conclude(self.staging.entries())
         self.staging.publish(overwrite=overwrite)
 

@@ -300,7 +300,7 @@ def run_query(
         try:
             _require_select(connection, sql)
             _create_view(connection, files, bases, schema)
-            result = connection.execute(sql).to_arrow_table()
+            result = connection.sql(sql).to_arrow_table()
         except duckdb.Error as error:
             raise QueryError(_query_message(sql, str(error), columns)) from None
     return result

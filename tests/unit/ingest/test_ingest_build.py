@@ -18,6 +18,7 @@ from cellmill.errors import (
     NotRawCountsError,
     StoreExistsError,
 )
+from cellmill.genes import Vocabulary
 from cellmill.ingest import build
 from cellmill.store import open_store
 
@@ -76,6 +77,17 @@ def test_skip_bad_builds_the_rest_and_lists_what_was_skipped(tmp_path, tiny_h5ad
     assert {s["path"].rsplit("/", 1)[1] for s in report["skipped"]} == {"early.h5ad", "late.h5ad", "broken.h5ad"}
     assert store.verify().ok
     assert leftovers(tmp_path) == ["s.mill"]
+
+
+def test_with_skip_bad_the_species_of_most_cells_decides(tmp_path, tiny_h5ad):
+    human, mouse = (list(Vocabulary.load(s).ids[:40]) for s in ("human", "mouse"))
+    files = [tiny_h5ad("a_mouse", n_cells=20, genes=mouse).path, tiny_h5ad("b_human", genes=human).path]
+    with pytest.raises(GeneMatchError, match="more than one species"):
+        build(tmp_path / "s.mill", files)
+    store = build(tmp_path / "s.mill", files, skip_bad=True)
+    assert [source.name for source in store.manifest.sources] == ["b_human"]
+    skipped = json.loads((store.path / "reports" / "build.json").read_text())["skipped"]
+    assert "--vocabulary mouse" in skipped[0]["reason"]
 
 
 def test_nothing_left_to_build_is_an_error(tmp_path, tiny_h5ad):

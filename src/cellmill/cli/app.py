@@ -1,0 +1,89 @@
+"""The application (floor 9): the verbs in their order, the options of all of them, and what happens on an error."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+from typer.core import TyperGroup
+
+import cellmill as cm
+from cellmill.cli import build, demo, doctor, evaluate, export, genes, head, hvg, info, plan, query, run, train, verify
+from cellmill.cli.display import console, error_console, examples
+from cellmill.cli.errors import debug_wanted, report
+from cellmill.cli.progress import set_quiet
+
+__all__ = ["app", "main"]
+
+
+class MillGroup(TyperGroup):
+    """Turns whatever a verb raises into a message and an exit code."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the verb; on an error show it on standard error and exit with its code."""
+        try:
+            return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt) as error:
+            code = report(error, debug=bool(ctx.params.get("debug")) or debug_wanted(), console=error_console())
+            if code is None:
+                raise
+            raise typer.Exit(code) from None
+
+
+app = typer.Typer(
+    name="cellmill",
+    cls=MillGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "cellmill demo",
+        "cellmill build atlas.mill blood.h5ad gut.h5",
+        "cellmill info atlas.mill",
+    ),
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console().print(Text(f"cellmill {cm.__version__}"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+) -> None:
+    """Single-cell count matrices to training runs that can be named, resumed and compared."""
+    set_quiet(quiet)
+
+
+_DATA, _TRAINING, _OTHER = "Data", "Training", "Other"
+
+app.command("build", epilog=build.EPILOG, rich_help_panel=_DATA)(build.build)
+app.command("info", epilog=info.EPILOG, rich_help_panel=_DATA)(info.info)
+app.command("head", epilog=head.EPILOG, rich_help_panel=_DATA)(head.head)
+app.command("query", epilog=query.EPILOG, rich_help_panel=_DATA)(query.query)
+app.command("verify", epilog=verify.EPILOG, rich_help_panel=_DATA)(verify.verify)
+app.add_typer(genes.app, name="genes", rich_help_panel=_DATA)
+app.command("hvg", epilog=hvg.EPILOG, rich_help_panel=_DATA)(hvg.hvg)
+app.add_typer(export.app, name="export", rich_help_panel=_DATA)
+app.command("plan", epilog=plan.EPILOG, rich_help_panel=_TRAINING)(plan.plan)
+app.command("train", epilog=train.EPILOG, rich_help_panel=_TRAINING)(train.train)
+app.command("evaluate", epilog=evaluate.EPILOG, rich_help_panel=_TRAINING)(evaluate.evaluate)
+app.command("run", epilog=run.EPILOG, rich_help_panel=_TRAINING)(run.run)
+app.command("demo", epilog=demo.EPILOG, rich_help_panel=_OTHER)(demo.demo)
+app.command("doctor", epilog=doctor.EPILOG, rich_help_panel=_OTHER)(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 2 wrong use or wrong input, 130 interrupted, 1 anything else."""
+    app()
+    sys.exit(0)

@@ -1,0 +1,215 @@
+"""`cellmill doctor`: what is installed, which kernel runs, what the machine has, and how to mend what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.text import Text
+
+import cellmill as cm
+from cellmill.cli.display import console, examples, print_json, show_facts, show_table
+from cellmill.cli.parameters import AsJson
+from cellmill.errors import CellmillError
+from cellmill.storage import free_bytes
+from cellmill.units import size_text
+
+__all__ = ["EPILOG", "EXTRAS", "Diagnosis", "diagnose", "doctor"]
+
+EPILOG = examples("cellmill doctor", "cellmill doctor --json")
+
+_REQUIRED = ("duckdb", "h5py", "numpy", "pyarrow", "pydantic", "pyyaml", "rich", "scipy", "typer", "xxhash")
+# extra -> the distributions that it brings, as in pyproject.toml
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "anndata": ("anndata",),
+    "torch": ("torch", "safetensors"),
+    "scvi": ("torch", "safetensors", "scvi-tools", "lightning"),
+    "report": ("matplotlib", "jinja2"),
+}
+
+
+@dataclass(frozen=True)
+class ExtraState:
+    """One optional extra: what it brings and what is there."""
+
+    name: str
+    versions: dict[str, str | None]
+    install: str
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything it needs is installed."""
+        return all(version is not None for version in self.versions.values())
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `cellmill doctor` found.
+
+    Attributes
+    ----------
+    kernel : str
+        "native" (C++) or "reference" (NumPy).
+    kernel_reason : str or None
+        Why the native kernel is not in use.
+    kernel_advice : str or None
+        What to do about it.
+    n_cores : int
+        Cores that this process may use.
+    memory_bytes : int or None
+        Memory that this process may use, the limit of its container included.
+    free_disk_bytes : int
+        Free in the folder of work.
+    """
+
+    cellmill: str
+    python: str
+    system: str
+    kernel: str
+    kernel_reason: str | None
+    kernel_advice: str | None
+    n_cores: int
+    memory_bytes: int | None
+    folder: Path
+    free_disk_bytes: int
+    packages: dict[str, str | None]
+    extras: tuple[ExtraState, ...]
+
+    @property
+    def advice(self) -> list[str]:
+        """What could be mended, most important first."""
+        advice = [
+            f"{name} is missing: pip install {name}" for name, version in self.packages.items() if version is None
+        ]
+        if self.kernel_advice:
+            advice.append(self.kernel_advice)
+        for extra in self.extras:
+            if not extra.is_complete:
+                missing = ", ".join(name for name, version in extra.versions.items() if version is None)
+                advice.append(f"{extra.name}: {missing} not installed: {extra.install}")
+        return advice
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _n_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory_bytes() -> int | None:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+    limit = Path("/sys/fs/cgroup/memory.max")  # a container may be allowed less than the machine has
+    try:
+        text = limit.read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(text)) if text.isdigit() else total
+
+
+def _kernel() -> tuple[str, str | None, str | None]:
+    try:
+        name, reason = cm.kernel.IMPLEMENTATION, cm.kernel.native_error()
+    except (ImportError, CellmillError) as error:
+        return "missing", str(error), "Install cellmill again: pip install --force-reinstall cellmill"
+    if name == "native":
+        return name, None, None
+    if os.environ.get("CELLMILL_KERNEL", "").casefold() == "reference":
+        return name, reason, "CELLMILL_KERNEL=reference is set: unset it to use the native kernel."
+    advice = "Reading is slower without the native kernel. "
+    if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
+        return (
+            name,
+            reason,
+            advice + "A C++ compiler is there: install cellmill again (`make setup`, or `pip install .`).",
+        )
+    return name, reason, advice + "Install a C++20 compiler (Debian: apt install g++), then install cellmill again."
+
+
+def diagnose(folder: Path | None = None) -> Diagnosis:
+    """Return what is installed and what this machine has.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        The folder whose free space is of interest; the current one by default.
+    """
+    folder = folder or Path.cwd()
+    kernel, reason, advice = _kernel()
+    extras = tuple(
+        ExtraState(name, {one: _version(one) for one in brings}, f"pip install 'cellmill[{name}]'")
+        for name, brings in EXTRAS.items()
+    )
+    return Diagnosis(
+        cellmill=cm.__version__,
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        kernel=kernel,
+        kernel_reason=reason,
+        kernel_advice=advice,
+        n_cores=_n_cores(),
+        memory_bytes=_memory_bytes(),
+        folder=folder,
+        free_disk_bytes=free_bytes(folder),
+        packages={name: _version(name) for name in _REQUIRED},
+        extras=extras,
+    )
+
+
+def _show(found: Diagnosis) -> None:
+    kernel = Text(found.kernel, style="green" if found.kernel == "native" else "yellow")
+    if found.kernel_reason:
+        kernel.append(f" ({found.kernel_reason})", style="dim")
+    show_facts(
+        "cellmill doctor",
+        {
+            "cellmill": found.cellmill,
+            "Python": f"{found.python} ({sys.executable})",
+            "system": found.system,
+            "kernel": kernel,
+            "cores": found.n_cores,
+            "memory": size_text(found.memory_bytes) if found.memory_bytes else "not known",
+            "free disk": f"{size_text(found.free_disk_bytes)} in {found.folder}",
+        },
+    )
+    rows = [[name, version or "missing", "always"] for name, version in found.packages.items()]
+    optional: dict[str, list[str]] = {}
+    for extra in found.extras:
+        for name in extra.versions:
+            optional.setdefault(name, []).append(extra.name)
+    versions = {name: version for extra in found.extras for name, version in extra.versions.items()}
+    rows += [[name, versions[name] or "missing", ", ".join(names)] for name, names in optional.items()]
+    show_table(["package", "version", "needed by"], rows)
+    out = console()
+    for line in found.advice:
+        out.print(Text.assemble(("! ", "yellow"), line), soft_wrap=True)
+    if not found.advice:
+        out.print(Text("Everything is in place.", style="green"))
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Print versions, the kernel in use, cores, memory and disk, and how to install what is missing."""
+    found = diagnose()
+    if as_json:
+        extras = {
+            one.name: {"complete": one.is_complete, "versions": one.versions, "install": one.install}
+            for one in found.extras
+        }
+        print_json({**vars(found), "extras": extras, "advice": found.advice})
+    else:
+        _show(found)

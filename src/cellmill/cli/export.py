@@ -1,0 +1,59 @@
+"""`cellmill export`: a store, or a part of it, in a format of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+import cellmill as cm
+from cellmill.cli.display import console, examples, print_json
+from cellmill.cli.parameters import AsJson, StoreArgument, Where
+from cellmill.cli.progress import drawn
+from cellmill.errors import StoreExistsError
+from cellmill.units import count_text, size_text
+
+__all__ = ["app", "h5ad"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Write a store, or a part of it, in a format of others.",
+    epilog=examples("cellmill export h5ad atlas.mill blood.h5ad --where \"tissue = 'blood'\""),
+)
+
+
+@app.callback()
+def _export() -> None:
+    # A callback keeps `h5ad` a verb of its own while it is the only one.
+    pass
+
+
+@app.command(
+    "h5ad",
+    epilog=examples(
+        "cellmill export h5ad atlas.mill atlas.h5ad",
+        "cellmill export h5ad atlas.mill blood.h5ad --where \"tissue = 'blood'\"",
+    ),
+)
+def h5ad(
+    store: StoreArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT.h5ad", help="The file to write.")],
+    where: Where = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write cells as an AnnData file: raw counts in X, obs, genes; as a stream, so memory stays small."""
+    if out.exists() and not overwrite:
+        raise StoreExistsError(f"{out}: there is something already. To replace it, add --overwrite.")
+    opened = cm.open(store)
+    rows = opened.select(where) if where else None
+    with drawn():
+        cm.export.h5ad(opened, out, rows=rows, overwrite=overwrite)
+    n_cells = opened.n_cells if rows is None else len(rows)
+    size = out.stat().st_size
+    if as_json:
+        print_json({"path": out, "n_cells": n_cells, "bytes": size})
+    else:
+        console().print(Text(f"{out}: {count_text(n_cells)} cells, {size_text(size)}"), soft_wrap=True)

@@ -1,0 +1,67 @@
+"""`cellmill info`: what a store holds, without reading a single cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cellmill as cm
+from cellmill.cli.display import examples, print_json, show_facts, show_table
+from cellmill.cli.parameters import AsJson, StoreArgument
+from cellmill.units import count_text, size_text
+
+__all__ = ["EPILOG", "info", "summary"]
+
+EPILOG = examples("cellmill info atlas.mill", "cellmill info atlas.mill --json")
+
+
+def summary(store: cm.Store) -> dict[str, Any]:
+    """Return what `cellmill info --json` writes: sizes, hashes, sources and columns of a store."""
+    manifest = store.manifest
+    count_bytes = sum(shard.cells.bytes for shard in manifest.shards)
+    obs_bytes = sum(shard.obs.bytes for shard in manifest.shards)
+    return {
+        "path": str(store.path),
+        "n_cells": store.n_cells,
+        "n_genes": store.n_genes,
+        "nnz": store.nnz,
+        "digest": store.digest,
+        "vocabulary": {"name": manifest.vocabulary_name, "hash": store.vocabulary_hash},
+        "format_version": manifest.format_version,
+        "cellmill_version": manifest.cellmill_version,
+        "n_shards": len(manifest.shards),
+        "bytes": {"counts": count_bytes, "obs": obs_bytes, "genes": manifest.genes.bytes},
+        "bytes_per_nonzero": count_bytes / store.nnz if store.nnz else None,
+        "obs": store.obs.schema,
+        "sources": [
+            {"name": s.name, "kind": s.kind, "path": s.uri, "matrix": s.matrix, "n_cells": s.n_cells, "bytes": s.bytes}
+            for s in manifest.sources
+        ],
+    }
+
+
+def _show(found: dict[str, Any]) -> None:
+    size = found["bytes"]
+    per_nonzero = found["bytes_per_nonzero"]
+    counts = size_text(size["counts"]) + (f" ({per_nonzero:.2f} bytes per nonzero)" if per_nonzero else "")
+    show_facts(
+        found["path"],
+        {
+            "cells": found["n_cells"],
+            "genes": f"{count_text(found['n_genes'])} (vocabulary: {found['vocabulary']['name'] or 'unnamed'})",
+            "nonzero counts": found["nnz"],
+            "size": f"counts {counts}, obs {size_text(size['obs'])}, in {count_text(found['n_shards'])} shards",
+            "digest": found["digest"],
+            "obs columns": ", ".join(found["obs"]),
+        },
+    )
+    rows = [[s["name"], s["kind"], s["matrix"], s["n_cells"], size_text(s["bytes"])] for s in found["sources"]]
+    show_table(["source", "kind", "matrix", "cells", "input size"], rows)
+
+
+def info(store: StoreArgument, as_json: AsJson = False) -> None:
+    """Show what a store holds: cells, genes, size, sources and obs columns."""
+    found = summary(cm.open(store))
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)

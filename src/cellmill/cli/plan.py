@@ -1,0 +1,36 @@
+"""`cellmill plan`: what a mixture would train on, before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+import cellmill as cm
+from cellmill.cli.display import console, error_console, examples
+from cellmill.cli.parameters import AsJson
+from cellmill.cli.progress import drawn
+
+__all__ = ["EPILOG", "plan"]
+
+EPILOG = examples("cellmill plan mix.yaml", "cellmill plan mix.yaml --json")
+
+
+def plan(
+    mix: Annotated[Path, typer.Argument(metavar="MIX.yaml", help="Components, quotas, split and exclusions.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a mixture would train on: cells, draws, epochs, shares, donors, and what it would leak."""
+    with drawn():
+        planned = cm.Mixture.from_yaml(mix).plan()
+    if as_json:
+        typer.echo(json.dumps(json.loads(planned.to_json()), indent=2, ensure_ascii=False))
+        return
+    console().print(Text(str(planned)), soft_wrap=True)
+    shown = str(planned)
+    for warning in planned.warnings:
+        if warning not in shown:
+            error_console().print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
