@@ -101,7 +101,7 @@ def test_a_key_written_twice_is_refused(tmp_path: Path) -> None:
 
 def test_training_on_what_is_evaluated_is_refused(tmp_path: Path) -> None:
     text = GOOD.replace("        choose: 100\n", "        choose: 100\n        split: test\n")
-    assert "component 'blood' of arm 'more' trains on the split 'test'" in refused(tmp_path, text)
+    assert "component 'blood' of arm 'more' trains on 'test'" in refused(tmp_path, text)
 
 
 def test_a_split_without_a_split_section_is_refused(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_split_without_a_split_section_is_refused(tmp_path: Path) -> None:
     [
         ("  simulate: {n_cells: 600}", "  counts: X", "say where the cells come from"),
         ("  simulate: {n_cells: 600}", "  simulate: {}\n  inputs: [a.h5ad]", "either inputs or simulate"),
-        ("test: 0.2}", "test: 0.3}", "must be 1, not 1.1"),
+        ("test: 0.2}", "test: 0.3}", "at most 1, not 1.1"),
         ("choose: 100}\n  more", "choose: 100, repeat: 2}\n  more", "give one of proportion, repeat, choose"),
         ("base: base}", "base: bass}", "Did you mean 'base'?"),
         ("  base:", "  ba/se:", "arm name 'ba/se'"),

@@ -43,6 +43,13 @@ def test_the_same_experiment_has_the_same_keys_wherever_it_lies() -> None:
     assert len({one.key for one in here}) == len(here)
 
 
+def test_arms_that_say_the_same_are_still_two() -> None:
+    content = copy.deepcopy(EXPERIMENT)
+    content["arms"]["more"] = content["arms"]["base"]
+    stages = plan_stages(parse_experiment(content, base=Path("/e")), {})
+    assert len({one.key for one in stages}) == len(stages)
+
+
 def test_stages_stand_after_what_they_need() -> None:
     done: set[str] = set()
     stages = plan_stages(parse_experiment(EXPERIMENT, base=Path("/e")), {})
