@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.padding import Padding
 from rich.text import Text
 
 import cellmill as cm
-from cellmill.cli.display import console, examples, print_json, show_facts, show_table
+from cellmill.cli.display import console, examples, print_json, show_facts
 from cellmill.cli.info import summary
 from cellmill.cli.parameters import AsJson
 from cellmill.cli.progress import drawn
@@ -55,8 +56,12 @@ def _skipped(store: cm.Store) -> list[dict[str, str]]:
 
 def _show_skipped(skipped: list[dict[str, str]]) -> None:
     if skipped:
-        rows = [[one["path"], one["reason"].removeprefix(one["path"]).removeprefix(":").strip()] for one in skipped]
-        show_table(["skipped", "why"], rows, title=f"{len(skipped)} skipped")
+        out = console()
+        out.print(f"{len(skipped)} skipped")
+        for one in skipped:
+            out.print(Text(f"  {one['path']}", style="bold"), soft_wrap=True)
+            reason = one["reason"].removeprefix(one["path"]).removeprefix(":").strip()
+            out.print(Padding(Text(reason), (0, 0, 1, 6)))
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -5,8 +5,10 @@ Knows ids, symbols, tokens and special tokens. Must not know of annotation rules
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,6 +25,7 @@ from cellmill.genes.table import SPECIES, GeneTable
 __all__ = ["DEFAULT_SPECIALS", "Vocabulary"]
 
 FORMAT = "cellmill-vocabulary/1"
+GZIP_MAGIC = b"\x1f\x8b"
 DEFAULT_SPECIALS: Mapping[str, int] = MappingProxyType({"<pad>": 0, "<cls>": 1, "<eoc>": 2, "<mask>": 3})
 
 Int64 = npt.NDArray[np.int64]
@@ -223,10 +226,12 @@ class Vocabulary:
         }
 
     def to_json(self, path: str | Path) -> None:
-        """Write the vocabulary to a JSON file, by temporary name and rename."""
+        """Write the vocabulary to a JSON file, by temporary name and rename; compressed where the name ends in .gz."""
         target = Path(path)
         part = target.with_name(f"{target.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=0), encoding="utf-8")
+        data = json.dumps(self.to_dict(), ensure_ascii=False, indent=0).encode()
+        # no time in the header: the same vocabulary gives the same bytes
+        part.write_bytes(gzip.compress(data, mtime=0) if target.suffix == ".gz" else data)
         part.replace(target)
 
     def __reduce__(self) -> tuple[Callable[..., Vocabulary], tuple[Any, ...]]:
@@ -281,13 +286,14 @@ def _refuse_doubles(values: Sequence[str | int], what: str) -> None:
 
 def _read_json(path: Path) -> tuple[str, Mapping[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if data[:2] == GZIP_MAGIC else data).decode()
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(
             f"There is no vocabulary {str(path)!r}: it is neither a file nor one of {', '.join(SPECIES)}."
             f"{nearest(str(path), SPECIES)}"
         ) from None
-    except (IsADirectoryError, UnicodeDecodeError) as problem:
+    except (IsADirectoryError, UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as problem:
         raise VocabularyError(f"{path} cannot be read as a vocabulary: expected a JSON file ({problem})") from problem
     try:
         content = json.loads(text, object_pairs_hook=lambda pairs: _unique_keys(pairs, path))

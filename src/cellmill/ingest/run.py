@@ -27,7 +27,7 @@ from cellmill.ingest.refuse import refusal
 from cellmill.ingest.staging import JournalEntry, Staging
 from cellmill.sources import Source, open_source
 from cellmill.storage import hash_file, require_free_bytes, write_atomic
-from cellmill.store import MANIFEST_NAME, Manifest, ShardEntry, SourceEntry, Store, open_store
+from cellmill.store import MANIFEST_NAME, VOCABULARY_NAME, Manifest, ShardEntry, SourceEntry, Store, open_store
 from cellmill.store.obs import STANDARD_COLUMNS, cast_obs, write_obs
 from cellmill.store.writer import ShardWriter, file_entry, write_genes, write_manifest
 from cellmill.units import size_text
@@ -235,12 +235,13 @@ class _Build:
             tokens=np.asarray(plan.vocabulary.tokens, dtype=np.int64)[plan.order],
             detection_rate=detected / max(1, n_cells),
         )
-        plan.vocabulary.to_json(folder / "vocabulary.json")
+        plan.vocabulary.to_json(folder / VOCABULARY_NAME)
         sources = [self._source_entry(source, entries) for source in used]
         self._write_build_report(n_cells)
         manifest = Manifest(
             vocabulary_hash=plan.vocabulary.hash,
             vocabulary_name=plan.vocabulary_name,
+            vocabulary=file_entry(folder, VOCABULARY_NAME),
             genes=genes,
             obs_schema=plan.obs_schema,
             shards=tuple(entry.shard for entry in entries),

@@ -5,7 +5,7 @@ Knows bytes, frames, genes and obs; knows nothing of where cells came from (`sou
 
 from __future__ import annotations
 
-from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry, SourceEntry
+from cellmill.store.manifest import MANIFEST_NAME, VOCABULARY_NAME, FileEntry, Manifest, ShardEntry, SourceEntry
 from cellmill.store.obs import STANDARD_COLUMNS, ObsTable
 from cellmill.store.reader import Frames, Store, open_store
 from cellmill.store.verify import VerifyReport
@@ -13,6 +13,7 @@ from cellmill.store.verify import VerifyReport
 __all__ = [
     "MANIFEST_NAME",
     "STANDARD_COLUMNS",
+    "VOCABULARY_NAME",
     "FileEntry",
     "Frames",
     "Manifest",

@@ -14,9 +14,10 @@ from cellmill.errors import CorruptStoreError
 from cellmill.storage import hash_bytes
 from cellmill.store.format import FORMAT_VERSION
 
-__all__ = ["MANIFEST_NAME", "FileEntry", "Manifest", "ShardEntry", "SourceEntry"]
+__all__ = ["MANIFEST_NAME", "VOCABULARY_NAME", "FileEntry", "Manifest", "ShardEntry", "SourceEntry"]
 
 MANIFEST_NAME = "manifest.json"
+VOCABULARY_NAME = "vocabulary.json.gz"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Manifest:
 
     vocabulary_hash: str
     vocabulary_name: str
+    vocabulary: FileEntry
     genes: FileEntry
     obs_schema: tuple[tuple[str, str], ...]
     shards: tuple[ShardEntry, ...]
@@ -150,5 +152,6 @@ def _manifest_from(body: dict[str, Any]) -> Manifest:
     )
     sources = tuple(SourceEntry(**{**s, "report": FileEntry(**s["report"])}) for s in body.pop("sources"))
     genes = FileEntry(**body.pop("genes"))
+    vocabulary = FileEntry(**body.pop("vocabulary"))
     obs_schema = tuple((str(name), str(kind)) for name, kind in body.pop("obs_schema"))
-    return Manifest(genes=genes, obs_schema=obs_schema, shards=shards, sources=sources, **body)
+    return Manifest(genes=genes, vocabulary=vocabulary, obs_schema=obs_schema, shards=shards, sources=sources, **body)

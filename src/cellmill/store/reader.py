@@ -135,7 +135,13 @@ class Store:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary that the store was built with, also its genes that no source measured."""
-        return Vocabulary.from_json(self.path / "vocabulary.json")
+        vocabulary = Vocabulary.from_json(self.path / self.manifest.vocabulary.path)
+        if vocabulary.hash != self.manifest.vocabulary_hash:
+            raise CorruptStoreError(
+                f"{self.path / self.manifest.vocabulary.path}: its hash is {vocabulary.hash}, the manifest says "
+                f"{self.manifest.vocabulary_hash}"
+            )
+        return vocabulary
 
     @cached_property
     def obs(self) -> ObsTable:

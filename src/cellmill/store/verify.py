@@ -74,7 +74,7 @@ def verify_store(store: Store, *, sample: float = 1.0) -> VerifyReport:
         raise InputError(f"sample must be above 0 and at most 1, not {sample}")
     manifest = store.manifest
     problems: list[str] = []
-    files = [manifest.genes, *(source.report for source in manifest.sources)]
+    files = [manifest.genes, manifest.vocabulary, *(source.report for source in manifest.sources)]
     files += [entry for shard in manifest.shards for entry in (shard.obs, shard.cells)]
     for entry in files:
         problems += _check_file(store, entry)

@@ -30,12 +30,13 @@ def test_a_sound_store_passes(store):
     assert report.n_cells_decoded == 100
 
 
-@pytest.mark.parametrize("part", ["genes", "obs", "cells", "report"])
+@pytest.mark.parametrize("part", ["genes", "vocabulary", "obs", "cells", "report"])
 @pytest.mark.parametrize("where", [0.02, 0.3, 0.6, 0.98])
 def test_a_flipped_bit_is_found_and_its_file_named(store, part, where):
     shard = store.manifest.shards[1]
     entry = {
         "genes": store.manifest.genes,
+        "vocabulary": store.manifest.vocabulary,
         "obs": shard.obs,
         "cells": shard.cells,
         "report": store.manifest.sources[0].report,
