@@ -15,6 +15,7 @@ from scipy import sparse
 from cellmill.errors import InputError
 from cellmill.statistics import gene_statistics, hvg, hvg_of_cells, hvg_of_statistics, panel_statistics, score_seurat
 from cellmill.statistics.moments import GeneStatistics
+from cellmill.statistics.variable import bin_of_mean
 
 
 @dataclass
@@ -136,3 +137,13 @@ def test_a_panel_over_two_stores_equals_the_panel_over_both_together() -> None:
     np.testing.assert_allclose(split.variance, whole.variance, rtol=1e-10)
     chosen = hvg_of_cells(cells, panel, 3)  # type: ignore[arg-type]
     assert set(chosen.gene_ids) <= set(panel)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 12), min_size=2, max_size=40), st.integers(1, 25))
+def test_bins_of_the_mean_are_those_of_pandas_cut(means: list[float], n_bins: int) -> None:
+    pandas = pytest.importorskip("pandas")
+    values = np.array(means)
+    if 0 < values.max() - values.min() < 1e-9:  # pandas refuses bins that are too narrow to tell apart
+        return
+    np.testing.assert_array_equal(bin_of_mean(values, n_bins), pandas.cut(values, bins=n_bins).codes)
