@@ -6,6 +6,7 @@ renamed; the folder is flushed too. So a reader sees the old file or the new one
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -25,6 +26,7 @@ from cellmill.errors import DiskSpaceError, NotFoundError, StoreLockedError
 from cellmill.units import size_text
 
 __all__ = [
+    "exchange_folders",
     "exclusive_lock",
     "free_bytes",
     "hash_bytes",
@@ -37,6 +39,8 @@ __all__ = [
 ]
 
 _HASH_BLOCK_BYTES = 1 << 22
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 
 def map_file(path: Path) -> npt.NDArray[np.uint8]:
@@ -89,6 +93,29 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def exchange_folders(new: Path, old: Path, *, by_way_of: Path) -> None:
+    """Put `new` under the name of `old`, in one step where the system can (Linux): `old` then lies where `new` did.
+
+    Elsewhere in two, between which nothing lies under the name and `old` at `by_way_of`, where it also stays: a caller
+    that finds `by_way_of` but not `old` moves it back.
+    """
+    if _exchange(new, old):
+        return
+    old.replace(by_way_of)
+    new.replace(old)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Let two names change places in one step; False when this system or file system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    here = ctypes.c_int(_AT_FDCWD)
+    done: int = renameat2(here, os.fsencode(first), here, os.fsencode(second), ctypes.c_uint(_RENAME_EXCHANGE))
+    return done == 0
 
 
 def hash_bytes(data: bytes) -> str:

@@ -65,9 +65,10 @@ def _wrong_values(data: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_] | None
         return negative if size <= 4 else negative | np.asarray(data > MAX_COUNT)  # type: ignore[operator]
     if kind != "f":
         return np.ones(len(data), dtype=bool)
-    with np.errstate(invalid="ignore"):
-        # one comparison catches NaN and both infinities as well: none of them is inside the range
-        inside = (data >= 0) & (data <= MAX_COUNT)  # type: ignore[operator]
+    with np.errstate(invalid="ignore", over="ignore"):
+        # 2^32 is exact in float32 and float64, and infinity in float16, where 2^32 - 1 would be rounded up to them; NaN
+        # and both infinities are on neither side
+        inside = (data >= 0) & (data < 2.0**32)  # type: ignore[operator]
         return np.asarray(~inside | (np.floor(data) != data))
 
 

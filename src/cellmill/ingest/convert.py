@@ -113,7 +113,8 @@ def gene_hashes(gene_ids: list[str]) -> npt.NDArray[np.uint64]:
 def cell_uids(dataset: str, names: list[str], occurrences: list[int]) -> npt.NDArray[np.uint64]:
     """Return the uid of each cell, uint64: xxh3-64 of dataset, cell name and how often the name came before.
 
-    A cell keeps its uid in every store that is built from the same dataset, whatever else is in it.
+    A cell keeps its uid in every store in which its dataset has the same name. Datasets are named after their files,
+    so files that are called alike and name cells alike give equal uids: give files names of their own.
     """
     prefix = dataset + "\0"
     texts = (f"{prefix}{name}\0{n}" for name, n in zip(names, occurrences, strict=True))

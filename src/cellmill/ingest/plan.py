@@ -16,7 +16,15 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cellmill.errors import CellmillError, ConfigError, GeneMatchError, InputError, VocabularyError, nearest
+from cellmill.errors import (
+    CellmillError,
+    ConfigError,
+    FormatError,
+    GeneMatchError,
+    InputError,
+    VocabularyError,
+    nearest,
+)
 from cellmill.events import emit
 from cellmill.genes import Alignment, AlignmentReport, GeneTable, Vocabulary, align, recognise_species
 from cellmill.ingest.audit import find_violation
@@ -26,7 +34,7 @@ from cellmill.storage import hash_bytes
 from cellmill.store.obs import STANDARD_COLUMNS, type_name, unify_types
 from cellmill.units import count_text, size_text
 
-__all__ = ["BuildOptions", "BuildPlan", "Skipped", "SourcePlan", "plan_build"]
+__all__ = ["BuildOptions", "BuildPlan", "Skipped", "SourcePlan", "input_stamp", "plan_build", "unified_schema"]
 
 T = TypeVar("T")
 _WINDOW_CELLS = 1024
@@ -210,7 +218,8 @@ def plan_build(
     if not aligned:
         raise InputError("no input is left to build from:\n" + "\n".join(f"  {s.path}: {s.reason}" for s in skipped))
     names = _dataset_names([candidate.source for candidate, _ in aligned])
-    obs_names = [_obs_names(candidate.source, dict(options.rename)) for candidate, _ in aligned]
+    spelling: dict[str, str] = {}
+    obs_names = [_obs_names(candidate.source, dict(options.rename), spelling) for candidate, _ in aligned]
     _check_renames(options.rename, [candidate.source for candidate, _ in aligned])
     plans = tuple(
         _source_plan(candidate, alignment, name, columns)
@@ -219,7 +228,7 @@ def plan_build(
     order = _storage_order([(c, a.target) for c, a in aligned], n_vocabulary=len(chosen))
     for candidate in candidates:
         candidate.source.close()
-    return BuildPlan(plans, tuple(skipped), chosen, chosen_name, order, _obs_schema(obs_names), options)
+    return BuildPlan(plans, tuple(skipped), chosen, chosen_name, order, unified_schema(obs_names), options)
 
 
 class _Guard:
@@ -256,8 +265,8 @@ def _choose_matrix(source: Source, counts: str) -> str:
     names = [info.name for info in source.matrices()]
     if counts == "auto":
         return _auto_matrix(source, names)
-    if counts == "X":
-        return names[0]
+    if counts == "X" and source.kind != "h5ad":
+        return names[0]  # these formats hold one matrix
     if counts not in names:
         raise ConfigError(
             f"{source.path}: there is no matrix {counts!r} in this file.{nearest(counts, names)} "
@@ -362,6 +371,8 @@ def _recognised(candidates: Sequence[_Candidate], *, skip_bad: bool) -> str:
         )
     if not species:
         genes = unknown[0].source.genes_of(unknown[0].matrix)
+        if not genes.ids:
+            raise FormatError(f"{unknown[0].source.path}: {unknown[0].matrix} has no genes; there is nothing to store")
         raise GeneMatchError(
             f"{unknown[0].source.path}: its genes look like neither human nor mouse (for example "
             f"{', '.join(genes.ids[:5])}). Pass --vocabulary human, mouse, a vocabulary file, or union to keep the "
@@ -390,20 +401,29 @@ def _dataset_names(sources: Sequence[Source]) -> list[str]:
     raise InputError(f"datasets need names of their own; {sorted(repeated)} stand for several inputs")
 
 
-def _obs_names(source: Source, rename: dict[str, str]) -> tuple[tuple[str, str, str], ...]:
-    """File's column, store's column and type, for each column of a source's obs but the cells' names."""
+def _obs_names(source: Source, rename: dict[str, str], spelling: dict[str, str]) -> tuple[tuple[str, str, str], ...]:
+    """File's column, store's column and type, for each column of a source's obs but the cells' names.
+
+    SQL does not tell upper case from lower: a column is spelt as in the first source that has it (`spelling`), and one
+    that differs from another of its own file in case alone gets a number.
+    """
     table = source.obs()
-    taken = set(STANDARD_COLUMNS)
+    reserved = {name.casefold() for name in (*STANDARD_COLUMNS, "row")}
+    taken: set[str] = set()
     result = []
     for name in table.column_names[1:]:
         new = rename.get(name, name)
-        if new in STANDARD_COLUMNS or new.casefold() == "row":
+        if new.casefold() in reserved:
             new = f"source_{new}"
-        if new in taken:
+        if new.casefold() in taken and name in rename:
             raise ConfigError(
                 f"{source.path}: two columns of obs would both be called {new!r}; change the renaming of {name!r}"
             )
-        taken.add(new)
+        stem, number = new, 2
+        while new.casefold() in taken:
+            new, number = f"{stem}_{number}", number + 1
+        new = spelling.setdefault(new.casefold(), new)
+        taken.add(new.casefold())
         result.append((name, new, type_name(table.schema.field(name).type)))
     return tuple(result)
 
@@ -418,7 +438,8 @@ def _check_renames(rename: Sequence[tuple[str, str]], sources: Sequence[Source])
             )
 
 
-def _obs_schema(obs_names: Sequence[tuple[tuple[str, str, str], ...]]) -> tuple[tuple[str, str], ...]:
+def unified_schema(obs_names: Sequence[tuple[tuple[str, str, str], ...]]) -> tuple[tuple[str, str], ...]:
+    """Return the columns of a store, in order, and the type that holds the values of all sources."""
     schema = dict(STANDARD_COLUMNS)
     for columns in obs_names:
         for _, name, kind in columns:
@@ -447,15 +468,17 @@ def _source_plan(
         unmatched=tuple(ids[int(i)] for i in np.flatnonzero(alignment.target < 0)),
         obs_names=columns,
         notes=(*source.remarks, *renamed, *dropped),
-        stamp=_stamp(source.path),
+        stamp=input_stamp(source.path),
     )
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """Size and newest change of an input, with the table of labels that may lie beside it."""
+def input_stamp(path: Path) -> tuple[int, int]:
+    """Return size and newest change (ns) of an input, with the files that may lie beside it and belong to it."""
     files = list(path.iterdir()) if path.is_dir() else [path, path.with_name(f"{path.stem}.obs.csv")]
+    if ".mtx" in path.name and not path.is_dir():
+        files = list(path.parent.iterdir())
     stats = [file.stat() for file in files if file.is_file()]
-    return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
+    return sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
 
 
 def _storage_order(

@@ -22,7 +22,15 @@ from cellmill.events import emit
 from cellmill.genes import Vocabulary
 from cellmill.ingest.audit import find_violation, proven_counts
 from cellmill.ingest.convert import CellBlock, cell_uids, convert_block, gene_hashes
-from cellmill.ingest.plan import BuildOptions, BuildPlan, Skipped, SourcePlan, plan_build
+from cellmill.ingest.plan import (
+    BuildOptions,
+    BuildPlan,
+    Skipped,
+    SourcePlan,
+    input_stamp,
+    plan_build,
+    unified_schema,
+)
 from cellmill.ingest.refuse import refusal
 from cellmill.ingest.staging import JournalEntry, Staging
 from cellmill.sources import Source, open_source
@@ -100,7 +108,7 @@ def build(
     --------
     >>> store = build("atlas.mill", ["a.h5ad", "b.h5"])  # doctest: +SKIP
     """
-    target = Path(path)
+    target = Path(path).resolve() if Path(path).is_symlink() else Path(path)
     _check_target(target, overwrite=overwrite)
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     options = BuildOptions(
@@ -114,10 +122,16 @@ def build(
     )
     plan = plan_build(listed, vocabulary=vocabulary, options=options)
     require_free_bytes(target, plan.estimated_bytes, what="the store")
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with Staging.locked(target) as staging:
-            _Build(plan, staging, threads=threads).run(overwrite=overwrite)
+            _check_target(target, overwrite=overwrite)  # another build may have come first since
+            _Build(plan, staging, threads=threads).run()
+    except PermissionError as error:
+        raise InputError(
+            f"{error.filename or target}: not allowed ({error.strerror}). Choose a place where you may write, or have "
+            "the permissions of this one changed."
+        ) from error
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
@@ -164,7 +178,7 @@ class _Build:
         self.skipped: list[Skipped] = list(plan.skipped)
         self.cells_done = 0
 
-    def run(self, *, overwrite: bool) -> None:
+    def run(self) -> None:
         """Write all shards that are not finished yet, then genes, reports and manifest, and publish."""
         entries = self.staging.prepare(self.plan.key)
         if entries:
@@ -180,7 +194,7 @@ class _Build:
                 self.skipped.append(Skipped(source.path, str(error)))
                 emit(f"skipped {source.path.name}", message=f"skipped {error}")
         self._conclude(self.staging.entries())
-        self.staging.publish(overwrite=overwrite)
+        self.staging.publish()
 
     # ---- one input --------------------------------------------------------------------------------------------
 
@@ -190,6 +204,7 @@ class _Build:
         if start >= plan.n_cells:
             return
         with open_source(plan.path, format=self.plan.options.format) as source:
+            _require_unchanged(plan)
             obs = _standard_obs(plan, source)
             shard = _OpenShard(self, number, plan, obs, start)
             try:
@@ -202,6 +217,7 @@ class _Build:
                     emit(f"building from {plan.path.name}", done=self.cells_done, total=self.plan.n_cells, unit="cells")
                     if shard.is_full:
                         shard = shard.close_and_next()
+                _require_unchanged(plan)
                 if shard.n_cells:
                     shard.close()
             finally:
@@ -243,7 +259,7 @@ class _Build:
             vocabulary_name=plan.vocabulary_name,
             vocabulary=file_entry(folder, VOCABULARY_NAME),
             genes=genes,
-            obs_schema=plan.obs_schema,
+            obs_schema=unified_schema([source.obs_names for source in used]),
             shards=tuple(entry.shard for entry in entries),
             sources=tuple(sources),
             cellmill_version=_version(),
@@ -256,6 +272,12 @@ class _Build:
 
     def _source_entry(self, plan: SourcePlan, entries: Sequence[JournalEntry]) -> SourceEntry:
         own = [entry for entry in entries if entry.shard.source == plan.name]
+        n_written = sum(entry.shard.n_cells for entry in own)
+        if n_written != plan.n_cells:
+            raise CellmillError(
+                f"{plan.path}: {plan.n_cells} cells were planned, {n_written} are in the shards; "
+                f"nothing was published. Remove {self.staging.place} and build again."
+            )
         tally = _Tally(umi=np.zeros(plan.n_genes))
         for entry in own:
             tally = replace(
@@ -314,7 +336,7 @@ class _OpenShard:
         self._plan = plan
         self._obs = obs
         self._start = start
-        self._number = len(list((build.staging.folder / "journal").glob("*.npz")))
+        self._number = build.staging.n_entries
         self._writer = ShardWriter(
             build.staging.folder / f"shards/{self._number:05d}.cells", n_genes=len(build.plan.order)
         )
@@ -384,6 +406,13 @@ class _OpenShard:
         columns = [*STANDARD_COLUMNS, *(new for _, new, _ in self._plan.obs_names)]
         kinds = dict(STANDARD_COLUMNS) | {new: kind for _, new, kind in self._plan.obs_names}
         return cast_obs(own.select(columns), [(name, kinds[name]) for name in columns])
+
+
+def _require_unchanged(plan: SourcePlan) -> None:
+    if input_stamp(plan.path) != plan.stamp:
+        raise InputError(
+            f"{plan.path}: the file was changed while the store was being built. Build again when it is finished."
+        )
 
 
 def _standard_obs(plan: SourcePlan, source: Source) -> pa.Table:

@@ -1,15 +1,15 @@
 """The folder in which a store is made (floor 4): what is finished is journalled, so that a killed build goes on.
 
-The folder lies beside the store to be, `.NAME.building`; it holds the shards and one journal entry for each. A store
-appears under its own name only when all is there, by renaming the folder.
+The folder lies beside the store to be, `.NAME.building`; it holds the store so far in `store/`, and in `journal/` one
+entry for each finished shard. A store appears under its own name only when all is there, by renaming `store/`.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cellmill.storage import exclusive_lock, sync_folder, write_atomic
-from cellmill.store.manifest import FileEntry, ShardEntry
+from cellmill.storage import exchange_folders, exclusive_lock, hash_file, sync_folder, write_atomic
+from cellmill.store.manifest import MANIFEST_NAME, FileEntry, ShardEntry
 
 __all__ = ["JournalEntry", "Staging"]
 
@@ -83,7 +83,14 @@ class Staging:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.folder = self.folder_of(target)
+        self.place = self.folder_of(target)
+        self.folder = self.place / "store"
+        self._journal = self.place / "journal"
+        self._key = self.place / "key"
+        self._lock = self.place / "lock"
+        self._retired = self.place / "retired"
+        self._finished = self.place / "finished"
+        self._publishing = self.place / "publishing"
 
     @staticmethod
     def folder_of(target: Path) -> Path:
@@ -96,25 +103,37 @@ class Staging:
         """Hold the place for this process; another one gets StoreLockedError."""
         staging = cls(target)
         with exclusive_lock(staging._lock, what=f"the store {target}"):
+            staging._recover()
             try:
                 yield staging
             finally:
-                # left by an error before any work was finished: nothing worth keeping
-                if staging.folder.exists() and not staging.entries():
-                    shutil.rmtree(staging.folder)
+                # published, or left by an error before any work was finished: nothing worth keeping
+                if not any(staging._journal.glob("*.npz")):
+                    shutil.rmtree(staging.place)
 
-    @property
-    def _lock(self) -> Path:
-        return self.folder / "lock"
+    def _recover(self) -> None:
+        """Find out how far a publishing came that was interrupted, and undo what was not its last step."""
+        if self._retired.exists():
+            if self.target.exists():
+                shutil.rmtree(self._retired)
+            else:
+                self._retired.replace(self.target)
+        if self._finished.exists():
+            manifest = self._finished / MANIFEST_NAME
+            if manifest.exists() and hash_file(manifest) == self._publishing.read_text():
+                self._finished.replace(self.folder)
+            else:  # the old store, after the exchange
+                shutil.rmtree(self._finished)
 
     def prepare(self, key: str) -> list[JournalEntry]:
         """Make the place ready for the build `key`; returns what an interrupted build of the same key had finished."""
-        key_file = self.folder / "key"
-        if not key_file.exists() or key_file.read_text() != key:
+        if not self._key.exists() or self._key.read_text() != key:
             self._clear()
-            write_atomic(key_file, key.encode())
-        for name in ("shards", "obs", "reports", "journal"):
-            (self.folder / name).mkdir(exist_ok=True)
+            write_atomic(self._key, key.encode())
+        self._journal.mkdir(exist_ok=True)
+        for name in ("shards", "obs", "reports"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self._keep_sound_entries()
         entries = self.entries()
         known = {Path(e.shard.cells.path).name for e in entries} | {Path(e.shard.obs.path).name for e in entries}
         for file in [*(self.folder / "shards").iterdir(), *(self.folder / "obs").iterdir()]:
@@ -122,38 +141,64 @@ class Staging:
                 file.unlink()  # half a shard, or one whose journal entry was not written
         return entries
 
+    def _keep_sound_entries(self) -> None:
+        """Forget the first entry that is not what was written, or whose files are not, and all that follow it."""
+        sound = True
+        for number, file in enumerate(self._entry_files()):
+            sound = sound and file.stem == f"{number:05d}" and self._is_sound(file)
+            if not sound:
+                file.unlink()
+
+    def _is_sound(self, file: Path) -> bool:
+        try:
+            shard = JournalEntry.unpack(file).shard
+            return all((self.folder / e.path).stat().st_size == e.bytes for e in (shard.cells, shard.obs))
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            return False
+
+    def _entry_files(self) -> list[Path]:
+        return sorted(file for file in self._journal.glob("*.npz") if not file.name.startswith("."))
+
+    @property
+    def n_entries(self) -> int:
+        """Finished shards so far."""
+        return len(self._entry_files())
+
     def entries(self) -> list[JournalEntry]:
         """Return the journal, in order."""
-        files = sorted((self.folder / "journal").glob("*.npz"))
-        return [JournalEntry.unpack(file) for file in files if not file.name.startswith(".")]
+        return [JournalEntry.unpack(file) for file in self._entry_files()]
 
     def record(self, number: int, entry: JournalEntry) -> None:
         """Write the journal entry of shard `number`: from now on it counts as finished."""
-        write_atomic(self.folder / "journal" / f"{number:05d}.npz", entry.pack())
+        write_atomic(self._journal / f"{number:05d}.npz", entry.pack())
 
     def forget_source(self, source: int) -> None:
         """Remove the shards of an input that turned out not to be usable."""
-        for file, entry in zip(sorted((self.folder / "journal").glob("*.npz")), self.entries(), strict=True):
+        for file, entry in zip(self._entry_files(), self.entries(), strict=True):
             if entry.source == source:
                 file.unlink()
                 (self.folder / entry.shard.cells.path).unlink()
                 (self.folder / entry.shard.obs.path).unlink()
 
-    def publish(self, *, overwrite: bool) -> None:
-        """Give the finished store its name."""
-        shutil.rmtree(self.folder / "journal")
-        (self.folder / "key").unlink()
+    def publish(self) -> None:
+        """Give the finished store its name, in the place of a store that lies there.
+
+        Until the rename everything is kept, so that a process killed anywhere in here leaves the old store or the new
+        one, and the next call concludes.
+        """
         sync_folder(self.folder)
-        retired = self.target.with_name(f".{self.target.name}.{os.getpid()}.old")
-        if overwrite and self.target.exists():
-            self.target.replace(retired)
-        self._lock.unlink()
-        self.folder.replace(self.target)
+        if self.target.exists():
+            write_atomic(self._publishing, hash_file(self.folder / MANIFEST_NAME).encode())
+            self.folder.replace(self._finished)
+            exchange_folders(self._finished, self.target, by_way_of=self._retired)
+        else:
+            self.folder.replace(self.target)
         sync_folder(self.target.parent)
-        shutil.rmtree(retired, ignore_errors=True)
+        self._clear()
 
     def _clear(self) -> None:
-        for entry in self.folder.iterdir():
+        """Remove all but the lock, the journal first: what it names must not be missed."""
+        for entry in sorted(self.place.iterdir(), key=lambda path: path != self._journal):
             if entry == self._lock:
                 continue
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

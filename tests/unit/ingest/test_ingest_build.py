@@ -19,7 +19,8 @@ from cellmill.errors import (
     StoreExistsError,
 )
 from cellmill.genes import Vocabulary
-from cellmill.ingest import build
+from cellmill.ingest import build, run
+from cellmill.ingest.staging import Staging
 from cellmill.store import open_store
 
 
@@ -225,3 +226,104 @@ def test_an_empty_file_is_a_source_without_cells(tmp_path, tiny_h5ad):
     assert only.read([]).shape == (0, only.n_genes)
     assert only.select("total_counts > 3").tolist() == []
     assert only.verify().ok
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(2.0**32, "float32"), (np.inf, "float16"), (2.0**32, "float64"), (np.nan, "float16")]
+)
+def test_values_just_beyond_uint32_are_refused_in_every_float(tmp_path, tiny_h5ad, value, dtype):
+    counts = np.ones((5, 4))
+    counts[2, 1] = value
+    with pytest.raises(NotRawCountsError, match="row 2"):
+        build(tmp_path / "s.mill", [tiny_h5ad(counts=counts, dtype=dtype).path], vocabulary="union")
+
+
+def test_the_largest_counts_are_kept_exactly(tmp_path, tiny_h5ad):
+    counts = np.array([[2.0**32 - 1, 1], [2.0**32 - 256, 0]])
+    store = build(tmp_path / "s.mill", [(f := tiny_h5ad(counts=counts, dtype="float64")).path], vocabulary="union")
+    np.testing.assert_array_equal(store.read([0, 1], genes=f.genes).toarray(), counts.astype(np.uint32))
+
+
+def test_x_that_is_not_there_is_asked_about_and_never_replaced_by_a_layer(tmp_path, tiny_h5ad):
+    counts = np.ones((4, 6))
+    file = tiny_h5ad(counts=counts, layers={"ambiguous": counts, "spliced": counts})
+    with h5py.File(file.path, "r+") as h5:
+        del h5["X"]
+    with pytest.raises(ConfigError, match="layers/ambiguous, layers/spliced"):
+        build(tmp_path / "s.mill", [file.path], vocabulary="union")
+    assert build(tmp_path / "s.mill", [file.path], vocabulary="union", counts="layers/spliced").n_cells == 4
+
+
+def test_columns_that_differ_in_case_alone_are_told_apart_within_a_file_and_joined_across(tmp_path, tiny_h5ad):
+    a = tiny_h5ad("a", n_cells=4, obs={"Donor": list("xxxx"), "donor": list("yyyy"), "Cell": list("pqrs")})
+    b = tiny_h5ad("b", n_cells=4, obs={"donor": list("zzzz"), "UID": list("klmn")})
+    store = build(tmp_path / "s.mill", [a.path, b.path], vocabulary="union")
+    assert store.obs.columns[6:] == ["Donor", "donor_2", "source_Cell", "source_UID"]
+    assert store.select("donor = 'z'").tolist() == [4, 5, 6, 7]
+    assert store.select("donor_2 = 'y'").tolist() == [0, 1, 2, 3]
+    assert store.select("cell = 'cell0'").tolist() == [0, 4]
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, tiny_h5ad, monkeypatch):
+    file = tiny_h5ad("a", n_cells=50)
+    real = run.open_source
+
+    def open_changed(path, **kw):
+        tiny_h5ad("a", n_cells=50, seed=9)  # the same name, other counts
+        return real(path, **kw)
+
+    monkeypatch.setattr(run, "open_source", open_changed)
+    with pytest.raises(InputError, match="changed while"):
+        build(tmp_path / "s.mill", [file.path], vocabulary="union")
+    assert leftovers(tmp_path) == []
+
+
+def test_what_a_killed_build_left_is_checked_before_it_is_used(tmp_path, tiny_h5ad, monkeypatch):
+    file = tiny_h5ad("a", n_cells=100)
+    whole = build(tmp_path / "whole.mill", [file.path], vocabulary="union", shard_cells=20, block_cells=20)
+    monkeypatch.setattr(run._Build, "_conclude", lambda self, entries: (_ for _ in ()).throw(KeyboardInterrupt))
+    for damage in ("shard", "journal", "middle"):
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path / "s.mill", [file.path], vocabulary="union", shard_cells=20, block_cells=20)
+        place = Staging.folder_of(tmp_path / "s.mill")
+        if damage == "shard":
+            (place / "store" / "shards" / "00002.cells").unlink()
+        elif damage == "journal":
+            path = place / "journal" / "00004.npz"
+            path.write_bytes(path.read_bytes()[:50])
+        else:
+            (place / "journal" / "00001.npz").unlink()
+    monkeypatch.undo()
+    store = build(tmp_path / "s.mill", [file.path], vocabulary="union", shard_cells=20, block_cells=20)
+    assert store.digest == whole.digest
+    assert store.n_cells == 100
+
+
+def test_a_store_that_came_first_is_not_replaced(tmp_path, tiny_h5ad, monkeypatch):
+    a, b = tiny_h5ad("a"), tiny_h5ad("b", n_cells=20)
+    real = run.plan_build
+
+    def plan_slowly(*args, **kw):
+        monkeypatch.setattr(run, "plan_build", real)
+        build(tmp_path / "s.mill", [a.path], vocabulary="union")
+        return real(*args, **kw)
+
+    monkeypatch.setattr(run, "plan_build", plan_slowly)
+    with pytest.raises(StoreExistsError):
+        build(tmp_path / "s.mill", [b.path], vocabulary="union")
+    assert open_store(tmp_path / "s.mill").n_cells == 60
+    assert leftovers(tmp_path) == ["s.mill"]
+
+
+def test_a_link_to_a_store_is_followed_when_it_is_replaced(tmp_path, tiny_h5ad):
+    build(tmp_path / "real.mill", [tiny_h5ad("a").path], vocabulary="union")
+    (tmp_path / "link.mill").symlink_to(tmp_path / "real.mill")
+    build(tmp_path / "link.mill", [tiny_h5ad("b", n_cells=20).path], vocabulary="union", overwrite=True)
+    assert (tmp_path / "link.mill").is_symlink()
+    assert open_store(tmp_path / "real.mill").n_cells == 20
+
+
+def test_a_file_without_genes_says_so(tmp_path, tiny_h5ad):
+    file = tiny_h5ad(counts=np.zeros((5, 0)))
+    with pytest.raises(InputError, match="has no genes"):
+        build(tmp_path / "s.mill", [file.path])
