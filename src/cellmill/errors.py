@@ -18,6 +18,7 @@ The tree; the builtin in brackets is inherited too, so that `except ValueError` 
     │   ├── StoreExistsError (FileExistsError)
     │   └── StoreLockedError (BlockingIOError)  somebody else is writing here
     ├── StateMismatchError (ValueError)    a resumed run whose store, plan or vocabulary has changed
+    ├── DivergedError (ArithmeticError)    a training whose numbers are finite no more
     ├── DiskSpaceError (OSError)           not enough room, found out before starting
     └── MissingDependencyError (ImportError)    an optional dependency; the message names the extra
 
@@ -35,6 +36,7 @@ __all__ = [
     "ConfigError",
     "CorruptStoreError",
     "DiskSpaceError",
+    "DivergedError",
     "FormatError",
     "FrameError",
     "GeneMatchError",
@@ -127,6 +129,12 @@ class StoreLockedError(StoreError, BlockingIOError):
 
 class StateMismatchError(CellmillError, ValueError):
     """A saved state belongs to another store, plan or vocabulary."""
+
+    exit_code = 2
+
+
+class DivergedError(CellmillError, ArithmeticError):
+    """A training whose loss or parameters are finite no more."""
 
     exit_code = 2
 

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from cellmill.errors import StateMismatchError, StoreExistsError
 from cellmill.evaluate import EvalSet, evaluate_run
@@ -32,8 +29,6 @@ from cellmill.store import open_store
 from cellmill.train import RunConfig, train_run
 
 __all__ = ["Workshop"]
-
-SMALL_BATCH_NUMBERS = 400_000  # cells times genes
 
 Json = Any
 Results = Mapping[str, Json]
@@ -163,14 +158,13 @@ class Workshop:
         folder = self.run_folder(arm, seed)
         claim_folder(folder, task.stage.key)
         run = self._run_config(folder, arm, seed, task)
-        with _threads_for(run):
-            try:
-                record = train_run(run)
-            except StateMismatchError as error:  # begun by a version of cellmill that resolved it differently
-                emit(task.stage.name, message=f"begins again: {error}")
-                record = train_run(run, restart=True)
-            if not (folder / "model").exists():  # the run says that it is finished, but its model was taken away
-                record = train_run(run, restart=True)
+        try:
+            record = train_run(run)
+        except StateMismatchError as error:  # begun by a version of cellmill that resolved it differently
+            emit(task.stage.name, message=f"begins again: {error}")
+            record = train_run(run, restart=True)
+        if not (folder / "model").exists():  # the run says that it is finished, but its model was taken away
+            record = train_run(run, restart=True)
         return {"seconds": record.seconds, "metrics": dict(record.metrics), "epochs": record.epochs}
 
     def _run_config(self, folder: Path, arm: str, seed: int, task: Task) -> RunConfig:
@@ -210,22 +204,6 @@ class Workshop:
     def report(self, task: Task) -> Results:
         """Write report.html, report.json and report.csv from the evaluated runs."""
         return publish_report(self.config, self.run_folder, task.results)
-
-
-@contextmanager
-def _threads_for(run: RunConfig) -> Iterator[None]:
-    """Let torch work on one thread while batches are small.
-
-    A second thread gains nothing on some hundred thousand numbers, and on a busy machine the two wait for each other:
-    training then takes ten times as long. It also makes weights the same on machines with more cores.
-    """
-    threads = torch.get_num_threads()
-    if isinstance(run.genes, tuple) and run.batch_size * len(run.genes) <= SMALL_BATCH_NUMBERS:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _write_json(path: Path, content: Json) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import torch
 from scvi.module import LDVAE
 from scvi.train import TrainingPlan
 
+from cellmill.errors import DivergedError
 from cellmill.events import emit
 from cellmill.kernel import derive_key
 from cellmill.loader.scvi import DataModule
@@ -27,6 +29,8 @@ from cellmill.train.config import RunConfig
 from cellmill.train.record import Row
 
 __all__ = ["Fitted", "build_training_plan", "fit", "measure", "quiet", "torch_seed"]
+
+SMALL_BATCH_NUMBERS = 400_000
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def fit(
     """
     keeper = _Keeper(config, data, checkpoint, on_epoch)
     plan = build_training_plan(module, config, n_obs=data.n_train)
-    with quiet(), torch.random.fork_rng(devices=_cuda_devices()):
+    with quiet(), _threads_for(config.batch_size * data.n_vars), torch.random.fork_rng(devices=_cuda_devices()):
         trainer = pl.Trainer(
             accelerator="auto",
             devices=1,
@@ -96,9 +100,38 @@ def fit(
             callbacks=[keeper],
         )
         resumed = str(checkpoint) if checkpoint.exists() else None
-        trainer.fit(plan, datamodule=data, ckpt_path=resumed, weights_only=False)
+        try:
+            trainer.fit(plan, datamodule=data, ckpt_path=resumed, weights_only=False)
+        except ValueError as error:
+            if "invalid values" not in str(error):  # how torch's distributions say that a parameter is no number
+                raise
+            raise _diverged(config, len(keeper.history)) from None
     module.eval()
     return Fitted(keeper.history, str(plan.device))
+
+
+def _diverged(config: RunConfig, epoch: int) -> DivergedError:
+    return DivergedError(
+        f"{config.title}: training diverged in epoch {epoch} (a loss or a parameter is not a finite number) with "
+        f"lr={config.lr} and batch_size={config.batch_size}. Try a smaller learning rate, for example "
+        f"{config.lr / 4:.2g}; the epochs before are in {config.out / 'history.csv'}."
+    )
+
+
+@contextlib.contextmanager
+def _threads_for(batch_numbers: int) -> Iterator[None]:
+    """Let torch work on one thread while a batch is small (`batch_numbers`: cells times genes).
+
+    A second thread gains nothing on some hundred thousand numbers, and on a busy machine the two wait for each other:
+    training then takes ten times as long. It also makes weights the same on machines with more cores.
+    """
+    threads = torch.get_num_threads()
+    if batch_numbers <= SMALL_BATCH_NUMBERS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _cuda_devices() -> list[int]:
@@ -134,6 +167,8 @@ class _Keeper(pl.Callback):  # type: ignore[misc]  # Lightning carries no types 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: TrainingPlan) -> None:
         epoch = trainer.current_epoch
         metrics = trainer.callback_metrics
+        if not math.isfinite(float(metrics["elbo_train"])):
+            raise _diverged(self._config, epoch)
         row: Row = {
             "epoch": epoch,
             "elbo_train": float(metrics["elbo_train"]),

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 import cellmill as cm
-from cellmill.errors import ConfigError, InputError, NotFoundError, QueryError, StateMismatchError
+from cellmill.errors import ConfigError, DivergedError, InputError, NotFoundError, QueryError, StateMismatchError
 from cellmill.events import Event, listening
 from cellmill.mixture import Mixture, plan_cells
 from cellmill.models import load
@@ -241,3 +241,8 @@ def test_a_damaged_record_is_told(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"format": 1}')
     with pytest.raises(ValueError, match="damaged"):
         RunRecord.read(tmp_path)
+
+
+def test_a_training_that_diverges_says_so_and_what_to_try(run_of: Any) -> None:
+    with pytest.raises(DivergedError, match=r"diverged in epoch \d+ .*lr=1000\.0.*smaller learning rate"):
+        train_run(run_of("wild", epochs=8, lr=1000.0))
