@@ -250,12 +250,125 @@ def test_best_ids_and_symbols_of_the_gene_table(tmp_path):
         (pd.DataFrame({"gene_ids": list("12345")}, index=list("ABCDE")), list("ABCDE"), list("ABCDE")),
         (pd.DataFrame({"Gene_Symbol": pd.Categorical(list("ABCDA"))}, index=ids), ids, list("ABCDA")),
         (pd.DataFrame({"n": range(5)}, index=ids), ids, None),
+        # orthologues of another species beside the file's own ids
+        (pd.DataFrame({"ensembl_id": [f"ENSMUSG{i:011d}" for i in range(5)]}, index=ids), ids, None),
+        (pd.DataFrame({"gene_ids": [*ids[:3], "", "NaN"]}, index=list("ABCDE")), [*ids[:3], "D", "E"], list("ABCDE")),
+        (pd.DataFrame({"gene_ids": [*ids[:4], None]}, index=list("ABCDE")), [*ids[:4], "E"], list("ABCDE")),
     ]
     for var, expected_ids, symbols in cases:
         ad.AnnData(np.ones((2, 5), np.float32), var=var).write_h5ad(path)
         with open_source(path) as source:
             assert source.genes.ids == expected_ids and source.genes.symbols == symbols
             assert "n" not in source.genes.columns
+
+
+TYPES = ["Gene Expression", "Antibody Capture", "Gene Expression", "CRISPR Guide Capture", "Gene Expression"]
+
+
+@pytest.mark.parametrize("layout", [sp.csr_matrix, sp.csc_matrix, np.asarray])
+@pytest.mark.parametrize("column", ["feature_types", "feature_type"])
+def test_antibodies_are_no_genes_on_either_axis(layout, column, whole, tmp_path):
+    path, rng = tmp_path / "a.h5ad", np.random.default_rng(0)
+    X = rng.poisson(1.0, (9, 5)).astype(np.float32)
+    var = pd.DataFrame({column: pd.Categorical(TYPES)}, index=["A", "CD4", "B", "guide", "C"])
+    full = ad.AnnData(layout(X), var=var, layers={"counts": layout(X)})
+    small = full[:, :3].copy()
+    small.raw = full
+    small.write_h5ad(path)
+    with open_source(path) as source:
+        assert source.dropped == {"features not Gene Expression": 1, "features not Gene Expression, in raw/var": 2}
+        assert source.genes.index == ["A", "B"] and source.genes_of("raw").index == ["A", "B", "C"]
+        assert source.genes.columns == {column: ["Gene Expression"] * 2}
+        assert [info.n_genes for info in source.matrices()] == [2, 3, 2]
+        for matrix, kept in (("X", [0, 2]), ("layers/counts", [0, 2]), ("raw", [0, 2, 4])):
+            np.testing.assert_array_equal(whole(source, matrix, block_cells=4).toarray(), X[:, kept])
+
+
+@pytest.mark.parametrize(
+    ("columns", "kept"),
+    [
+        ({"feature_types": ["gene expression", "antibody_capture", "Gene expression"]}, [0, 2]),
+        ({"feature_types": ["protein_coding", "Antibody Capture", "lncRNA"]}, [0, 2]),
+        ({"feature_types": ["Gene Expression", "Antibody Capture", None]}, [0, 2]),
+        ({"feature_type": ["protein_coding", "IG_C_gene", "lncRNA"]}, [0, 1, 2]),
+        ({"feature_type": list("abc"), "feature_types": ["Gene Expression", "Custom", "Gene Expression"]}, [0, 2]),
+        ({"feature_types": ["Gene Expression", "blank", "Gene Expression"]}, [0, 2]),
+    ],
+)
+def test_feature_types_decide_in_any_spelling(columns, kept, tmp_path):
+    path = tmp_path / "a.h5ad"
+    ad.AnnData(np.ones((2, 3), np.float32), var=pd.DataFrame(columns, index=list("XYZ"))).write_h5ad(path)
+    with open_source(path) as source:
+        assert source.genes.index == ["XYZ"[i] for i in kept]
+        assert sum(source.dropped.values()) == 3 - len(kept)
+
+
+def test_a_file_of_antibodies_alone_is_refused(tmp_path):
+    path = tmp_path / "a.h5ad"
+    var = pd.DataFrame({"feature_types": ["Antibody Capture"] * 2}, index=list("XY"))
+    ad.AnnData(np.ones((2, 2), np.float32), var=var).write_h5ad(path)
+    with pytest.raises(FormatError, match=r"a\.h5ad, var: none of its 2 features is a gene"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("axis", ["obs", "var"])
+def test_an_index_that_is_no_vector_is_refused(axis, truth, write, tmp_path):
+    path = write("h5ad-csr", truth, tmp_path)
+    size = len(truth.cells if axis == "obs" else truth.genes)
+    damage(path, lambda file: replace(file, f"{axis}/_index", np.full((size, 2), b"x")))
+    with pytest.raises(FormatError, match=f"index of {axis}.*shape"):
+        open_source(path).obs()
+
+
+def outside(tmp_path, name="other.h5"):
+    with h5py.File(tmp_path / name, "w") as file:
+        file["x"] = np.ones(4, np.float32)
+        file.create_group("deep")["x"] = file["x"]
+    return name
+
+
+def link_to_another_file(file, tmp_path):
+    file["X/data"] = h5py.ExternalLink(outside(tmp_path), "/x")
+
+
+def link_below_a_group(file, tmp_path):
+    file["uns/a"] = h5py.ExternalLink(outside(tmp_path), "/deep")
+    file["X/data"] = h5py.SoftLink("/uns/a/x")
+
+
+def stored_in_another_file(file, tmp_path):
+    (tmp_path / "secret").write_bytes(np.ones(4, np.float32).tobytes())
+    file.create_dataset("X/data", (4,), np.float32, external=[(str(tmp_path / "secret"), 0, 16)])
+
+
+def virtual_over_another_file(file, tmp_path):
+    layout = h5py.VirtualLayout((4,), np.float32)
+    layout[:] = h5py.VirtualSource(str(tmp_path / outside(tmp_path)), "x", (4,))
+    file.create_virtual_dataset("X/data", layout)
+
+
+@pytest.mark.parametrize(
+    "plant", [link_to_another_file, link_below_a_group, stored_in_another_file, virtual_over_another_file]
+)
+def test_values_of_another_file_are_never_taken_for_counts(plant, tmp_path):
+    path = tmp_path / "a.h5ad"
+    ad.AnnData(sp.csr_matrix(np.eye(4, dtype=np.float32)), uns={"kept": 1}).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        del file["X/data"]
+        plant(file, tmp_path)
+    with pytest.raises(FormatError, match=r"a\.h5ad, /.*(a link to|values stored in) .*(other|secret)"):
+        open_source(path)
+
+
+def test_links_within_a_file_are_followed_even_in_circles(whole, truth, write, tmp_path):
+    path = write("h5ad-csr", truth, tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["uns/root"], file["uns/soft"] = file["/"], h5py.SoftLink("/uns")
+        file["uns/nowhere"] = h5py.SoftLink("/gone")
+        file.move("X", "uns/counts")
+        file["X"] = h5py.SoftLink("/uns/counts")
+    with open_source(path) as source:
+        np.testing.assert_array_equal(whole(source).toarray(), truth.X)
 
 
 def damage(path, change):

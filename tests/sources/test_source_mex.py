@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellmill.errors import FormatError, NotFoundError
+from cellmill.genes import GeneTable
 from cellmill.sources import open_source
+from cellmill.sources.mex import FEATURE_WORDS, is_header_line
 from cellmill.sources.mex_text import read_header, stream_triplets
 
 
@@ -138,6 +141,8 @@ def test_a_third_column_of_something_else_drops_nothing(tmp_path):
     text = HEAD + "2 3 1\n2 1 4\n"
     with open_source(folder_of(tmp_path, text, types=["protein_coding", "lncRNA"])) as source:
         assert source.n_genes == 2 and source.dropped == {}
+    with open_source(folder_of(tmp_path, text, types=["antibody_capture", "lncRNA"])) as source:
+        assert source.genes.index == ["G1"] and source.dropped == {"features not Gene Expression": 1}
     with pytest.raises(
         FormatError, match=r"features\.tsv: none of its 2 features is a gene; .* Antibody Capture, Custom"
     ):
@@ -152,6 +157,65 @@ def test_header_lines_of_r_exports_are_told_by_the_sizes(tmp_path, whole):
         assert source.obs()["cell"].to_pylist() == ["C0", "C1", "C2"] and source.genes.index == ["G0", "G1"]
         assert len(source.notes) == 2
         assert whole(source).toarray().tolist() == [[0, 4], [0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("barcodes.tsv", "barcode"),
+        ("barcodes.tsv", "CellID\tcell_type"),
+        ("barcodes.tsv", "0"),
+        ("barcodes.tsv", ""),
+        ("features.tsv", "V1\tV2\tV3"),
+        ("features.tsv", '"gene_id"\t"gene_name"'),
+        ("features.tsv", "ensembl_gene_id\thgnc_symbol\tfeature_type"),
+        ("features.tsv", "Gene"),
+        ("features.tsv", "Unnamed: 0\tgene"),
+    ],
+)
+def test_a_line_that_names_columns_is_left_out(name, header, tmp_path):
+    folder = folder_of(tmp_path, HEAD + "2 3 1\n2 1 4\n")
+    (folder / name).write_text(f"{header}\n" + (folder / name).read_text())
+    with open_source(folder) as source:
+        assert source.obs()["cell"].to_pylist() == ["C0", "C1", "C2"] and source.genes.index == ["G0", "G1"]
+        assert source.notes == [f"{name}: its first line was taken for a header"]
+
+
+IDS = ["ENSG00000000003\tTSPAN6", "ENSG00000000005\tTNMD"]
+
+
+@pytest.mark.parametrize(
+    ("name", "surplus", "lines"),
+    [
+        ("features.tsv", "ENSG00000000001\tA\tGene Expression", [f"{line}\tGene Expression" for line in IDS]),
+        ("features.tsv", "ENSG00000000001.3\tA", IDS),
+        ("features.tsv", "GFP\tGFP", IDS),
+        ("features.tsv", "IDS", ["TSPAN6", "TNMD"]),
+        ("features.tsv", "A1BG", ["TSPAN6", "TNMD"]),
+        ("features.tsv", "ID1\tID1", ["TSPAN6\tTSPAN6", "TNMD\tTNMD"]),
+        ("features.tsv", "gene\tgene\tAntibody Capture", [f"{line}\tGene Expression" for line in IDS]),
+        ("barcodes.tsv", "AAACCTGAGCAGCGTA-1", ["AAACCTGAGCGTAGTG-1", "AAACCTGAGTGGTAGC-1", "AAACCTGCATATACGC-1"]),
+        ("barcodes.tsv", "0", ["1", "2", "3"]),
+        ("barcodes.tsv", "V1", ["V2", "V3", "V4"]),
+        ("barcodes.tsv", "cell_0", ["cell_1", "cell_2", "cell_3"]),
+    ],
+)
+def test_a_line_too_many_that_may_be_data_is_refused_and_nothing_shifts(name, surplus, lines, tmp_path):
+    folder = folder_of(tmp_path, HEAD + "2 3 1\n2 1 4\n")
+    (folder / name).write_text("".join(f"{line}\n" for line in lines))
+    with open_source(folder) as source:
+        assert (source.n_cells, source.n_genes + sum(source.dropped.values())) == (3, 2)
+    (folder / name).write_text("".join(f"{line}\n" for line in [surplus, *lines]))
+    first = re.escape(repr(surplus)[:20])
+    with pytest.raises(FormatError, match=f"The first line of {name}, {first}.*is no header"):
+        open_source(folder)
+
+
+def test_no_name_of_a_gene_is_ever_taken_for_a_header():
+    for species in ("human", "mouse"):
+        table = GeneTable.load(species)
+        names = set(table.ids) | table.known_names | set(table.alias)
+        assert [name for name in names if is_header_line([name, "ENSG00000000003"], FEATURE_WORDS)] == []
 
 
 def test_missing_companions_are_named(tmp_path):

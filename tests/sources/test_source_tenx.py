@@ -127,3 +127,13 @@ def test_labels_that_cannot_be_joined_are_refused(text, said, truth, write, tmp_
     with open_source(path) as source, pytest.raises(FormatError, match=said) as caught:
         source.obs()
     assert "run_a.obs.csv" in str(caught.value)
+
+
+def test_antibodies_are_left_out_however_the_types_of_genes_are_written(truth, write, tmp_path):
+    path = write("10x-v3", truth, tmp_path)
+    with h5py.File(path, "r+") as file:
+        types = [kind.replace(b"Gene Expression", b"gene expression") for kind in file["matrix/features/feature_type"]]
+        del file["matrix/features/feature_type"]
+        file["matrix/features/feature_type"] = np.array(types)
+    with open_source(path) as source:
+        assert source.genes.ids == truth.genes and source.dropped == {"features not Gene Expression": 3}

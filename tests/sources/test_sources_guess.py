@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cellmill.errors import FormatError, InputError, NotFoundError
-from cellmill.sources import expand_inputs, guess_format, open_source
+from cellmill.events import listening
+from cellmill.sources import expand_inputs, guess, guess_format, open_source
 from cellmill.sources.base import dataset_name
 
 
@@ -111,6 +112,54 @@ def test_inputs_are_found_each_once_in_order(truth, write, tmp_path):
     link = tmp_path / "link.h5ad"
     link.symlink_to(first)
     assert expand_inputs([first, link]) == [first]
+
+
+def test_a_folder_with_a_matrix_hides_nothing_else_in_it(truth, write, tmp_path):
+    folder = write("mex-v2", truth, tmp_path)
+    beside = write("h5ad-csr", truth, folder)
+    (folder / "below").mkdir()
+    below = write("10x-v3", truth, folder / "below")
+    for asked in (folder, tmp_path):
+        assert expand_inputs(asked) == [folder, below, beside]
+
+
+def test_what_looks_like_counts_but_is_not_read_is_told(truth, write, tmp_path):
+    folder = write("mex-v2", truth, tmp_path)
+    for name in ("a.loom", "b.h5ad.gz", "spliced.mtx", "unspliced.mtx.gz", "notes.csv", ".hidden.loom"):
+        (folder / name).write_text("x")
+    for name in ("c.zarr", "d.mill", "deeper"):
+        (folder / name).mkdir()
+    (folder / "deeper" / "e.rds").write_text("x")
+    with h5py.File(folder / "weights.h5", "w") as file:
+        file["w"] = 1
+    told = []
+    with listening(told.append):
+        assert expand_inputs(tmp_path) == [folder]
+    (message,) = [event.message for event in told if event.message]
+    assert f"{tmp_path}: passed over 7 that are no input: " in message
+    for name in ("a.loom", "b.h5ad.gz", "c.zarr", "deeper/e.rds", "spliced.mtx", "unspliced.mtx.gz"):
+        assert name in message
+    with pytest.raises(NotFoundError, match=r"no input in this folder. It holds e\.rds, which cellmill does not read"):
+        expand_inputs(folder / "deeper")
+
+
+def test_links_that_lead_in_circles_are_followed_once(truth, write, tmp_path, monkeypatch):
+    path = write("h5ad-csr", truth, tmp_path)
+    (tmp_path / "back").symlink_to(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)
+    (tmp_path / "self.h5ad").symlink_to(tmp_path / "self.h5ad")
+    looked = []
+    find = guess.find_matrices
+
+    def look(folder):
+        looked.append(folder)
+        assert len(looked) < 20
+        return find(folder)
+
+    monkeypatch.setattr(guess, "find_matrices", look)
+    assert expand_inputs(tmp_path) == [path, tmp_path / "self.h5ad"]
+    assert looked == [tmp_path, tmp_path / "sub"]
 
 
 def test_nothing_found_is_said(tmp_path):

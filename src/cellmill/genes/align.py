@@ -288,7 +288,10 @@ def _too_few(
     where: str,
 ) -> str:
     if report.n_genes == 0:
-        return f"{where} has no genes, so nothing can be matched with a vocabulary."
+        return (
+            f"{where} has no genes, so nothing can be matched with a vocabulary; expected at least one. "
+            "Its gene axis is empty: leave the file out, or write it again with its genes."
+        )
     called = f"the vocabulary {vocabulary.name!r}" if vocabulary.name else "the given vocabulary"
     examples = ", ".join(repr(name) for name in report.unmatched[:5])
     return (

@@ -9,7 +9,8 @@ The rules, the first that answers wins:
 2. an id written inside the name, as in ``TAP2_ENSG00000204267`` (`Outcome.SYMBOL_WITH_ID`);
 3. the 10x Genomics reference the file was made with, when one explains at least 90 % of its names and more of them than
    today's symbols do: some hundred symbols mean another gene today than they did then. Names that occur twice in a
-   reference are told apart by genome order, as ``PSMA2`` and ``PSMA2-1`` are after "make unique";
+   reference are told apart by genome order, as ``PSMA2`` and ``PSMA2-1`` are after "make unique", but only where that
+   order is certain (`GeneTable.in_certain_order`): genes that overlap or lie on several chromosomes are ambiguous;
 4. today's symbol (`Outcome.CURRENT_SYMBOL`), a name in any of the references (`Outcome.TENX_SYMBOL`), a previous symbol
    (`Outcome.PREVIOUS_SYMBOL`), the earlier name of the human orthologue for mouse (`Outcome.ORTHOLOGUE_SYMBOL`), an
    alias (`Outcome.ALIAS`). Where a name has several genes, the best established one is meant (it has an HGNC id, is not
@@ -18,7 +19,9 @@ The rules, the first that answers wins:
    name is `Outcome.AMBIGUOUS`.
 
 A previous name, an orthologue's or an alias never adds to a gene that the same file names better: it is ambiguous then.
-Otherwise an antibody called CD20 would be added to the counts of MS4A1.
+Otherwise an antibody called CD20 would be added to the counts of MS4A1. The same holds for the symbol of an Ensembl id
+that the table does not know, which ranks between a firm name and these. Two names of one such rank for one gene are
+both ambiguous.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cellmill.genes.identifiers import IdKind, embedded_id, kind_shares, strip_version
+from cellmill.genes.identifiers import IdKind, embedded_id, kind_of, kind_shares, strip_version
 from cellmill.genes.table import SPECIES, GeneTable
 
 __all__ = ["Outcome", "Resolution", "find_reference", "recognise_species", "resolve"]
@@ -37,6 +40,7 @@ __all__ = ["Outcome", "Resolution", "find_reference", "recognise_species", "reso
 _MADE_UNIQUE = re.compile(r"(.+)[-.](\d{1,4})")
 _REFERENCE_SHARE = 0.9
 _SPECIES_SHARE = 0.3
+_ENSEMBL = frozenset({IdKind.ENSEMBL_HUMAN, IdKind.ENSEMBL_MOUSE, IdKind.ENSEMBL_OTHER})
 
 
 class Outcome(StrEnum):
@@ -76,6 +80,9 @@ class Resolution:
 Answer = tuple[int | None, Outcome]
 _UNMATCHED: Answer = (None, Outcome.UNMATCHED)
 _AMBIGUOUS: Answer = (None, Outcome.AMBIGUOUS)
+_FIRM = 0
+_UNKNOWN_ID = 1
+_WEAK = {Outcome.PREVIOUS_SYMBOL: 2, Outcome.ORTHOLOGUE_SYMBOL: 3, Outcome.ALIAS: 4}
 
 
 def resolve(ids: Sequence[str], symbols: Sequence[str] | None, table: GeneTable) -> Resolution:
@@ -110,6 +117,7 @@ def resolve(ids: Sequence[str], symbols: Sequence[str] | None, table: GeneTable)
         raise ValueError(f"{len(ids)} gene ids but {len(symbols)} symbols: both must describe the same genes")
     answers = [_by_id(gene_id, symbols[i] if symbols is not None else "", table) for i, gene_id in enumerate(ids)]
     left = [i for i, answer in enumerate(answers) if answer is None]
+    unknown_ids = {i for i in left if _has_ensembl_form(ids[i])}
     columns = [ids] if symbols is None else [symbols, ids]
     reference = None
     for column in columns:
@@ -120,7 +128,7 @@ def resolve(ids: Sequence[str], symbols: Sequence[str] | None, table: GeneTable)
         reference = reference or resolver.reference
         for i, answer in zip(left, resolver.answers(), strict=True):
             answers[i] = answer
-    final = _refuse_weak_doubles([answer or _UNMATCHED for answer in answers])
+    final = _refuse_weak_doubles([answer or _UNMATCHED for answer in answers], unknown_ids)
     return Resolution(
         ids=tuple(None if position is None else table.ids[position] for position, _ in final),
         outcomes=tuple(outcome for _, outcome in final),
@@ -188,11 +196,22 @@ def _by_id(gene_id: str, symbol: str, table: GeneTable) -> Answer | None:
     return None
 
 
-def _refuse_weak_doubles(answers: list[Answer]) -> list[Answer]:
-    weak = (Outcome.PREVIOUS_SYMBOL, Outcome.ORTHOLOGUE_SYMBOL, Outcome.ALIAS)
-    firmly = {position for position, outcome in answers if position is not None and outcome not in weak}
+def _has_ensembl_form(gene_id: str) -> bool:
+    return kind_of(gene_id) in _ENSEMBL or embedded_id(gene_id) is not None
+
+
+def _refuse_weak_doubles(answers: list[Answer], unknown_ids: set[int]) -> list[Answer]:
+    """Return the answers with every claim that is not firm ambiguous, unless it is the one best claim to its gene."""
+    ranks = [_WEAK.get(outcome, _UNKNOWN_ID if i in unknown_ids else _FIRM) for i, (_, outcome) in enumerate(answers)]
+    best: dict[int | None, int] = {}
+    for (position, _), rank in zip(answers, ranks, strict=True):
+        best[position] = min(rank, best.get(position, rank))
+    claims = Counter((position, rank) for (position, _), rank in zip(answers, ranks, strict=True))
     return [
-        _AMBIGUOUS if outcome in weak and position in firmly else (position, outcome) for position, outcome in answers
+        (position, outcome)
+        if position is None or rank == _FIRM or (rank == best[position] and claims[position, rank] == 1)
+        else _AMBIGUOUS
+        for (position, outcome), rank in zip(answers, ranks, strict=True)
     ]
 
 
@@ -246,7 +265,7 @@ class _Symbols:
         elif len(free) == 1:
             position = free[0]
         elif name in self.twice:
-            ordered = copy < len(positions) and all(self.table.placed[p] for p in positions)
+            ordered = copy < len(positions) and self.table.in_certain_order(positions)
             position = positions[copy] if ordered else None
         else:
             position = self._best(free)

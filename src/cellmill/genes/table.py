@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import cast
 
 import pyarrow as pa
@@ -115,9 +116,26 @@ class GeneTable:
         return frozenset(names.union(*self.references.values()))
 
     @cached_property
-    def placed(self) -> Sequence[bool]:
-        """Whether the position of a gene on the genome is known."""
-        return [start is not None for start in self.arrow["start"].to_pylist()]
+    def spans(self) -> Sequence[tuple[str, int, int] | None]:
+        """Chromosome, first and last base of each gene, 1-based; None where its place on the genome is unknown."""
+        columns = (self.arrow[name].to_pylist() for name in ("chromosome", "start", "end"))
+        return [
+            None if chromosome is None or start is None or end is None else (chromosome, start, end)
+            for chromosome, start, end in zip(*columns, strict=True)
+        ]
+
+    def in_certain_order(self, positions: Sequence[int]) -> bool:
+        """Whether these genes, in genome order, come in this order in every reference: one chromosome, no overlap.
+
+        Notes
+        -----
+        Overlapping genes change places from one release to the next, and references order chromosomes differently (X
+        after 7, 11 before 10).
+        """
+        known = [span for span in map(self.spans.__getitem__, positions) if span is not None]
+        if len(known) < len(positions):
+            return False
+        return all(before[0] == after[0] and before[2] < after[1] for before, after in pairwise(known))
 
     @cached_property
     def standing(self) -> Sequence[tuple[bool, bool, bool, int]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import operator
 import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +27,19 @@ __all__ = ["DEFAULT_SPECIALS", "Vocabulary"]
 
 FORMAT = "cellmill-vocabulary/1"
 GZIP_MAGIC = b"\x1f\x8b"
+LARGEST_TOKEN = int(np.iinfo(np.int64).max)
 DEFAULT_SPECIALS: Mapping[str, int] = MappingProxyType({"<pad>": 0, "<cls>": 1, "<eoc>": 2, "<mask>": 3})
+
+_KINDS: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
+    {
+        "ids": (list, tuple),
+        "tokens": (list, tuple),
+        "specials": Mapping,
+        "symbols": (list, tuple, type(None)),
+        "name": (str, type(None)),
+        "hash": str,
+    }
+)
 
 Int64 = npt.NDArray[np.int64]
 
@@ -50,7 +63,8 @@ class Vocabulary:
     Raises
     ------
     VocabularyError
-        For ids or tokens that are given twice, are empty or negative, or for lengths that differ.
+        For ids or tokens that are given twice, are empty or negative, for tokens that are no whole numbers, or for
+        lengths that differ.
 
     Examples
     --------
@@ -68,29 +82,26 @@ class Vocabulary:
         specials: Mapping[str, int] = MappingProxyType({}),
         name: str = "",
     ) -> None:
-        self._ids = tuple(ids)
-        self._symbols = self._ids if symbols is None else tuple(symbols)
-        self._specials = MappingProxyType({str(key): int(token) for key, token in specials.items()})
+        where = f"vocabulary {name!r}" if name else "this vocabulary"
+        self._ids = _texts(ids, f"{where}: the gene id")
+        self._symbols = self._ids if symbols is None else _texts(symbols, f"{where}: the symbol")
+        self._specials = MappingProxyType(_specials(specials, where))
         self._name = name
         free = _free_tokens(len(self._ids), self._specials.values()) if tokens is None else tokens
-        self._tokens: Int64 = np.array([int(token) for token in free], dtype=np.int64)
+        self._tokens: Int64 = np.array(_tokens(free, f"{where}: the token"), dtype=np.int64)
         self._tokens.setflags(write=False)
-        self._check()
+        self._check(where)
 
-    def _check(self) -> None:
-        where = f"vocabulary {self._name!r}" if self._name else "this vocabulary"
+    def _check(self, where: str) -> None:
         for what, found in (("symbols", self._symbols), ("tokens", self._tokens)):
             if len(found) != len(self._ids):
                 raise VocabularyError(f"{where} has {len(self._ids):,} gene ids but {len(found):,} {what}")
-        empty = [i for i, gene_id in enumerate(self._ids) if not isinstance(gene_id, str) or not gene_id]
-        if empty:
-            raise VocabularyError(f"{where}: the gene id at position {empty[0]:,} is empty or no text")
+        if "" in self._ids:
+            raise VocabularyError(f"{where}: the gene id at position {self._ids.index(''):,} is empty")
         names = [*self._ids, *self._specials]
         _refuse_doubles(names, f"{where}: the gene id or special token")
         every_token = [*self._tokens.tolist(), *self._specials.values()]
         _refuse_doubles(every_token, f"{where}: the token")
-        if every_token and min(every_token) < 0:
-            raise VocabularyError(f"{where}: the token {min(every_token)} is negative; tokens count from 0")
 
     @classmethod
     def load(cls, name: str | Path) -> Vocabulary:
@@ -145,6 +156,9 @@ class Vocabulary:
         missing = [key for key in ("ids", "tokens", "specials") if key not in content]
         if missing:
             raise VocabularyError(f"{where} says it is {FORMAT} but has no {missing[0]!r}")
+        for key, kind in _KINDS.items():
+            if key in content and not isinstance(content[key], kind):
+                raise VocabularyError(f"{where}: {key!r} is {content[key]!r:.40}, which {FORMAT} does not allow there")
         vocabulary = cls(
             content["ids"],
             tokens=content["tokens"],
@@ -168,6 +182,7 @@ class Vocabulary:
                     f"{where}: {key!r} has the value {token!r:.40}. Expected a map of gene to token (whole numbers), "
                     f"or a file with the key 'format': {FORMAT!r}"
                 )
+            _token(token, f"{where}: the token of {key!r}")
         special = {key: token for key, token in content.items() if key.startswith("<") and key.endswith(">")}
         genes = sorted((token, key) for key, token in content.items() if key not in special)
         return cls([key for _, key in genes], tokens=[token for token, _ in genes], specials=special, name=name)
@@ -266,6 +281,49 @@ def _shipped(species: str) -> Vocabulary:
     return Vocabulary(table.ids, symbols=table.symbols, specials=DEFAULT_SPECIALS, name=species)
 
 
+def _texts(values: Sequence[str], what: str) -> tuple[str, ...]:
+    """Return the texts of a sequence, proven to be texts that UTF-8 can hold."""
+    if isinstance(values, str | bytes | Mapping):
+        raise VocabularyError(f"{what}s are given as {type(values).__name__}; expected a list of texts")
+    texts = tuple(values)
+    for position, value in enumerate(texts):
+        if not isinstance(value, str):
+            raise VocabularyError(f"{what} at position {position:,} is no text but {value!r:.40}")
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as problem:
+        raise VocabularyError(f"{what}s hold characters that UTF-8 does not have ({problem.reason})") from None
+    return texts
+
+
+def _specials(specials: Mapping[str, int], where: str) -> dict[str, int]:
+    if not isinstance(specials, Mapping):
+        raise VocabularyError(f"{where}: the special tokens are {specials!r:.40}; expected a map of name to token")
+    names = _texts(list(specials), f"{where}: the special token")
+    return dict(zip(names, _tokens(specials.values(), f"{where}: the special token"), strict=True))
+
+
+def _tokens(values: Iterable[int], what: str) -> list[int]:
+    if isinstance(values, str | bytes | Mapping):
+        raise VocabularyError(f"{what}s are given as {type(values).__name__}; expected a list of whole numbers")
+    return [_token(value, f"{what} at position {position:,}") for position, value in enumerate(values)]
+
+
+def _token(value: object, what: str) -> int:
+    """Return a token as int; nothing is rounded, parsed or wrapped."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise VocabularyError(f"{what} is {value!r:.40}; expected a whole number")
+    if number > LARGEST_TOKEN:
+        raise VocabularyError(f"{what} is too large; the largest token is {LARGEST_TOKEN}")
+    if number < 0:
+        raise VocabularyError(f"{what} is negative; tokens count from 0")
+    return number
+
+
 def _free_tokens(count: int, taken: Iterable[int]) -> list[int]:
     avoid = set(taken)
     candidates = (token for token in range(count + len(avoid)) if token not in avoid)
@@ -297,8 +355,12 @@ def _read_json(path: Path) -> tuple[str, Mapping[str, Any]]:
         raise VocabularyError(f"{path} cannot be read as a vocabulary: expected a JSON file ({problem})") from problem
     try:
         content = json.loads(text, object_pairs_hook=lambda pairs: _unique_keys(pairs, path))
-    except json.JSONDecodeError as problem:
+    except VocabularyError:
+        raise
+    except ValueError as problem:  # no JSON, or a number of thousands of digits
         raise VocabularyError(f"{path} is no JSON file: {problem}") from problem
+    except RecursionError:
+        raise VocabularyError(f"{path} is no vocabulary: its JSON is nested too deeply") from None
     if not isinstance(content, dict):
         raise VocabularyError(f"{path} holds a JSON {type(content).__name__}; expected a map of gene to token")
     return str(path), content

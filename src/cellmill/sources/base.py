@@ -46,6 +46,7 @@ SYMBOL_COLUMNS = (
 )  # fmt: skip
 ENSEMBL = re.compile(r"(?:[A-Za-z0-9.\-]+_+)?ENS[A-Z]{0,4}G\d{11}(?:\.\d+)?(?:_PAR_Y)?$")
 ENSEMBL_SHARE = 0.6
+MISSING_TEXTS = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})
 GENERIC_NAMES = frozenset(
     {
         "matrix", "filtered_feature_bc_matrix", "raw_feature_bc_matrix", "filtered_gene_bc_matrices",
@@ -181,9 +182,22 @@ class GeneColumns:
 
     @cached_property
     def ids(self) -> list[str]:
-        """The best identifiers: a column of Ensembl ids where there is one, else the index."""
+        """The best identifiers: an index of Ensembl ids, else a column of them where there is one, else the index.
+
+        Notes
+        -----
+        An index of Ensembl ids comes first, because a column beside it may hold another species' orthologues. Where a
+        column has no entry, the gene keeps the name that the index gives it.
+        """
+        if ensembl_share(self.index) >= ENSEMBL_SHARE:
+            return self.index
         column = self._first(ID_COLUMNS, ensembl=True)
-        return self.index if column is None else column
+        if column is None:
+            return self.index
+        return [
+            name if found.strip().casefold() in MISSING_TEXTS else found
+            for found, name in zip(column, self.index, strict=True)
+        ]
 
     @cached_property
     def symbols(self) -> list[str] | None:
@@ -232,7 +246,8 @@ class Source(ABC):
     genes : GeneColumns
         Gene axis of the default matrix; see `genes_of` for the others.
     dropped : dict of str to int
-        What is left out of every matrix, counted: {"features not Gene Expression": 12}.
+        What is left out of every matrix, counted: {"features not Gene Expression": 12}; a raw matrix with genes of its
+        own is counted on its own.
     limits : Limits
     """
 

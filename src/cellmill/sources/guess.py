@@ -6,12 +6,14 @@ Knows how to tell formats apart by content, never by name alone, and how to find
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import h5py
 
 from cellmill.errors import FormatError, InputError, NotFoundError, nearest
+from cellmill.events import emit
 from cellmill.sources.base import DEFAULT_MEMORY_BUDGET, Limits, Source
 from cellmill.sources.h5ad import H5adSource
 from cellmill.sources.hdf5 import open_hdf5, reading, top_level
@@ -35,6 +37,10 @@ FOREIGN = (
     (b"X\n", "an R data file; save its counts as h5ad, or with DropletUtils::write10xCounts"),
     (b"%%MatrixMarket", "a Matrix Market file; name it matrix.mtx, with barcodes.tsv and features.tsv in its folder"),
     (b"<", "a web page, most likely an error page saved by a download"),
+)
+# Files that hold counts, by name, but are not read from a folder.
+UNREAD = re.compile(
+    r"\.(loom|h5mu|h5seurat|rds|rdata|mtx|mtx\.gz|(h5ad|h5|hdf5|loom)\.(gz|bz2|xz|zip))$", re.IGNORECASE
 )
 STORE_SUFFIXES = frozenset({".zarr", ".mill"})
 
@@ -163,6 +169,8 @@ def expand_inputs(inputs: Iterable[str | Path] | str | Path) -> list[Path]:
     inputs : str, Path or iterable of them
         Files, Matrix Market folders, globs, and folders that hold such inputs at any depth. In a folder .h5ad files,
         .h5 and .hdf5 files but HDF5 of another kind, and Matrix Market folders count; stores and hidden names do not.
+        What else in a folder looks like counts (loom, zarr, .h5ad.gz, other .mtx names) is passed over and told as an
+        event.
 
     Raises
     ------
@@ -174,7 +182,7 @@ def expand_inputs(inputs: Iterable[str | Path] | str | Path) -> list[Path]:
     for item in listed:
         for path in _matches(item):
             for one in _inputs_in(path) if path.is_dir() else [path]:
-                found.setdefault(one.resolve(), one)
+                found.setdefault(_identity(one), one)
     if not found:
         raise NotFoundError(f"No input was named. {SUPPORTED}.")
     return list(found.values())
@@ -190,25 +198,47 @@ def _matches(item: str | Path) -> list[Path]:
     return [Path(hit) for hit in hits]
 
 
+def _identity(path: Path) -> Path:
+    """Return the path without symbolic links; a link that leads to itself stays as it is, for opening to refuse."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path.absolute()
+
+
 def _inputs_in(folder: Path) -> list[Path]:
-    found = list(_search(folder))
+    passed: list[Path] = []
+    found = list(_search(folder, passed, set()))
+    names = ", ".join(str(path.relative_to(folder)) for path in passed[:6]) + (", ..." if len(passed) > 6 else "")
     if not found:
-        raise NotFoundError(f"{folder}: no input in this folder. {SUPPORTED}.")
+        looked = f" It holds {names}, which cellmill does not read." if passed else ""
+        raise NotFoundError(f"{folder}: no input in this folder.{looked} {SUPPORTED}.")
+    if passed:
+        emit(f"looking into {folder.name}", message=f"{folder}: passed over {len(passed)} that are no input: {names}")
     return found
 
 
-def _search(folder: Path) -> Iterator[Path]:
-    matrices = find_matrices(folder)
-    if matrices:
-        yield from [folder] if len(matrices) == 1 else matrices
+def _search(folder: Path, passed: list[Path], visited: set[Path]) -> Iterator[Path]:
+    """Yield the inputs of a folder and those below it; what looks like counts but is not read goes into `passed`."""
+    # A link may lead back up: without this, the search would never end.
+    if (identity := _identity(folder)) in visited:
         return
+    visited.add(identity)
+    matrices = find_matrices(folder)
+    yield from [folder] if len(matrices) == 1 else matrices
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() in STORE_SUFFIXES:
+        suffix = path.suffix.lower()
+        if path.name.startswith(".") or path in matrices:
             continue
-        if path.is_dir():
-            yield from _search(path)
-        elif path.suffix.lower() == ".h5ad" or (path.suffix.lower() in (".h5", ".hdf5") and not _is_other_hdf5(path)):
+        if suffix in STORE_SUFFIXES or UNREAD.search(path.name):
+            if suffix != ".mill":
+                passed.append(path)
+        elif path.is_dir():
+            yield from _search(path, passed, visited)
+        elif suffix == ".h5ad" or (suffix in (".h5", ".hdf5") and not _is_other_hdf5(path)):
             yield path
+        elif suffix in (".h5", ".hdf5"):
+            passed.append(path)
 
 
 def _is_other_hdf5(path: Path) -> bool:

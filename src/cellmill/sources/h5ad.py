@@ -7,6 +7,7 @@ anndata: backed slicing is slow and loads what it need not.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,34 @@ from typing import Any
 import h5py
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from cellmill.errors import FormatError
 from cellmill.sources.base import GeneColumns, Limits, MatrixReader, Source
+from cellmill.sources.features import DROPPED, GenesOnly, keep_gene_expression, ten_x_types
 from cellmill.sources.h5ad_frame import Frame, read_frame
 from cellmill.sources.hdf5 import attribute_text, open_hdf5, reading, top_level
 from cellmill.sources.hdf5_matrix import Compressed, CscReader, CsrReader, DenseReader
 from cellmill.sources.side_table import cell_table
 
 __all__ = ["H5adSource"]
+
+
+@dataclass(frozen=True)
+class GeneAxis:
+    """The genes among the features of a table, and where they stand.
+
+    Attributes
+    ----------
+    genes : GeneColumns
+    target : int32[n_features] or None
+        Position of each feature in `genes`, -1 for what is no gene; None where all are.
+    n_features : int
+    """
+
+    genes: GeneColumns
+    target: NDArray[np.int32] | None
+    n_features: int
 
 
 class H5adSource(Source):
@@ -61,8 +81,9 @@ class H5adSource(Source):
                 )
             self._uns = file.get("uns") if isinstance(file.get("uns"), h5py.Group) else None
             self._raw, raw_var = _raw_nodes(file)
-        self.genes = self._gene_columns("var", file["var"])
-        self._raw_genes = self._gene_columns("raw/var", raw_var) if raw_var is not None else self.genes
+        self._axis = self._gene_axis("var", file["var"])
+        self._raw_axis = self._gene_axis("raw/var", raw_var) if raw_var is not None else self._axis
+        self.genes = self._axis.genes
         self.n_cells = self._count_cells()
         self._found: dict[str, MatrixReader] = {}
         self._broken_matrices: dict[str, FormatError] = {}
@@ -84,7 +105,7 @@ class H5adSource(Source):
     def genes_of(self, matrix: str) -> GeneColumns:
         """Return the gene axis of a matrix; "raw" has its own."""
         self._reader(matrix)
-        return self._raw_genes if matrix == "raw" else self.genes
+        return self._raw_axis.genes if matrix == "raw" else self.genes
 
     @cached_property
     def _cells(self) -> Frame:
@@ -104,6 +125,14 @@ class H5adSource(Source):
                 )
         return cell_table(index, frame.columns, note=self.note, file=self.path.name)
 
+    def _gene_axis(self, place: str, node: Any) -> GeneAxis:
+        """Return the genes of a table of features; what else it lists is counted in `dropped`."""
+        features = self._gene_columns(place, node)
+        genes, target, n_dropped = keep_gene_expression(features, ten_x_types(features), where=f"{self.path}, {place}")
+        if n_dropped:
+            self.dropped[DROPPED if place == "var" else f"{DROPPED}, in {place}"] = n_dropped
+        return GeneAxis(genes, target, len(features))
+
     def _gene_columns(self, place: str, node: Any) -> GeneColumns:
         """Return the gene table's index and text columns."""
         # Numeric gene columns are of no use here, so that they are odd need not be told.
@@ -122,17 +151,22 @@ class H5adSource(Source):
         node = self._file["obs"]
         with reading(self.path, "obs"):
             if isinstance(node, h5py.Dataset):
-                return int(node.shape[0])
+                return self._length_of_index(node)
             name = attribute_text(node, "_index") or next((n for n in ("_index", "index") if n in node), "")
             index = node.get(name) if name else None
             if isinstance(index, h5py.Group):
                 index = index.get("codes", index.get("values"))
             if index is not None:
-                return int(index.shape[0])
+                return self._length_of_index(index)
             shape = _declared_shape(self._file.get("X"))
         if shape is None:
             raise FormatError(f"{self.path}: obs has no index and X no shape, so the number of cells is unknown.")
         return shape[0]
+
+    def _length_of_index(self, index: h5py.Dataset) -> int:
+        if len(index.shape) != 1:
+            raise FormatError(f"{self.path}: the index of obs has the shape {index.shape}, expected one name a cell.")
+        return int(index.shape[0])
 
     def _matrix_nodes(self) -> dict[str, Any]:
         nodes = {"X": self._file.get("X"), "raw": self._raw}
@@ -152,8 +186,12 @@ class H5adSource(Source):
             self.note(f"{self.path.name}: matrix {name} cannot be read: {error}")
 
     def _make_reader(self, name: str, node: Any) -> MatrixReader:
-        genes = self._raw_genes if name == "raw" else self.genes
-        n_cells, n_genes = self.n_cells, len(genes)
+        axis = self._raw_axis if name == "raw" else self._axis
+        reader = self._whole_reader(name, node, axis.n_features)
+        return reader if axis.target is None else GenesOnly(reader, target=axis.target, n_genes=len(axis.genes))
+
+    def _whole_reader(self, name: str, node: Any, n_genes: int) -> MatrixReader:
+        n_cells = self.n_cells
         if isinstance(node, h5py.Dataset):
             return DenseReader(node, path=self.path, place=name, n_cells=n_cells, n_genes=n_genes, limits=self.limits)
         shape = _declared_shape(node)

@@ -81,6 +81,11 @@ def read_frame(
             try:
                 column = read()
             except UnreadableError as what:
+                if is_index:
+                    raise FormatError(
+                        f"{path}: the index of {place}, {name!r}, cannot be read as names ({what}); "
+                        "expected a vector with one name a row."
+                    ) from None
                 note(f"{path.name}: {place} column {name!r} was skipped ({what})")
                 continue
         if is_index:

@@ -28,8 +28,69 @@ def open_hdf5(path: Path) -> h5py.File:
     Raises
     ------
     FormatError
-        The file is truncated or no HDF5.
+        The file is truncated, no HDF5, or leads to other files.
+
+    Notes
+    -----
+    Every object of the file is looked at once, so that none takes its values from another file: a foreign input could
+    otherwise hand out any file that its reader may read.
     """
+    file = _opened(path)
+    try:
+        with reading(path, "its structure"):
+            _refuse_other_files(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _refuse_other_files(file: h5py.File, path: Path) -> None:
+    groups, visited = [file["/"]], set()
+    while groups:
+        group = groups.pop()
+        for name in group:
+            place = f"{group.name.rstrip('/')}/{name}"
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                raise _leads_elsewhere(path, place, f"a link to {link.filename!r}")
+            if isinstance(link, h5py.SoftLink):
+                continue  # what it leads to is met under its own name, as a link to another file on the way would be
+            try:
+                node = group[name]
+            except (OSError, KeyError, RuntimeError, ValueError, TypeError):
+                continue  # damaged: whoever reads it says so
+            if isinstance(node, h5py.Group):
+                # Hard links may lead back up.
+                address = h5py.h5o.get_info(node.id).addr
+                if address not in visited:
+                    visited.add(address)
+                    groups.append(node)
+            elif isinstance(node, h5py.Dataset):
+                for other in _other_files(node):
+                    raise _leads_elsewhere(path, place, f"values stored in {other!r}")
+
+
+def _other_files(dataset: h5py.Dataset) -> Iterator[str]:
+    """Yield the other files that hold values of a dataset: its external storage, a virtual dataset's sources."""
+    properties = dataset.id.get_create_plist()
+    for i in range(properties.get_external_count()):
+        yield properties.get_external(i)[0].decode("utf-8", "replace")
+    if properties.get_layout() == h5py.h5d.VIRTUAL:
+        for i in range(properties.get_virtual_count()):
+            name = properties.get_virtual_filename(i)
+            if name != ".":
+                yield name
+
+
+def _leads_elsewhere(path: Path, place: str, what: str) -> FormatError:
+    return FormatError(
+        f"{path}, {place}: it is {what}; expected a file that holds its values itself. If the other file is meant, "
+        "copy its values into this one (h5repack, or read and write it again)."
+    )
+
+
+def _opened(path: Path) -> h5py.File:
     try:
         return _open(path)
     except (OSError, RuntimeError, ValueError) as error:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cellmill.errors import FormatError, NotFoundError
 from cellmill.events import emit
 from cellmill.sources.base import GeneColumns, Limits, MatrixInfo, MatrixReader, Source
-from cellmill.sources.features import DROPPED, keep_gene_expression
+from cellmill.sources.features import DROPPED, is_feature_type, keep_gene_expression
 from cellmill.sources.mex_text import MtxHeader, read_header, read_lines, stream_triplets
 from cellmill.sources.rows import Rows, group_by_cell, keep_columns, split_rows
 from cellmill.sources.side_table import join_side_table
@@ -28,6 +28,22 @@ __all__ = ["MexFiles", "MexSource", "find_matrices", "find_mex"]
 
 MATRIX = "matrix"
 MATRIX_NAME = re.compile(r"(?P<prefix>.*?)matrix\.mtx(\.gz)?$", re.IGNORECASE)
+# No gene goes by one of the words for features, as a test proves; IDS and CELL are genes.
+FEATURE_WORDS = frozenset(
+    {
+        "accession", "ensembl", "entrez", "feature", "featureid", "features", "gene", "geneid", "genename", "genes",
+        "genesymbol", "hgnc", "id", "index", "name", "names", "row", "rownames", "short", "stable", "symbol", "symbols",
+        "version",
+    }
+)  # fmt: skip
+BARCODE_WORDS = frozenset(
+    {
+        "barcode", "barcodes", "cell", "cellid", "cellname", "cells", "id", "ids", "index", "name", "names", "row",
+        "rownames", "sample",
+    }
+)  # fmt: skip
+MADE_UP_NAME = re.compile(r"[xX]?[01]?|V1|Unnamed: ?0|\.")
+_CAMEL = re.compile(r"([a-z])([A-Z])")
 BYTES_PER_ENTRY_IN_MEMORY = 16
 
 
@@ -132,9 +148,14 @@ class MexSource(Source):
     ) -> tuple[list[str], list[str], bool]:
         """Return barcodes and features without header lines, and whether rows are genes; sizes decide."""
         wanted = (header.n_rows, header.n_columns)
+        may_cut = {
+            "features": int(is_header_line(features, FEATURE_WORDS)),
+            "barcodes": int(is_header_line(barcodes, BARCODE_WORDS)),
+        }
         for cut_features, cut_barcodes in ((0, 0), (0, 1), (1, 0), (1, 1)):
             n_genes, n_cells = len(features) - cut_features, len(barcodes) - cut_barcodes
-            if wanted in ((n_genes, n_cells), (n_cells, n_genes)):
+            allowed = cut_features <= may_cut["features"] and cut_barcodes <= may_cut["barcodes"]
+            if allowed and wanted in ((n_genes, n_cells), (n_cells, n_genes)):
                 for cut, file in ((cut_features, self._files.features), (cut_barcodes, self._files.barcodes)):
                     if cut:
                         self.note(f"{file.name}: its first line was taken for a header")
@@ -146,11 +167,45 @@ class MexSource(Source):
             f"{self._files.matrix}: its header says {header.n_rows} x {header.n_columns}, but "
             f"{self._files.features.name} lists {len(features)} features and "
             f"{self._files.barcodes.name} {len(barcodes)} barcodes. "
-            "The files do not belong together, or one is incomplete."
+            f"The files do not belong together, or one is incomplete.{self._surplus(wanted, barcodes, features)}"
         )
+
+    def _surplus(self, wanted: tuple[int, int], barcodes: list[str], features: list[str]) -> str:
+        """Return what to say where one line too many is no header: without it all other lines would shift."""
+        said = ""
+        for file, lines, words in (
+            (self._files.features, features, FEATURE_WORDS),
+            (self._files.barcodes, barcodes, BARCODE_WORDS),
+        ):
+            if len(lines) - 1 in wanted and not is_header_line(lines, words):
+                said += f" The first line of {file.name}, {lines[0][:60]!r}, is no header that could be left out."
+        return said
 
     def _read_obs(self) -> pa.Table:
         return join_side_table(self._barcodes, self._files.labels, note=self.note, file=self._files.matrix.name)
+
+
+def is_header_line(lines: list[str], words: frozenset[str]) -> bool:
+    r"""Whether the first of these lines names the columns; a line that may be a gene or a cell is never one.
+
+    Examples
+    --------
+    >>> is_header_line(["gene_id\tgene_name", "ENSG00000141510\tTP53"], FEATURE_WORDS)
+    True
+    >>> is_header_line(["TP53", "CD3E"], FEATURE_WORDS)
+    False
+    """
+    if len(lines) < 2:
+        return False
+    fields, after = ([item.strip().strip('"').strip() for item in line.split("\t")] for line in lines[:2])
+    if any(map(is_feature_type, fields[1:])):
+        return False
+    found = [word for word in re.split(r"[^a-z0-9]+", _CAMEL.sub(r"\1 \2", fields[0]).casefold()) if word]
+    if found and words.issuperset(found):
+        return True
+    # Names of columns that R and pandas make up; "V1" before "V2" is a name of its kind and so data.
+    made_up = MADE_UP_NAME.fullmatch(fields[0]) is not None
+    return made_up and re.sub(r"\d+", "0", fields[0]) != re.sub(r"\d+", "0", after[0])
 
 
 def _gene_columns(lines: list[str]) -> tuple[GeneColumns, list[str] | None]:

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import os
+from collections import Counter
+from pathlib import Path
+
+import h5py
 import pyarrow as pa
 import pytest
 
 from cellmill.genes import GeneTable, Outcome, find_reference, recognise_species, resolve
 
+REPOSITORY = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").exists())
+SHARED = Path(os.environ.get("CELLMILL_SHARED", REPOSITORY.parent / "shared"))
 HUMAN = GeneTable.load("human")
 MOUSE = GeneTable.load("mouse")
 
@@ -70,17 +77,39 @@ def test_every_name_of_a_reference_that_it_gave_once_comes_back_as_its_gene() ->
 
 
 def test_names_made_unique_are_told_apart_by_genome_order() -> None:
-    found = resolve([*hg19_names(100), "PSMA2", "PSMA2-1"], None, HUMAN)
-    assert found.ids[-2:] == ("ENSG00000256646", "ENSG00000106588")
-    found = resolve([*hg19_names(100), "PSMA2", "PSMA2"], None, HUMAN)
-    assert found.ids[-2:] == ("ENSG00000256646", "ENSG00000106588")
-    found = resolve([*hg19_names(100), "PSMA2.1"], None, HUMAN)
-    assert found.ids[-1] == "ENSG00000106588"
+    first, second = (HUMAN.ids[position] for position in HUMAN.references["tenx_hg19"]["LIMS3"])
+    assert HUMAN.spans[HUMAN.positions[first]] < HUMAN.spans[HUMAN.positions[second]]
+    for names in (["LIMS3", "LIMS3-1"], ["LIMS3", "LIMS3"]):
+        assert resolve([*hg19_names(100), *names], None, HUMAN).ids[-2:] == (first, second)
+    assert resolve([*hg19_names(100), "LIMS3.1"], None, HUMAN).ids[-1] == second
 
 
-def test_a_copy_whose_place_on_the_genome_is_unknown_is_ambiguous() -> None:
-    found = resolve([*hg19_names(100), "PNRC2", "PNRC2-1"], None, HUMAN)
-    assert found.outcomes[-2:] == (Outcome.AMBIGUOUS, Outcome.AMBIGUOUS)
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("PNRC2", "one has no place"), ("PSMA2", "they overlap"), ("CKS1B", "they lie on two chromosomes")],
+)
+def test_copies_whose_order_on_the_genome_is_not_certain_are_ambiguous(name: str, why: str) -> None:
+    for copies in ([name, f"{name}-1"], [name, name]):
+        found = resolve([*hg19_names(100), *copies], None, HUMAN)
+        assert found.outcomes[-2:] == (Outcome.AMBIGUOUS, Outcome.AMBIGUOUS), why
+    assert resolve([*hg19_names(100), f"{name}.1"], None, HUMAN).outcomes[-1] == Outcome.AMBIGUOUS
+
+
+@pytest.mark.parametrize("made_unique", [False, True])
+def test_the_names_of_a_real_10x_list_never_mean_another_gene(made_unique: bool) -> None:
+    path = SHARED / "data" / "pbmc_1k_v2_10x.h5"
+    if not path.exists():
+        pytest.skip(f"no real file at {path}")
+    with h5py.File(path) as file:
+        ids, names = ([item.decode() for item in file[f"matrix/features/{part}"][()]] for part in ("id", "name"))
+    if made_unique:
+        seen: Counter[str] = Counter()
+        for i, name in enumerate(names):
+            names[i] = f"{name}-{seen[name]}" if seen[name] else name
+            seen[name] += 1
+    found = resolve(names, None, HUMAN)
+    assert [(a, name, b) for a, name, b in zip(ids, names, found.ids, strict=True) if b not in (a, None)] == []
+    assert sum(gene_id is None for gene_id in found.ids) < 50
 
 
 def test_a_doubled_name_is_the_gene_that_no_other_column_claims() -> None:
@@ -109,6 +138,32 @@ def test_a_name_of_the_reference_is_never_read_as_a_copy() -> None:
 @pytest.mark.parametrize(("weak", "firm"), [("CD20", "MS4A1"), ("LFS1", "TP53")])
 def test_an_old_name_or_alias_never_adds_to_a_gene_that_is_named_better(weak: str, firm: str) -> None:
     assert resolve([weak, firm], None, HUMAN).outcomes == (Outcome.AMBIGUOUS, Outcome.CURRENT_SYMBOL)
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [(["HF1", "HF2"], None), (["CD20", "CD20"], None), (["CD20", "B1"], 0), (["B1", "CD20", "Bp35"], 1)],
+)
+def test_of_old_names_and_aliases_of_one_gene_the_one_best_counts_or_none(names: list[str], kept: int | None) -> None:
+    found = resolve(names, None, HUMAN)
+    assert [i for i, gene_id in enumerate(found.ids) if gene_id is not None] == ([] if kept is None else [kept])
+    assert all(outcome is Outcome.AMBIGUOUS for i, outcome in enumerate(found.outcomes) if i != kept)
+
+
+@pytest.mark.parametrize("unknown", ["ENSG00000999990", "ENSG00000999990.2", "GRCh38_ENSG00000999990"])
+def test_an_unknown_ensembl_id_is_never_added_to_a_gene_that_the_file_names_itself(unknown: str) -> None:
+    for other, symbol in (("ENSG00000141510", "TP53"), ("1", "TP53"), ("ENSG00000141510", "renamed")):
+        found = resolve([unknown, other], ["TP53", symbol], HUMAN)
+        assert found.ids == (None, "ENSG00000141510")
+        assert found.outcomes[0] is Outcome.AMBIGUOUS
+
+
+def test_two_unknown_ensembl_ids_of_one_symbol_are_ambiguous_and_one_alone_is_taken() -> None:
+    unknown = ["ENSG00000999990", "ENSG00000999991"]
+    assert resolve(unknown, ["TP53", "TP53"], HUMAN).outcomes == (Outcome.AMBIGUOUS, Outcome.AMBIGUOUS)
+    assert resolve(unknown, ["TP53", "CD3E"], HUMAN).ids == ("ENSG00000141510", "ENSG00000198851")
+    found = resolve(unknown, ["TP53", "LFS1"], HUMAN)  # a symbol of today is a better claim than an alias
+    assert found.ids == ("ENSG00000141510", None)
 
 
 def test_symbols_help_where_ids_say_nothing() -> None:

@@ -68,6 +68,22 @@ def test_the_hash_is_of_ids_tokens_and_specials() -> None:
         ({"ids": ["a", ""]}, "position 1 is empty"),
         ({"ids": ["a"], "tokens": [1, 2]}, "1 gene ids but 2 tokens"),
         ({"ids": ["a"], "symbols": []}, "1 gene ids but 0 symbols"),
+        ({"ids": ["a", "b"], "tokens": [1.7, 2.2]}, "token at position 0 is 1.7; expected a whole number"),
+        ({"ids": ["a", "b"], "tokens": np.array([1.0, 2.0])}, "expected a whole number"),
+        ({"ids": ["a", "b"], "tokens": [1, "2"]}, "token at position 1 is '2'"),
+        ({"ids": ["a", "b"], "tokens": [True, 2]}, "token at position 0 is True"),
+        ({"ids": ["a", "b"], "tokens": "12"}, "tokens are given as str"),
+        ({"ids": ["a"], "tokens": [2**70]}, "too large; the largest token is 9223372036854775807"),
+        ({"ids": "ab"}, "gene ids are given as str; expected a list"),
+        ({"ids": {"a": 1, "b": 2}}, "gene ids are given as dict"),
+        ({"ids": [1, 2]}, "gene id at position 0 is no text but 1"),
+        ({"ids": ["\ud800"]}, "UTF-8"),
+        ({"ids": ["a"], "symbols": [1]}, "symbol at position 0 is no text"),
+        ({"ids": ["a"], "symbols": "x"}, "symbols are given as str"),
+        ({"ids": ["a"], "specials": []}, r"special tokens are \[\]; expected a map"),
+        ({"ids": ["a"], "specials": {"<x>": 1.5}}, "special token at position 0 is 1.5"),
+        ({"ids": ["a"], "specials": {"<x>": 2**70}}, "too large"),
+        ({"ids": ["a"], "specials": {1: 1}}, "special token at position 0 is no text"),
     ],
 )
 def test_what_is_malformed_is_refused(arguments: dict[str, object], message: str) -> None:
@@ -93,8 +109,46 @@ def test_a_changed_file_is_found_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"tokens": [1.7, 2.2]},
+        {"tokens": ["1", "2"]},
+        {"tokens": [True, 2]},
+        {"tokens": [2**70, 1]},
+        {"tokens": None},
+        {"tokens": {"a": 1, "b": 2}},
+        {"ids": "ab"},
+        {"ids": {"a": 1, "b": 2}},
+        {"ids": [1, 2]},
+        {"ids": ["a", None]},
+        {"symbols": "AB"},
+        {"symbols": [1, 2]},
+        {"specials": []},
+        {"specials": None},
+        {"specials": {"<pad>": 0.5}},
+        {"specials": {"<pad>": "0"}},
+        {"name": 5},
+        {"hash": 5},
+        {"hash": None},
+    ],
+    ids=str,
+)
+def test_nothing_in_a_vocabulary_file_is_coerced(tmp_path: Path, change: dict[str, object]) -> None:
+    content = {"format": "cellmill-vocabulary/1", "specials": {}, "ids": ["a", "b"], "tokens": [1, 2]}
+    assert Vocabulary.from_json(content).tokens.tolist() == [1, 2]
+    path = tmp_path / "v.json"
+    path.write_text(json.dumps({**content, **change}))
+    for source in ({**content, **change}, path):
+        with pytest.raises(VocabularyError):
+            Vocabulary.from_json(source)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
+        pytest.param('{"a": ' * 100_000, "nested too deeply", id="deep"),
+        pytest.param('{"a": 1' + "0" * 9_999 + "}", "no JSON file", id="long number"),
+        ('{"a": 1' + "0" * 30 + "}", "'a' is too large"),
         ("{", "no JSON file"),
         ("[1, 2]", "holds a JSON list"),
         ('{"a": 1, "a": 2}', "'a' is given twice"),
