@@ -74,6 +74,20 @@ def test_resolved_to_ensembl_every_umi_is_kept_or_reported(shared_data, tmp_path
     assert all(gene.startswith(prefix) for gene in store.gene_ids)
 
 
+@pytest.mark.parametrize("name", ["pbmc_facs_zheng.h5ad", "pbmc_1k_v2_10x.h5"])
+def test_resolved_by_exact_id_every_gene_keeps_its_own_counts(shared_data, tmp_path, name):
+    path = shared_data / name
+    counts, genes, cells, _ = read_original(path)
+    store = build(tmp_path / "s.mill", [path])
+    report = json.loads((store.path / store.manifest.sources[0].report.path).read_text())
+    assert report["genes"]["outcomes"] == {"exact_id": len(genes)}
+    assert sorted(store.gene_ids) == sorted(genes)
+    assert store.column("cell").to_pylist() == cells
+    where = {gene: i for i, gene in enumerate(genes)}
+    expected = counts[:, [where[gene] for gene in store.gene_ids]]
+    assert (sparse.csr_matrix(store.read(np.arange(store.n_cells))) != expected).nnz == 0
+
+
 def test_normalised_data_are_refused_with_the_value_and_the_remedy(shared_data, tmp_path):
     path = shared_data / "notraw_sciplex3_lognorm.h5ad"
     with pytest.raises(NotRawCountsError) as caught:

@@ -5,6 +5,7 @@ Knows the h5ad layout (anndata 0.1.0 encodings, as anndata 0.8 and later read th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cellmill.errors import InputError
 from cellmill.events import emit
 from cellmill.storage import require_free_bytes, sync_file, sync_folder
 from cellmill.store import Store
+from cellmill.store.rows import checked_rows
 
 __all__ = ["h5ad"]
 
@@ -26,6 +28,10 @@ _BLOCK_CELLS = 4096
 _CHUNK = 1 << 16
 _EXACT_IN_FLOAT32 = 2**24
 _TEXT = h5py.string_dtype()
+# before HDF5 1.8 an attribute held 64 KiB at most: `column-order` of some 4,000 columns
+_HDF5_VERSIONS = ("v108", "latest")
+_H5_NAME = str.maketrans("/\0", "|_")
+_RESERVED = {"", ".", "..", "_index"}
 
 
 def h5ad(
@@ -41,7 +47,7 @@ def h5ad(
     Parameters
     ----------
     rows : int64 (n,), optional
-        Row ids, in the order in which they are written; all cells when not given.
+        Row ids, in the order in which they are written, or a mask of all cells; all cells when not given.
     overwrite : bool
         Replace a file that lies at `path`.
     compression : "gzip", "lzf" or None
@@ -50,7 +56,9 @@ def h5ad(
     Raises
     ------
     InputError
-        When a file lies at `path`, or a row is not in the store.
+        When a file lies at `path`, or rows are not whole numbers.
+    IndexError
+        When a row is not in the store.
     DiskSpaceError
         When there is not enough room.
 
@@ -58,19 +66,19 @@ def h5ad(
     -----
     X is float32, as the field's tools expect; float64 when a cell's total is above 2^24, which float32 may not hold.
     Memory is one block of cells and one column of obs. The file appears under its name when it is complete.
+    A slash in the name of a column becomes a bar, since h5ad takes it for a folder; an event tells each renaming.
     """
     target = Path(path)
     if target.exists() and not overwrite:
         raise InputError(f"{target}: a file lies here; give another name, or overwrite=True")
-    chosen = np.arange(store.n_cells, dtype=np.int64) if rows is None else np.asarray(rows, dtype=np.int64)
-    if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < store.n_cells:
-        raise InputError(f"{store.path}: rows must lie in 0..{store.n_cells - 1}")
+    everything = np.arange(store.n_cells, dtype=np.int64)
+    chosen = everything if rows is None else checked_rows(rows, n_cells=store.n_cells, where=str(store.path))
     target.parent.mkdir(parents=True, exist_ok=True)
     share = len(chosen) / max(store.n_cells, 1)
     require_free_bytes(target.parent, int(store.nnz * share * 3), what=f"{target.name}")
     temporary = target.with_name(f".{target.name}.tmp")
     try:
-        with h5py.File(temporary, "w") as file:
+        with h5py.File(temporary, "w", libver=_HDF5_VERSIONS) as file:
             _mark(file, "anndata", "0.1.0")
             _write_counts(file, store, chosen, compression)
             _write_obs(file, store, chosen)
@@ -112,11 +120,13 @@ def _write_counts(file: h5py.File, store: Store, rows: I64, compression: str | N
 
 
 def _write_obs(file: h5py.File, store: Store, rows: I64) -> None:
-    columns = [name for name in store.obs.columns if name != "cell"]
-    group = _frame(file, "obs", columns)
+    names = _h5_names([name for name in store.obs.columns if name != "cell"])
+    group = _frame(file, "obs", list(names.values()))
     _write_text(group, "_index", store.column("cell", rows).to_pylist())
-    for name in columns:
-        _write_column(group, name, store.column(name, rows))
+    for name, written in names.items():
+        if written != name:
+            emit(f"exporting {store.path.name}", message=f"obs column {name!r} is called {written!r} in the file")
+        _write_column(group, written, store.column(name, rows))
 
 
 def _write_genes(file: h5py.File, store: Store) -> None:
@@ -125,6 +135,22 @@ def _write_genes(file: h5py.File, store: Store) -> None:
     _write_text(group, "_index", store.genes.column("gene_id").to_pylist())
     for name in columns:
         _write_column(group, name, store.genes.column(name).combine_chunks())
+
+
+def _h5_names(columns: Sequence[str]) -> dict[str, str]:
+    """Return for each column the name that h5 can hold: without slash or NUL, not empty or a dot, each one once."""
+    kept = {name for name in columns if name == name.translate(_H5_NAME) and name not in _RESERVED}
+    taken = set(kept) | _RESERVED
+    result = {}
+    for name in columns:
+        written = name
+        if name not in kept:
+            base = name.translate(_H5_NAME)
+            tries = (base, *(f"{base}_{number}" for number in range(2, len(columns) + 3)))
+            written = next(candidate for candidate in tries if candidate not in taken)
+            taken.add(written)
+        result[name] = written
+    return result
 
 
 def _frame(file: h5py.File, name: str, columns: list[str]) -> h5py.Group:
@@ -142,22 +168,21 @@ def _write_text(group: h5py.Group, name: str, values: list[str]) -> None:
 
 def _write_column(group: h5py.Group, name: str, column: pa.Array) -> None:
     """Write one column of obs; what is null stays null: categories by code -1, numbers as nullable or NaN."""
-    safe = name.replace("/", "|")  # h5 takes a slash for a folder
     if pa.types.is_dictionary(column.type):
-        _write_categories(group, safe, column)
+        _write_categories(group, name, column)
     elif pa.types.is_string(column.type) or pa.types.is_null(column.type):
         if column.null_count:
-            _write_categories(group, safe, column.cast(pa.string()).dictionary_encode())
+            _write_categories(group, name, column.cast(pa.string()).dictionary_encode())
         else:
-            _write_text(group, safe, column.to_pylist())
+            _write_text(group, name, column.to_pylist())
     elif pa.types.is_floating(column.type):
         values = column.to_numpy(zero_copy_only=False)  # null becomes NaN
-        _mark(group.create_dataset(safe, data=values), "array", "0.2.0")
+        _mark(group.create_dataset(name, data=values), "array", "0.2.0")
     elif column.null_count:
-        _write_nullable(group, safe, column)
+        _write_nullable(group, name, column)
     else:
         values = column.to_numpy(zero_copy_only=False)
-        _mark(group.create_dataset(safe, data=values), "array", "0.2.0")
+        _mark(group.create_dataset(name, data=values), "array", "0.2.0")
 
 
 def _write_categories(group: h5py.Group, name: str, column: pa.DictionaryArray) -> None:

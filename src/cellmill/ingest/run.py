@@ -404,7 +404,7 @@ class _OpenShard:
         for name, values in (("fingerprint", fingerprints), ("total_counts", totals), ("n_genes_detected", detected)):
             own = own.append_column(name, pa.array(values))
         columns = [*STANDARD_COLUMNS, *(new for _, new, _ in self._plan.obs_names)]
-        kinds = dict(STANDARD_COLUMNS) | {new: kind for _, new, kind in self._plan.obs_names}
+        kinds = dict(self._build.plan.obs_schema)  # of all sources: files of one type are read without casts
         return cast_obs(own.select(columns), [(name, kinds[name]) for name in columns])
 
 

@@ -6,6 +6,7 @@ A store is what its manifest says, and nothing else that lies in the folder.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -13,11 +14,24 @@ from typing import Any
 from cellmill.errors import CorruptStoreError
 from cellmill.storage import hash_bytes
 from cellmill.store.format import FORMAT_VERSION
+from cellmill.store.obs_types import OBS_TYPES, STANDARD_COLUMNS
 
 __all__ = ["MANIFEST_NAME", "VOCABULARY_NAME", "FileEntry", "Manifest", "ShardEntry", "SourceEntry"]
 
 MANIFEST_NAME = "manifest.json"
 VOCABULARY_NAME = "vocabulary.json.gz"
+
+_MOST = 2**63 - 1  # of anything that becomes an int64
+_MOST_CELLS_OF_A_SHARD = 2**32 - 1  # a frame has at least a byte, and offsets are uint32
+# a path names a file of the store itself: no folder above it, no absolute path, no hidden file
+_NAME = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_PATHS = {
+    "cells": rf"shards/{_NAME}\.cells",
+    "obs": rf"obs/{_NAME}\.parquet",
+    "report": rf"reports/{_NAME}\.json",
+    "genes": rf"{_NAME}\.parquet",
+    "vocabulary": rf"{_NAME}\.json\.gz",
+}
 
 
 @dataclass(frozen=True)
@@ -115,27 +129,28 @@ class Manifest:
         Raises
         ------
         CorruptStoreError
-            When it is not JSON, lacks a key, or its own hash or digest does not hold.
+            When it is not JSON, a key or value is not what the format says, or its own hash or digest does not hold.
         """
         try:
             body = json.loads(raw)
             stated = body.pop("manifest_xxh3")
             version = body["format_version"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            own = _self_hash(body)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptStoreError(f"{where}: not a cellmill manifest ({error!r})") from None
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version != FORMAT_VERSION:
             raise CorruptStoreError(
                 f"{where}: format version {version!r}; this cellmill reads version {FORMAT_VERSION}. "
                 "Read it with a newer cellmill, or build the store again."
             )
-        if stated != _self_hash(body):
+        if stated != own:
             raise CorruptStoreError(
                 f"{where}: its own checksum does not hold; the file was changed by hand or cut. "
                 "Restore it from a copy or build the store again."
             )
         try:
             manifest = _manifest_from(body)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptStoreError(f"{where}: not a manifest of version {FORMAT_VERSION} ({error!r})") from None
         if manifest.digest != manifest.compute_digest():
             raise CorruptStoreError(f"{where}: the digest does not belong to the contents named")
@@ -147,11 +162,73 @@ def _self_hash(body: Mapping[str, Any]) -> str:
 
 
 def _manifest_from(body: dict[str, Any]) -> Manifest:
-    shards = tuple(
-        ShardEntry(**{**s, "cells": FileEntry(**s["cells"]), "obs": FileEntry(**s["obs"])}) for s in body.pop("shards")
+    """Return the manifest in a JSON object; what the format does not allow is a ValueError, TypeError or KeyError."""
+    listed = {key: _checked_list(key, body.pop(key)) for key in ("shards", "sources", "obs_schema")}
+    values: dict[str, Any] = {key: _file_entry(key, body.pop(key)) for key in ("genes", "vocabulary")}
+    values |= {key: _checked_text(key, value) for key, value in body.items() if key != "format_version"}
+    return Manifest(
+        **values,
+        obs_schema=_obs_schema(listed["obs_schema"]),
+        shards=tuple(_shard_entry(shard) for shard in listed["shards"]),
+        sources=tuple(_source_entry(source) for source in listed["sources"]),
     )
-    sources = tuple(SourceEntry(**{**s, "report": FileEntry(**s["report"])}) for s in body.pop("sources"))
-    genes = FileEntry(**body.pop("genes"))
-    vocabulary = FileEntry(**body.pop("vocabulary"))
-    obs_schema = tuple((str(name), str(kind)) for name, kind in body.pop("obs_schema"))
-    return Manifest(genes=genes, vocabulary=vocabulary, obs_schema=obs_schema, shards=shards, sources=sources, **body)
+
+
+def _shard_entry(body: dict[str, Any]) -> ShardEntry:
+    sizes = {"n_cells": _MOST_CELLS_OF_A_SHARD, "nnz": _MOST}
+    entry = _checked_values(body, files=("cells", "obs"), numbers=sizes)
+    return ShardEntry(**entry)
+
+
+def _source_entry(body: dict[str, Any]) -> SourceEntry:
+    return SourceEntry(**_checked_values(body, files=("report",), numbers={"bytes": _MOST, "n_cells": _MOST}))
+
+
+def _file_entry(key: str, body: dict[str, Any]) -> FileEntry:
+    entry = FileEntry(**_checked_values(body, files=(), numbers={"bytes": _MOST}))
+    if not re.fullmatch(_PATHS[key], entry.path):
+        raise ValueError(f"the path of {key} must match {_PATHS[key]}, found {entry.path!r}")
+    if not re.fullmatch("[0-9a-f]{32}", entry.xxh3):
+        raise ValueError(f"{entry.path}: xxh3 must be 32 hexadecimal digits, found {entry.xxh3!r}")
+    return entry
+
+
+def _checked_values(body: dict[str, Any], *, files: tuple[str, ...], numbers: dict[str, int]) -> dict[str, Any]:
+    """Return the values of an object: file entries, whole numbers from 0 to a limit, and texts."""
+    result: dict[str, Any] = {}
+    for key, value in body.items():
+        if key in files:
+            result[key] = _file_entry(key, value)
+        elif key in numbers:
+            if type(value) is not int or not 0 <= value <= numbers[key]:
+                raise ValueError(f"{key} must be a whole number from 0 to {numbers[key]}, found {value!r}")
+            result[key] = value
+        else:
+            result[key] = _checked_text(key, value)
+    return result
+
+
+def _checked_text(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{key} must be a text, found {value!r}")
+    return value
+
+
+def _checked_list(key: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{key} must be a list, found {type(value).__name__}")
+    return value
+
+
+def _obs_schema(listed: list[Any]) -> tuple[tuple[str, str], ...]:
+    schema = tuple((_checked_text("column", name), _checked_text("type", kind)) for name, kind in listed)
+    if schema[: len(STANDARD_COLUMNS)] != tuple(STANDARD_COLUMNS.items()):
+        raise ValueError(f"obs_schema must begin with {list(STANDARD_COLUMNS.items())}")
+    seen = {"row"}  # the row id in SQL, which does not tell upper from lower case
+    for name, kind in schema:
+        if kind not in OBS_TYPES or kind == "null":
+            raise ValueError(f"obs column {name!r} has the type {kind!r}; known are {', '.join(OBS_TYPES)}")
+        if name.lower() in seen:
+            raise ValueError(f"obs column {name!r}: another column, or the row id, has this name (case aside)")
+        seen.add(name.lower())
+    return schema

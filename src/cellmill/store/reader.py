@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from scipy import sparse
 
 from cellmill import kernel
@@ -20,7 +19,10 @@ from cellmill.errors import CorruptStoreError, FrameError, InputError, NotFoundE
 from cellmill.genes import Vocabulary
 from cellmill.store.manifest import MANIFEST_NAME, Manifest
 from cellmill.store.obs import ObsTable
+from cellmill.store.parquet import read_proven_parquet
+from cellmill.store.rows import checked_rows
 from cellmill.store.shard import Shard, open_shard
+from cellmill.store.unchanged import Unchanged
 from cellmill.store.verify import VerifyReport, verify_store
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def open_store(path: str | Path) -> Store:
     manifest_path = folder / MANIFEST_NAME
     try:
         raw = manifest_path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise NotFoundError(_not_a_store(folder)) from None
     return Store(folder, Manifest.from_json(raw, where=str(manifest_path)))
 
@@ -68,11 +70,18 @@ class Store:
 
     Open one with `cellmill.open(path)`; cheap to make, to pickle and to fork. Row ids run from 0 to n_cells - 1 in
     the order of the shards; genes are in storage order (most often detected first), which `genes` names.
+
+    Notes
+    -----
+    `path` is absolute, so that a later change of the working folder does not matter. Reads of a store that was
+    replaced after it was opened raise StoreError: row ids of the old one do not fit the new one.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path = path
+        self._given = path
+        self.path = path.absolute()
         self.manifest = manifest
+        self._unchanged = Unchanged(self.path, manifest.digest)
         sizes = np.array([0, *(shard.n_cells for shard in manifest.shards)], dtype=np.int64)
         self._bases = np.cumsum(sizes)
         self._shards: dict[int, Shard] = {}
@@ -84,7 +93,7 @@ class Store:
         return self.n_cells
 
     def __repr__(self) -> str:
-        return f"Store({str(self.path)!r}, {self.n_cells} cells x {self.n_genes} genes, {self.nnz} counts)"
+        return f"Store({str(self._given)!r}, {self.n_cells} cells x {self.n_genes} genes, {self.nnz} counts)"
 
     # ---- what it is -------------------------------------------------------------------------------------------
 
@@ -122,7 +131,8 @@ class Store:
     def genes(self) -> pa.Table:
         """Genes in storage order: gene_id, symbol (text), token (int64), detection_rate (float64, share of cells)."""
         entry = self.manifest.genes
-        table = pq.read_table(self.path / entry.path)
+        with self._unchanged.during():
+            table = read_proven_parquet(self.path / entry.path, entry)
         if table.column_names != ["gene_id", "symbol", "token", "detection_rate"]:
             raise CorruptStoreError(f"{self.path / entry.path}: not a table of genes (columns {table.column_names})")
         return table
@@ -135,7 +145,8 @@ class Store:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary that the store was built with, also its genes that no source measured."""
-        vocabulary = Vocabulary.from_json(self.path / self.manifest.vocabulary.path)
+        with self._unchanged.during():
+            vocabulary = Vocabulary.from_json(self.path / self.manifest.vocabulary.path)
         if vocabulary.hash != self.manifest.vocabulary_hash:
             raise CorruptStoreError(
                 f"{self.path / self.manifest.vocabulary.path}: its hash is {vocabulary.hash}, the manifest says "
@@ -146,11 +157,7 @@ class Store:
     @cached_property
     def obs(self) -> ObsTable:
         """Metadata of the cells, read when asked for."""
-        return ObsTable(
-            [self.path / shard.obs.path for shard in self.manifest.shards],
-            [shard.n_cells for shard in self.manifest.shards],
-            self.manifest.obs_schema,
-        )
+        return ObsTable(self.path, self.manifest.shards, self.manifest.obs_schema, unchanged=self._unchanged)
 
     # ---- which cells ------------------------------------------------------------------------------------------
 
@@ -317,19 +324,7 @@ class Store:
     # ---- inside -----------------------------------------------------------------------------------------------
 
     def _checked_rows(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        ids = np.atleast_1d(np.asarray(rows))
-        if ids.dtype == bool:
-            if len(ids) != self.n_cells:
-                raise InputError(f"a mask of rows must have {self.n_cells} entries, not {len(ids)}")
-            return np.flatnonzero(ids).astype(np.int64)
-        if ids.size == 0:
-            return np.empty(0, dtype=np.int64)
-        if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
-            raise InputError(f"rows must be whole numbers in one dimension, not {ids.dtype} of shape {ids.shape}")
-        if int(ids.min()) < 0 or int(ids.max()) >= self.n_cells:
-            wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
-            raise IndexError(f"{self.path}: row {wrong} is outside 0..{self.n_cells - 1}")
-        return ids.astype(np.int64, copy=False)
+        return checked_rows(rows, n_cells=self.n_cells, where=str(self.path))
 
     def _panel(self, genes: Sequence[str] | None) -> tuple[npt.NDArray[np.int32] | None, int]:
         if genes is None:
@@ -348,7 +343,8 @@ class Store:
         shard = self._shards.get(index)
         if shard is None:
             entry = self.manifest.shards[index]
-            shard = open_shard(self.path / entry.cells.path, entry, n_genes=self.n_genes)
+            with self._unchanged.during():
+                shard = open_shard(self.path / entry.cells.path, entry, n_genes=self.n_genes)
             self._shards[index] = shard
         return shard
 

@@ -38,8 +38,8 @@ class Shard:
     uids: npt.NDArray[np.uint64]
 
 
-def open_shard(path: Path, entry: ShardEntry, *, n_genes: int) -> Shard:
-    """Map a shard and check that it is the one that the manifest names.
+def open_shard(path: Path, entry: ShardEntry, *, n_genes: int | None) -> Shard:
+    """Map a shard and check that it is the one that the manifest names; its number of genes too, where that is known.
 
     Raises
     ------
@@ -53,6 +53,7 @@ def open_shard(path: Path, entry: ShardEntry, *, n_genes: int) -> Shard:
             "Restore it from a copy or build the store again."
         )
     footer = parse_footer(data, where=str(path))
+    n_genes = footer.n_genes if n_genes is None else n_genes
     if (footer.n_cells, footer.nnz, footer.n_genes) != (entry.n_cells, entry.nnz, n_genes):
         raise CorruptStoreError(
             f"{path}: the footer says {footer.n_cells} cells, {footer.nnz} counts and {footer.n_genes} genes, "

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from cellmill import kernel
 from cellmill.errors import CellmillError, InputError
 from cellmill.events import emit
 from cellmill.storage import hash_file
+from cellmill.store.obs_types import STANDARD_COLUMNS, cast_obs
+from cellmill.store.parquet import damage_named, open_parquet
 from cellmill.store.shard import Shard, open_shard
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["VerifyReport", "verify_store"]
 
 _CELLS_AT_ONCE = 4096
+_COMPARED = {name: STANDARD_COLUMNS[name] for name in ("uid", "total_counts", "n_genes_detected")}
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,21 @@ def verify_store(store: Store, *, sample: float = 1.0) -> VerifyReport:
     for entry in files:
         problems += _check_file(store, entry)
     decoded = 0
-    n_genes = 0 if problems and not (store.path / manifest.genes.path).exists() else store.n_genes
+    n_genes = _n_genes(store)
     for number, entry_of_shard in enumerate(manifest.shards):
         found, cells = _check_shard(store, entry_of_shard, n_genes=n_genes, sample=sample)
         problems += found
         decoded += cells
         emit("verifying", done=number + 1, total=len(manifest.shards), unit="shards")
     return VerifyReport(store.n_cells, decoded, len(files), sum(entry.bytes for entry in files), tuple(problems))
+
+
+def _n_genes(store: Store) -> int | None:
+    """Return the number of genes; None when their file is damaged, which `_check_file` has found by its checksum."""
+    try:
+        return store.n_genes
+    except CellmillError:
+        return None
 
 
 def _check_file(store: Store, entry: FileEntry) -> Iterator[str]:
@@ -100,7 +110,7 @@ def _check_file(store: Store, entry: FileEntry) -> Iterator[str]:
         yield f"{path}: its checksum is not the manifest's; the bytes have changed"
 
 
-def _check_shard(store: Store, entry: ShardEntry, *, n_genes: int, sample: float) -> tuple[list[str], int]:
+def _check_shard(store: Store, entry: ShardEntry, *, n_genes: int | None, sample: float) -> tuple[list[str], int]:
     path = store.path / entry.cells.path
     try:
         shard = open_shard(path, entry, n_genes=n_genes)
@@ -115,17 +125,18 @@ def _check_shard(store: Store, entry: ShardEntry, *, n_genes: int, sample: float
         )
         if xxhash.xxh3_64_intdigest(np.ascontiguousarray(data).data) != stated
     ]
+    obs_path = store.path / entry.obs.path
     try:
-        obs = pq.read_table(store.path / entry.obs.path, columns=["uid", "total_counts", "n_genes_detected"])
-    except (OSError, pa.ArrowException) as error:
-        return [*problems, f"{store.path / entry.obs.path}: cannot be read ({error})"], 0
+        file = open_parquet(obs_path, n_rows=entry.n_cells)
+        with file, damage_named(obs_path):
+            obs = cast_obs(file.read(columns=list(_COMPARED)), list(_COMPARED.items()))
+    except CellmillError as error:
+        return [*problems, str(error)], 0
     found, decoded = _check_cells(path, shard, entry, obs, sample=sample)
     return problems + found, decoded
 
 
 def _check_cells(path: Any, shard: Shard, entry: ShardEntry, obs: pa.Table, *, sample: float) -> tuple[list[str], int]:
-    if obs.num_rows != entry.n_cells:
-        return [f"{path}: {entry.n_cells} cells, but {obs.num_rows} rows of obs"], 0
     uid, totals, detected = (obs.column(i).to_numpy() for i in range(3))
     problems = [] if np.array_equal(uid, shard.uids) else [f"{path}: uids differ from those in obs"]
     cells = np.arange(entry.n_cells)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from cellmill.errors import InputError, NotFoundError, QueryError
+from cellmill.errors import InputError, MissingDependencyError, NotFoundError, QueryError
 from cellmill.ingest import build
 from cellmill.store import open_store
 
@@ -130,6 +132,43 @@ def test_to_anndata_equals_the_file(store_and_file):
         assert list(got.obs[column]) == list(original.obs[column])
 
 
+def test_to_anndata_keeps_nulls_and_digits_and_can_be_written(tmp_path, tiny_h5ad):
+    anndata = pytest.importorskip("anndata")
+    typed = anndata.read_h5ad(tiny_h5ad(n_cells=4, obs={"text": ["a", "b", "a", "c"]}).path)
+    typed.obs["flag"] = pd.array([True, None, False, None], dtype="boolean")
+    typed.obs["big"] = pd.array([2**60 + 1, None, 3, 4], dtype="Int64")
+    typed.obs["whole"] = np.arange(4)
+    typed.obs["real"] = [0.5, np.nan, 1.5, 2.5]
+    typed.obs["label"] = pd.Categorical(["x", None, "y", "x"])
+    typed.obs["nothing"] = pd.Categorical([None] * 4)
+    typed.write_h5ad(tmp_path / "typed.h5ad")
+    other = tiny_h5ad("other", n_cells=2, obs={"only here": ["p", "q"]})
+    store = build(tmp_path / "s.mill", [tmp_path / "typed.h5ad", other.path], vocabulary="union")
+    got = store.to_anndata()
+    got.write_h5ad(tmp_path / "out.h5ad")
+    for obs in (got.obs, anndata.read_h5ad(tmp_path / "out.h5ad").obs):
+        assert obs["flag"].dropna().tolist() == [True, False]
+        assert [int(value) for value in obs["big"].dropna()] == [2**60 + 1, 3, 4]
+        assert obs["label"].dropna().tolist() == ["x", "y", "x"]
+        assert obs["only here"].dropna().tolist() == ["p", "q"]
+        assert obs["real"].isna().tolist() == [False, True, False, False, True, True]
+        assert obs["nothing"].isna().all()
+
+
+@pytest.mark.parametrize("rows", [[1.9, 2.2], np.ones(3, bool)])
+def test_no_reader_takes_masks_or_real_numbers_for_row_ids(store_and_file, rows):
+    store, _ = store_and_file
+    for read in (store.read, store.totals, store.uids, store.to_anndata, lambda r: store.column("cell", r)):
+        with pytest.raises(InputError):
+            read(rows)
+
+
+def test_a_mask_gives_the_totals_of_the_rows_it_marks(store_and_file):
+    store, _ = store_and_file
+    mask = np.arange(250) % 7 == 3
+    np.testing.assert_array_equal(store.totals(mask), store.totals()[mask])
+
+
 def test_uids_do_not_depend_on_what_else_is_in_the_store(tmp_path, tiny_h5ad):
     a, b = tiny_h5ad("a", seed=1), tiny_h5ad("b", seed=2)
     alone = build(tmp_path / "alone.mill", [b.path], vocabulary="union")
@@ -176,3 +215,12 @@ def test_obs_columns_of_different_types_are_widened_not_lost(tmp_path, tiny_h5ad
     assert store.column("only_a").to_pylist() == [*"wxyz", None, None, None, None]
     assert store.select("only_a IS NULL").tolist() == [4, 5, 6, 7]
     assert store.obs.to_arrow(["only_a"], rows=[5, 0, 3]).column(0).to_pylist() == [None, "w", "z"]
+
+
+@pytest.mark.parametrize("missing", ["anndata", "pandas"])
+def test_what_is_missing_for_anndata_is_named_with_its_extra(store_and_file, monkeypatch, missing):
+    store, _ = store_and_file
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.delitem(sys.modules, "cellmill.store.adapter", raising=False)
+    with pytest.raises(MissingDependencyError, match=rf"{missing}.*\[anndata\]"):
+        store.to_anndata()

@@ -6,6 +6,8 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cellmill.errors import CorruptStoreError, FrameError, InputError
@@ -41,9 +43,8 @@ def test_a_flipped_bit_is_found_and_its_file_named(store, part, where):
         "cells": shard.cells,
         "report": store.manifest.sources[0].report,
     }[part]
-    _ = store.genes  # read while they were sound
     flip(store.path / entry.path, int(where * entry.bytes))
-    report = store.verify()
+    report = open_store(store.path).verify()
     assert not report.ok
     assert any(entry.path in problem for problem in report.problems)
 
@@ -96,6 +97,15 @@ def test_a_swapped_shard_is_found(store):
     first, second = (store.path / shard.cells.path for shard in store.manifest.shards[:2])
     shutil.copy(second, first)
     assert not open_store(store.path).verify().ok
+
+
+def test_obs_of_another_shape_is_found(store):
+    path = store.path / store.manifest.shards[1].obs.path
+    for table in (pa.table({"x": [1] * 40}), pq.read_table(path).slice(0, 10)):
+        pq.write_table(table, path)
+        problems = open_store(store.path).verify().problems
+        assert problems
+        assert all("00001" in problem for problem in problems)
 
 
 def test_a_sample_decodes_a_part(store):

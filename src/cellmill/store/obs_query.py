@@ -1,0 +1,131 @@
+"""SQL over obs (floor 3): one SELECT, run by DuckDB, which sees the table `obs` and nothing else of the machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from cellmill.errors import QueryError, nearest
+
+__all__ = ["PRIVATE_NAMES", "ObsFiles", "check_select", "run_query"]
+
+_FILE = "__cellmill_file"
+# names that DuckDB gives to columns of its own while it reads Parquet, in lower case; obs with such a column is
+# handed over as a table
+PRIVATE_NAMES = frozenset({_FILE, "file_row_number"})
+_SQL = {
+    "bool": "BOOLEAN", "int32": "INTEGER", "int64": "BIGINT", "uint64": "UBIGINT", "float32": "FLOAT",
+    "float64": "DOUBLE", "string": "VARCHAR", "category": "VARCHAR", "null": "VARCHAR",
+}  # fmt: skip
+_FAULTS_OF_THE_TEXT = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
+
+
+class ObsFiles:
+    """Parquet files that hold obs in the types of its schema, for DuckDB to read by itself.
+
+    Parameters
+    ----------
+    paths
+        Files of the shards, in order, all in one folder.
+    bases
+        int64, shape (n_files,): row id of each file's first cell.
+    present
+        Names of the columns that at least one of the files has.
+    """
+
+    def __init__(self, paths: Sequence[Path], bases: npt.NDArray[np.int64], present: frozenset[str]) -> None:
+        self.paths = tuple(paths)
+        self.bases = bases
+        self.present = present
+
+
+def check_select(sql: str, columns: Sequence[str]) -> None:
+    """Parse a text without running it.
+
+    Raises
+    ------
+    QueryError
+        When it is not one SELECT.
+    """
+    with duckdb.connect(":memory:") as connection:
+        try:
+            _require_select(connection, sql)
+        except duckdb.Error as error:
+            raise QueryError(_query_message(sql, str(error), columns)) from None
+
+
+def run_query(
+    sql: str,
+    obs: ObsFiles | pa.Table,
+    schema: Sequence[tuple[str, str]],
+    *,
+    check_files: Callable[[], None] = lambda: None,
+) -> pa.Table:
+    """Run one SELECT over obs, with the column `row`; nothing else on the machine can be read or written by it.
+
+    `check_files` is called when a query fails that DuckDB had understood: it raises, if the files are to blame.
+
+    Raises
+    ------
+    QueryError
+        When the text is not one SELECT, or DuckDB refuses it.
+    """
+    with duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"}) as connection:
+        try:
+            _require_select(connection, sql)
+            if isinstance(obs, ObsFiles):
+                _create_view(connection, obs, schema)
+            else:
+                connection.register("obs", obs)
+            connection.execute("SET enable_external_access=false")
+            connection.execute("SET lock_configuration=true")
+            return connection.sql(sql).to_arrow_table()
+        except duckdb.Error as error:
+            if not isinstance(error, _FAULTS_OF_THE_TEXT):
+                check_files()
+            raise QueryError(_query_message(sql, str(error), [name for name, _ in schema])) from None
+
+
+def _require_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise QueryError(f"expected one SELECT over the table obs, found: {sql.strip()!r}")
+
+
+def _create_view(connection: duckdb.DuckDBPyConnection, obs: ObsFiles, schema: Sequence[tuple[str, str]]) -> None:
+    columns = ", ".join(_expression(name, kind, present=name in obs.present) for name, kind in schema)
+    paths = [_literal(str(path.absolute())) for path in obs.paths]
+    # the bases stand in the view itself: a table of them would be one more that a query can name
+    bases = ", ".join(f"({path}, {base}::BIGINT)" for path, base in zip(paths, obs.bases.tolist(), strict=True))
+    connection.execute(
+        f"CREATE VIEW obs AS SELECT s.base + p.file_row_number AS row, {columns} "
+        f"FROM read_parquet([{', '.join(paths)}], union_by_name=true, hive_partitioning=false, "
+        f"filename='{_FILE}', file_row_number=true) p "
+        f"JOIN (VALUES {bases}) s(file, base) ON p.{_FILE} = s.file"
+    )
+    folder = _literal(f"{obs.paths[0].parent.absolute()}/")
+    connection.execute(f"SET allowed_directories=[{folder}]")
+
+
+def _expression(name: str, kind: str, *, present: bool) -> str:
+    quoted = '"' + name.replace('"', '""') + '"'
+    return f"CAST({f'p.{quoted}' if present else 'NULL'} AS {_SQL[kind]}) AS {quoted}"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _query_message(sql: str, error: str, columns: Sequence[str]) -> str:
+    missing = re.search(r'(?:column|Column|named) "([^"]+)"', error)
+    hint = ""
+    if missing and missing.group(1) not in columns:
+        hint = f" obs has no column {missing.group(1)!r}.{nearest(missing.group(1), columns)}"
+    first_line = error.strip().splitlines()[0] if error.strip() else "no message"
+    return f"the SQL {sql.strip()!r} cannot be run over obs: {first_line}.{hint} Columns: {', '.join(columns)}"
