@@ -6,6 +6,9 @@ here.
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -198,7 +201,15 @@ def _write_experiment(path: Path, content: Mapping[str, Json]) -> None:
 
 
 def _next_command(experiment: Path) -> str:
-    return f"cellmill run {experiment}"
+    """Return a line that can be typed as it is, also where the environment's commands are not on the PATH."""
+    here = Path(sys.executable).with_name("cellmill")
+    known = shutil.which("cellmill")
+    program = "cellmill" if known or not here.exists() else _short(here)
+    return f"{shlex.quote(program)} run {shlex.quote(str(experiment))}"
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _folder_bytes(folder: Path) -> int:
