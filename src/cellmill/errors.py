@@ -151,8 +151,13 @@ class MissingDependencyError(CellmillError, ImportError):
     def __init__(self, package: str, *, extra: str, needed_for: str) -> None:
         super().__init__(
             f"{needed_for} needs the package {package!r}, which is not installed. "
-            f"Install it with: pip install 'cellmill[{extra}]'"
+            f"Install it, in the folder of cellmill's source, with: {self.install_line(extra)}"
         )
+
+    @staticmethod
+    def install_line(extra: str) -> str:
+        """Return the command that installs an extra; it is given in the folder of cellmill's source."""
+        return f"pip install -c constraints.txt '.[{extra}]'"
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

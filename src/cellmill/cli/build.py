@@ -23,7 +23,8 @@ __all__ = ["EPILOG", "build", "renames"]
 
 EPILOG = examples(
     "cellmill build atlas.mill blood.h5ad gut.h5 mex-folder/",
-    "cellmill build atlas.mill 'studies/*.h5ad' --rename donor=donor_id --skip-bad",
+    "cellmill build atlas.mill 'studies/*.h5ad' --rename donor=donor_id",
+    "cellmill build atlas.mill 'studies/*.h5ad' --skip-bad",
     "cellmill build atlas.mill normalised.h5ad --counts layers/counts",
     "cellmill build atlas.mill 'studies/*.h5ad' --dry-run",
 )
@@ -149,7 +150,7 @@ def build(
             threads=threads,
             **policy,
         )
-    found = summary(built)
+    found = {**summary(built), "path": str(store)}  # as it was given, so that "what next" can be pasted
     found["inputs_bytes"] = sum(source.bytes for source in built.manifest.sources)
     found["seconds"] = round(time.perf_counter() - started, 3)
     found["skipped"] = _skipped(built)

@@ -6,8 +6,10 @@ Knows rich and how numbers are shown. Knows nothing of stores or runs.
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from typing import Any
 import typer
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.panel import Panel
+from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
@@ -34,6 +38,7 @@ __all__ = [
 ]
 
 _LOG_WIDTH = 120
+_ANY_WIDTH = 1_000_000
 
 
 def console() -> Console:
@@ -64,6 +69,8 @@ def plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | int | bool):
         return value
+    if isinstance(value, decimal.Decimal):  # DuckDB's sums of whole numbers are HUGEINT, which Arrow gives as decimals
+        return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, Path):
         return str(value)
     for method in ("to_pylist", "tolist", "as_py", "isoformat"):
@@ -76,7 +83,9 @@ def plain(value: Any) -> Any:
 
 def print_json(value: Any) -> None:
     """Write `value` as JSON to standard output."""
-    typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=False))
+    # Where the output cannot hold every character, JSON's own escapes lose none.
+    can_hold_all = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+    typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=not can_hold_all))
 
 
 def value_text(value: Any) -> str:
@@ -100,7 +109,7 @@ def facts(pairs: Mapping[str, Any]) -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in pairs.items():
-        grid.add_row(name, value if isinstance(value, Text) else Text(value_text(value)))
+        grid.add_row(Text(name), value if isinstance(value, Text) else Text(value_text(value)))
     return grid
 
 
@@ -117,7 +126,7 @@ def show_table(
     raw: Sequence[str] = (),
     whole: Sequence[str] = (),
 ) -> None:
-    """Print rows as a table, numbers to the right.
+    """Print rows as a table, numbers to the right; where it is too wide, each row as a block of names and values.
 
     Parameters
     ----------
@@ -133,6 +142,7 @@ def show_table(
         Columns whose values are not broken into lines; the others take what room is left.
     """
     body = [list(row) for row in rows]
+    out = console()
     table = Table(
         title=Text(title, style="bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
@@ -142,9 +152,22 @@ def show_table(
             isinstance(value, int | float) and not isinstance(value, bool) for value in values
         )
         table.add_column(Text(name), justify="right" if is_number else "left", overflow="fold", no_wrap=name in whole)
-    for row in body:
-        cells = (
-            str(v) if name in raw and v is not None else value_text(v) for name, v in zip(columns, row, strict=True)
-        )
-        table.add_row(*(Text(cell) for cell in cells))
-    console().print(table)
+    texts = [
+        [Text(str(v) if name in raw and v is not None else value_text(v)) for name, v in zip(columns, row, strict=True)]
+        for row in body
+    ]
+    for line in texts:
+        table.add_row(*line)
+    least = Measurement.get(out, out.options.update(max_width=_ANY_WIDTH), table).minimum
+    if least <= out.width or not body:
+        out.print(table)
+    else:
+        _show_turned(out, columns, texts, title=title)
+
+
+def _show_turned(out: Console, columns: Sequence[str], rows: Sequence[Sequence[Text]], *, title: str) -> None:
+    if title:
+        out.print(Text(title, style="bold"))
+    for number, row in enumerate(rows, start=1):
+        out.print(Rule(Text(str(number)), align="left", style="dim"))
+        out.print(facts(dict(zip(columns, row, strict=True))))

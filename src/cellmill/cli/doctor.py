@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from rich.text import Text
@@ -16,7 +19,9 @@ from rich.text import Text
 import cellmill as cm
 from cellmill.cli.display import console, examples, print_json, show_facts, show_table
 from cellmill.cli.parameters import AsJson
-from cellmill.errors import CellmillError
+from cellmill.cli.progress import drawn
+from cellmill.errors import CellmillError, MissingDependencyError
+from cellmill.events import emit
 from cellmill.storage import free_bytes
 from cellmill.units import size_text
 
@@ -32,20 +37,24 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "scvi": ("torch", "safetensors", "scvi-tools", "lightning"),
     "report": ("matplotlib", "jinja2"),
 }
+# distribution -> its module, where they are not called alike
+_MODULES = {"pyyaml": "yaml", "scvi-tools": "scvi"}
+_IMPORT_SECONDS = 120
 
 
 @dataclass(frozen=True)
 class ExtraState:
-    """One optional extra: what it brings and what is there."""
+    """One optional extra: what it brings, what is there, and what is there but cannot be imported, with the reason."""
 
     name: str
     versions: dict[str, str | None]
     install: str
+    broken: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything it needs is installed."""
-        return all(version is not None for version in self.versions.values())
+        """Whether everything it needs is installed and can be imported."""
+        return all(version is not None for version in self.versions.values()) and not self.broken
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,10 @@ class Diagnosis:
         for extra in self.extras:
             if not extra.is_complete:
                 missing = ", ".join(name for name, version in extra.versions.items() if version is None)
-                advice.append(f"{extra.name}: {missing} not installed: {extra.install}")
+                states = [f"{missing} not installed"] if missing else []
+                states += [f"{name} cannot be imported ({reason})" for name, reason in extra.broken.items()]
+                again = "" if missing else " --force-reinstall"
+                advice.append(f"{extra.name}: {', '.join(states)}; in the source's folder: {extra.install}{again}")
         return advice
 
 
@@ -101,6 +113,32 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+@cache
+def _import_fault(modules: str) -> str | None:
+    """Return why modules cannot be imported, or None; in a process of its own, which a broken library may end."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-W", "ignore", "-c", f"import {modules}"],
+            capture_output=True, text=True, errors="replace", timeout=_IMPORT_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"it took more than {_IMPORT_SECONDS} seconds"
+    if done.returncode == 0:
+        return None
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"Python ended with {done.returncode}"
+
+
+def _import_faults(distributions: Sequence[str]) -> dict[str, str]:
+    modules = {name: _MODULES.get(name, name) for name in distributions if _version(name) is not None}
+    emit("trying to import what is installed")
+    if not modules or _import_fault(", ".join(modules.values())) is None:  # the usual case, and the quick one
+        return {}
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(_import_fault, modules.values())
+        return {name: fault for name, fault in zip(modules, found, strict=True) if fault is not None}
 
 
 def _n_cores() -> int:
@@ -125,8 +163,10 @@ def _memory_bytes() -> int | None:
 def _kernel() -> tuple[str, str | None, str | None]:
     try:
         name, reason = cm.kernel.IMPLEMENTATION, cm.kernel.native_error()
-    except (ImportError, CellmillError) as error:
-        return "missing", str(error), "Install cellmill again: pip install --force-reinstall cellmill"
+    except CellmillError as error:  # CELLMILL_KERNEL asks for what cannot be
+        return "missing", str(error), "Unset CELLMILL_KERNEL: nothing that reads or writes counts works as it is set."
+    except ImportError as error:
+        return "missing", str(error), "Install cellmill again, in its source's folder: pip install --force-reinstall ."
     if name == "native":
         return name, None, None
     if os.environ.get("CELLMILL_KERNEL", "").casefold() == "reference":
@@ -151,8 +191,14 @@ def diagnose(folder: Path | None = None) -> Diagnosis:
     """
     folder = folder or Path.cwd()
     kernel, reason, advice = _kernel()
+    faults = _import_faults([name for brings in EXTRAS.values() for name in brings])
     extras = tuple(
-        ExtraState(name, {one: _version(one) for one in brings}, f"pip install 'cellmill[{name}]'")
+        ExtraState(
+            name,
+            {one: _version(one) for one in brings},
+            MissingDependencyError.install_line(name),
+            {one: faults[one] for one in brings if one in faults},
+        )
         for name, brings in EXTRAS.items()
     )
     return Diagnosis(
@@ -193,7 +239,11 @@ def _show(found: Diagnosis) -> None:
         for name in extra.versions:
             optional.setdefault(name, []).append(extra.name)
     versions = {name: version for extra in found.extras for name, version in extra.versions.items()}
-    rows += [[name, versions[name] or "missing", ", ".join(names)] for name, names in optional.items()]
+    broken = {name for extra in found.extras for name in extra.broken}
+    rows += [
+        [name, f"{versions[name]}, broken" if name in broken else versions[name] or "missing", ", ".join(names)]
+        for name, names in optional.items()
+    ]
     show_table(["package", "version", "needed by"], rows)
     out = console()
     for line in found.advice:
@@ -204,10 +254,16 @@ def _show(found: Diagnosis) -> None:
 
 def doctor(as_json: AsJson = False) -> None:
     """Print versions, the kernel in use, cores, memory and disk, and how to install what is missing."""
-    found = diagnose()
+    with drawn():
+        found = diagnose()
     if as_json:
         extras = {
-            one.name: {"complete": one.is_complete, "versions": one.versions, "install": one.install}
+            one.name: {
+                "complete": one.is_complete,
+                "versions": one.versions,
+                "broken": one.broken,
+                "install": one.install,
+            }
             for one in found.extras
         }
         print_json({**vars(found), "extras": extras, "advice": found.advice})

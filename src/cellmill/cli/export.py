@@ -10,7 +10,7 @@ from rich.text import Text
 
 import cellmill as cm
 from cellmill.cli.display import console, examples, print_json
-from cellmill.cli.parameters import AsJson, StoreArgument, Where
+from cellmill.cli.parameters import AsJson, StoreArgument, Where, check_out
 from cellmill.cli.progress import drawn
 from cellmill.errors import StoreExistsError
 from cellmill.units import count_text, size_text
@@ -47,6 +47,7 @@ def h5ad(
     """Write cells as an AnnData file: raw counts in X, obs, genes; as a stream, so memory stays small."""
     if out.exists() and not overwrite:
         raise StoreExistsError(f"{out}: there is something already. To replace it, add --overwrite.")
+    check_out(out)
     opened = cm.open(store)
     rows = opened.select(where) if where else None
     with drawn():

@@ -13,7 +13,7 @@ from rich.text import Text
 
 import cellmill as cm
 from cellmill.cli.display import console, examples, print_json, show_facts, show_table
-from cellmill.cli.parameters import AsJson
+from cellmill.cli.parameters import AsJson, check_out
 from cellmill.errors import InputError, NotFoundError
 from cellmill.units import count_text
 
@@ -62,6 +62,8 @@ def vocabulary(
     as_json: AsJson = False,
 ) -> None:
     """Show a gene vocabulary, write it as JSON, or compare it with another."""
+    if out is not None:
+        check_out(out)
     words = load_vocabulary(name)
     found: dict[str, Any] = {
         "name": words.name or name,

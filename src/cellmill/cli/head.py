@@ -15,7 +15,8 @@ __all__ = ["EPILOG", "first_cells", "head"]
 
 EPILOG = examples(
     "cellmill head atlas.mill",
-    "cellmill head atlas.mill -n 20 --columns cell,cell_type,total_counts --where \"tissue = 'blood'\"",
+    "cellmill head atlas.mill -n 20 --columns cell,cell_type",
+    "cellmill head atlas.mill --where \"tissue = 'blood'\"",
 )
 _SHOWN_BY_DEFAULT = 6
 _HIDDEN_BY_DEFAULT = {"uid", "fingerprint"}
@@ -53,8 +54,8 @@ def head(
     as_json: AsJson = False,
 ) -> None:
     """Show the first cells of a store: their obs and their highest counts."""
-    opened = cm.open(store)
     wanted = listed(columns)
+    opened = cm.open(store)
     if wanted is None and not as_json:
         shown = [name for name in opened.obs.columns if name not in _HIDDEN_BY_DEFAULT]
         standard = [name for name in ("cell", "dataset", "total_counts", "n_genes_detected") if name in shown]

@@ -12,16 +12,16 @@ from rich.text import Text
 
 import cellmill as cm
 from cellmill.cli.display import console, examples, print_json, show_table
-from cellmill.cli.parameters import AsJson, StoreArgument, Where
+from cellmill.cli.parameters import AsJson, StoreArgument, Where, check_out
 from cellmill.cli.progress import drawn
-from cellmill.cli.query import write_table
+from cellmill.cli.query import TABLE_ENDINGS, write_table
 from cellmill.units import count_text
 
 __all__ = ["EPILOG", "Flavor", "hvg"]
 
 EPILOG = examples(
     "cellmill hvg atlas.mill -n 2000 -o hvg.txt",
-    "cellmill hvg atlas.mill -n 1000 --flavor dispersion --where \"tissue = 'blood'\" --json",
+    "cellmill hvg atlas.mill --flavor dispersion --where \"tissue = 'blood'\"",
 )
 _SHOWN_GENES = 20
 
@@ -53,11 +53,13 @@ def hvg(
 ) -> None:
     """Find the n most variable genes, best first."""
     opened = cm.open(store)
+    if out is not None:
+        check_out(out, endings=(".txt", *TABLE_ENDINGS))
     rows = opened.select(where) if where else None
     with drawn():
         result = cm.hvg(opened, n, flavor=flavor.value, rows=rows)
     if out is not None and out.suffix == ".txt":
-        out.write_text("".join(f"{gene_id}\n" for gene_id in result.gene_ids))
+        out.write_text("".join(f"{gene_id}\n" for gene_id in result.gene_ids), encoding="utf-8")
     elif out is not None:
         write_table(result.table, out)
     if as_json:

@@ -60,7 +60,7 @@ def _show(found: dict[str, Any]) -> None:
 
 def info(store: StoreArgument, as_json: AsJson = False) -> None:
     """Show what a store holds: cells, genes, size, sources and obs columns."""
-    found = summary(cm.open(store))
+    found = {**summary(cm.open(store)), "path": str(store)}
     if as_json:
         print_json(found)
     else:

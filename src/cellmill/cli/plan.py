@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 import cellmill as cm
-from cellmill.cli.display import console, error_console, examples
+from cellmill.cli.display import console, error_console, examples, print_json
 from cellmill.cli.parameters import AsJson
 from cellmill.cli.progress import drawn
 
@@ -27,7 +27,7 @@ def plan(
     with drawn():
         planned = cm.Mixture.from_yaml(mix).plan()
     if as_json:
-        typer.echo(json.dumps(json.loads(planned.to_json()), indent=2, ensure_ascii=False))
+        print_json(json.loads(planned.to_json()))
         return
     console().print(Text(str(planned)), soft_wrap=True)
     shown = str(planned)

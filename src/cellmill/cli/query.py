@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,17 +13,17 @@ import typer
 from rich.text import Text
 
 import cellmill as cm
-from cellmill.cli.display import console, examples, print_json, show_table
-from cellmill.cli.parameters import AsJson, StoreArgument
-from cellmill.errors import ConfigError
+from cellmill.cli.display import console, examples, plain, print_json, show_table
+from cellmill.cli.parameters import AsJson, StoreArgument, check_out
 from cellmill.units import count_text
 
-__all__ = ["EPILOG", "query", "write_table"]
+__all__ = ["EPILOG", "TABLE_ENDINGS", "distinct_names", "query", "write_table"]
 
 EPILOG = examples(
-    'cellmill query atlas.mill "SELECT cell_type, count(*) AS cells FROM obs GROUP BY 1 ORDER BY 2 DESC"',
-    'cellmill query atlas.mill "SELECT * FROM obs WHERE total_counts > 5000" -o rich-cells.parquet',
+    'cellmill query atlas.mill "SELECT cell_type, count(*) FROM obs GROUP BY 1"',
+    'cellmill query atlas.mill "FROM obs WHERE total_counts > 5000" -o rich.csv',
 )
+TABLE_ENDINGS = (".csv", ".parquet")
 _SHOWN_ROWS = 50
 _HASH_COLUMNS = ("row", "uid", "fingerprint")
 
@@ -33,15 +34,35 @@ def write_table(table: pa.Table, path: Path) -> None:
     Raises
     ------
     ConfigError
-        For any other ending.
+        For any other ending, or when `path` is a folder.
+    NotFoundError
+        When the folder of `path` is not there.
     """
+    check_out(path, endings=TABLE_ENDINGS)
     if path.suffix == ".csv":
         decoded = [c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for c in table.columns]
         pyarrow.csv.write_csv(pa.table(decoded, names=table.column_names), path)
-    elif path.suffix == ".parquet":
-        pyarrow.parquet.write_table(table, path)
     else:
-        raise ConfigError(f"{path}: cannot tell the format by the ending {path.suffix!r}; use .csv or .parquet")
+        pyarrow.parquet.write_table(table, path)
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """Return `names`, each once: SQL may call several columns alike, a JSON object and a Parquet file may not.
+
+    Examples
+    --------
+    >>> distinct_names(["a", "a", "b", "a"])
+    ['a', 'a_2', 'b', 'a_3']
+    """
+    taken, found = set(names), []
+    for i, name in enumerate(names):
+        count, new = 1 + list(names[:i]).count(name), name
+        while (count > 1 and new == name) or (new != name and new in taken):
+            new = f"{name}_{count}"
+            count += 1
+        taken.add(new)
+        found.append(new)
+    return found
 
 
 def query(
@@ -53,7 +74,11 @@ def query(
     as_json: AsJson = False,
 ) -> None:
     """Run one SQL SELECT (DuckDB) over obs, the table of cells."""
-    table = cm.open(store).query(sql)
+    opened = cm.open(store)
+    if out is not None:
+        check_out(out, endings=TABLE_ENDINGS)
+    table = opened.query(sql)
+    table = table.rename_columns(distinct_names(table.column_names))
     if out is not None:
         write_table(table, out)
     if as_json:
@@ -62,7 +87,7 @@ def query(
     if out is not None:
         console().print(Text(f"{count_text(table.num_rows)} rows written to {out}"), soft_wrap=True)
         return
-    rows = [list(row.values()) for row in table.slice(0, _SHOWN_ROWS).to_pylist()]
+    rows = [[plain(value) for value in row.values()] for row in table.slice(0, _SHOWN_ROWS).to_pylist()]
     show_table(table.column_names, rows, raw=_HASH_COLUMNS)
     if table.num_rows > _SHOWN_ROWS:
         rest = count_text(table.num_rows - _SHOWN_ROWS)

@@ -25,6 +25,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.transforms import blended_transform_factory
 except ImportError:
     raise MissingDependencyError("matplotlib", extra="report", needed_for="the report") from None
 
@@ -45,6 +46,11 @@ LABEL_COLOURS = (
 REST_COLOUR = "#c9d0d8"
 BASELINE_MARKERS = ("|", "D", "s", "^")
 _LABELS_SHOWN = 12
+_LONGEST_LABEL = 40
+_LEGEND_WIDTH = 10.0  # inches that the columns of a legend may take
+_CHARACTER_WIDTH = 0.083  # inches, of a wide font at the legend's size
+_HANDLE_WIDTH = 0.45  # inches, of a legend's handle and the room around it
+_LEGEND_ROW_HEIGHT = 0.235  # inches
 _ARMS_IN_SCATTER = 6
 _TYPES_SHOWN = 14
 _STYLE = {
@@ -90,6 +96,23 @@ def _figure(width: float, height: float, *, hspace: float = 0.02) -> Figure:
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(hspace=hspace))
 
 
+def _short(label: str) -> str:
+    """Return `label`, cut in its middle where it is too long for the side of a figure."""
+    if len(label) <= _LONGEST_LABEL:
+        return label
+    half = (_LONGEST_LABEL - 1) // 2
+    return f"{label[: _LONGEST_LABEL - 1 - half].rstrip()}…{label[-half:].lstrip()}"
+
+
+def _legend_columns(labels: Sequence[str], *, most: int) -> int:
+    """Return in how many columns a legend is not wider than its figure; a wider one leaves its axes no room."""
+    sizes = np.array([_CHARACTER_WIDTH * len(label) + _HANDLE_WIDTH for label in labels])
+    for n in range(min(len(labels), most), 1, -1):
+        if sum(part.max() for part in np.array_split(sizes, n)) <= _LEGEND_WIDTH:  # matplotlib fills column by column
+            return n
+    return 1
+
+
 def arm_colours(arms: Sequence[ArmData]) -> dict[str, str]:
     """Return the colour of each arm, the same in all figures."""
     return {arm.name: ARM_COLOURS[i % len(ARM_COLOURS)] for i, arm in enumerate(arms)}
@@ -100,34 +123,49 @@ def draw_composition(data: ReportData) -> str:
     columns = list(dict.fromkeys(column for arm in data.arms for column in arm.composition))
     if not columns:
         return ""
+    entries = [_legend_of(*_labels_of(data.arms, column)) for column in columns]
+    rows = [math.ceil(len(labels) / _legend_columns(labels, most=6)) for labels in entries]
     with mpl.rc_context(_STYLE):
-        height = 1.05 + 0.44 * len(data.arms)
-        figure = _figure(10.4, (height + 0.85) * len(columns), hspace=0.14)
-        for axes, column in zip(figure.subplots(len(columns), 1, squeeze=False)[:, 0], columns, strict=True):
+        bars = 0.95 + 0.44 * len(data.arms)
+        heights = [height for n in rows for height in (bars, 0.34 + _LEGEND_ROW_HEIGHT * n)]
+        figure = _figure(10.4, sum(heights))
+        grid = figure.subplots(2 * len(columns), 1, height_ratios=heights)
+        for axes, below, column in zip(grid[::2], grid[1::2], columns, strict=True):
             _stack(axes, data.arms, column)
+            _legend_below(below, axes, figure)
     return _svg(figure)
 
 
-def _stack(axes: Axes, arms: Sequence[ArmData], column: str) -> None:
+def _labels_of(arms: Sequence[ArmData], column: str) -> tuple[list[str], list[str]]:
+    """Return the labels of a column that are shown, commonest first, and those that are drawn as one."""
     totals: dict[str, int] = {}
     for arm in arms:
         for label, n in arm.composition.get(column, {}).items():
             totals[label] = totals.get(label, 0) + n
     ordered = sorted(totals, key=lambda label: (label == "(none)", -totals[label], label))
-    shown, rest = ordered[:_LABELS_SHOWN], ordered[_LABELS_SHOWN:]
+    return ordered[:_LABELS_SHOWN], ordered[_LABELS_SHOWN:]
+
+
+def _legend_of(shown: Sequence[str], rest: Sequence[str]) -> list[str]:
+    return [*map(_short, shown), *([f"{len(rest)} others"] if rest else [])]
+
+
+def _stack(axes: Axes, arms: Sequence[ArmData], column: str) -> None:
+    shown, rest = _labels_of(arms, column)
+    names = _legend_of(shown, rest)
     left = np.zeros(len(arms))
     for i, label in enumerate(shown):
         widths = np.array([arm.composition.get(column, {}).get(label, 0) for arm in arms], dtype=float)
         colour = REST_COLOUR if label == "(none)" else LABEL_COLOURS[i % len(LABEL_COLOURS)]
-        axes.barh(range(len(arms)), widths, left=left, height=0.62, color=colour, edgecolor="white", label=label)
+        axes.barh(range(len(arms)), widths, left=left, height=0.62, color=colour, edgecolor="white", label=names[i])
         left += widths
     if rest:
         widths = np.array([sum(arm.composition.get(column, {}).get(label, 0) for label in rest) for arm in arms], float)
-        axes.barh(range(len(arms)), widths, left=left, height=0.62, color=REST_COLOUR, label=f"{len(rest)} others")
+        axes.barh(range(len(arms)), widths, left=left, height=0.62, color=REST_COLOUR, label=names[-1])
         left += widths
     for i, total in enumerate(left):
         axes.text(total + left.max() * 0.008, i, count_text(int(total)), va="center", fontsize=10, color=SOFT)
-    axes.set_yticks(range(len(arms)), [arm.name for arm in arms])
+    axes.set_yticks(range(len(arms)), [_short(arm.name) for arm in arms])
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.set_xlim(0, left.max() * 1.08)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count_text(int(value))))
@@ -135,10 +173,18 @@ def _stack(axes: Axes, arms: Sequence[ArmData], column: str) -> None:
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
     axes.set_title(f"Training cells by {column.replace('_', ' ')}")
-    axes.legend(
-        loc="upper left", bbox_to_anchor=(0, -0.16 - 0.06 / len(arms)), ncols=min(len(axes.containers), 6),
+
+
+def _legend_below(axes: Axes, of: Axes, figure: Figure) -> None:
+    """Put the legend of other axes into these, from the figure's left side on, whatever room their ticks take."""
+    axes.set_axis_off()
+    handles, labels = of.get_legend_handles_labels()
+    legend = axes.legend(
+        handles, labels, loc="upper left", bbox_to_anchor=(0, 1), ncols=_legend_columns(labels, most=6),
+        bbox_transform=blended_transform_factory(figure.transFigure, axes.transAxes),
         handlelength=0.9, handleheight=0.9, columnspacing=1.4, borderaxespad=0.2,
     )  # fmt: skip
+    legend.set_in_layout(False)  # or a wide legend would take its room from the bars
 
 
 def draw_curves(data: ReportData) -> str:
@@ -164,7 +210,12 @@ def draw_curves(data: ReportData) -> str:
             mpl.lines.Line2D([], [], color=SOFT, lw=1.4, label="training"),
             mpl.lines.Line2D([], [], color=SOFT, lw=1.4, ls="--", label="validation"),
         ]
-        figure.legend(handles=handles, loc="outside lower left", ncols=min(len(handles), 7), columnspacing=1.6)
+        figure.legend(
+            handles=handles,
+            loc="outside lower left",
+            ncols=_legend_columns([str(one.get_label()) for one in handles], most=7),
+            columnspacing=1.6,
+        )
     return _svg(figure)
 
 
@@ -242,7 +293,9 @@ def draw_cell_types(data: ReportData) -> str:
             _dots(axes, data, one, types)
         stacked[-1].set_xlabel("R² of reconstruction, mean over cells")
         handles, labels = stacked[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower left", ncols=min(len(labels), 6), columnspacing=1.6)
+        figure.legend(
+            handles, labels, loc="outside lower left", ncols=_legend_columns(labels, most=6), columnspacing=1.6
+        )
     return _svg(figure)
 
 
@@ -280,7 +333,7 @@ def _dots(axes: Axes, data: ReportData, one: str, types: Sequence[tuple[str, int
                 found.mean, y, "o", ms=7.5, color=colours[arm.name], mec="white", mew=0.8, zorder=4,
                 label=arm.name if i == 0 else None,
             )  # fmt: skip
-    axes.set_yticks(range(len(types)), [f"{name}  ({count_text(n)})" for name, n in types])
+    axes.set_yticks(range(len(types)), [f"{_short(name)}  ({count_text(n)})" for name, n in types])
     axes.set_ylim(len(types) - 0.4, -0.6)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")

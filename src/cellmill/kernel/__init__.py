@@ -2,7 +2,8 @@
 
 Encodes cells into frames, gathers frames into batches, and computes keyed randomness. Two implementations give the
 same bytes and numbers: `_native` (C++, threads inside, GIL released) and `reference` (NumPy). The native one is used
-when it can be imported; the environment variable CELLMILL_KERNEL=reference forces the other.
+when it can be imported; the environment variable CELLMILL_KERNEL=reference forces the other, and
+CELLMILL_KERNEL=native refuses to go on without the native one.
 This module checks arguments and raises; it knows nothing of files, stores, vocabularies or torch.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cellmill.errors import ConfigError, nearest
 from cellmill.kernel import reference
 from cellmill.kernel.checks import (
     as_integers,
@@ -59,11 +61,22 @@ Integers = npt.NDArray[np.integer[Any]]
 
 def _pick() -> tuple[Any, str, str | None]:
     """Return (module, its name, why it is not the native one)."""
-    if os.environ.get("CELLMILL_KERNEL", "").strip().lower() == "reference":
+    asked = os.environ.get("CELLMILL_KERNEL", "").strip().lower()
+    if asked not in ("", "native", "reference"):
+        raise ConfigError(
+            f"the environment variable CELLMILL_KERNEL is {asked!r}; expected 'native' or 'reference'. "
+            f"Unset it to use the native kernel where it can be loaded.{nearest(asked, ('native', 'reference'))}"
+        )
+    if asked == "reference":
         return reference, "reference", "the environment variable CELLMILL_KERNEL asks for the reference"
     try:
         native = importlib.import_module("cellmill.kernel._native")
     except ImportError as error:
+        if asked == "native":
+            raise ConfigError(
+                f"CELLMILL_KERNEL asks for the native kernel, which was not built or cannot be loaded: {error}. "
+                "Unset it to use the reference in NumPy, or install cellmill again with a C++20 compiler."
+            ) from None
         return reference, "reference", f"the native module was not built or cannot be loaded: {error}"
     return native, "native", None
 
@@ -309,8 +322,9 @@ def permute(positions: Integers, n: int, key: int) -> U64:
 
     Notes
     -----
-    Constant memory, any position on its own. A balanced Feistel network of 8 rounds on 2h bits, 4^h being the smallest
-    power of four that is at least n, walked until the image is below n. Round r sends (L, R) to
+    Constant memory, any position on its own. Each key gives a bijection; for a small n not all orders are equally
+    likely. A balanced Feistel network of 8 rounds on 2h bits, 4^h being the smallest power of four that is at least
+    n, walked until the image is below n. Round r sends (L, R) to
     ``(R, L ^ (mix64(R ^ mix64(key + r * 0x9E3779B97F4A7C15)) mod 2^h))``.
 
     Examples

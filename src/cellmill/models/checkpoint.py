@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from safetensors.torch import load as load_weights
-from safetensors.torch import save as save_weights
 
-from cellmill.errors import ConfigError, FormatError, NotFoundError
+from cellmill.errors import ConfigError, FormatError, MissingDependencyError, NotFoundError
 from cellmill.models.ldvae import LdvaeConfig, build_ldvae
 from cellmill.storage import hash_bytes, write_atomic
+
+try:
+    import torch
+    from safetensors.torch import load as load_weights
+    from safetensors.torch import save as save_weights
+except ModuleNotFoundError as error:
+    raise MissingDependencyError(error.name or "torch", extra="torch", needed_for="a model's checkpoint") from error
 
 if TYPE_CHECKING:
     from scvi.module import LDVAE

@@ -12,9 +12,16 @@ import sys
 import types
 from typing import Any
 
+from cellmill.errors import MissingDependencyError
 from cellmill.train.config import RunConfig, RunSeeds
 from cellmill.train.record import RunRecord
-from cellmill.train.run import Evaluator, train_run
+
+try:
+    from cellmill.train.run import Evaluator, train_run
+except ModuleNotFoundError as error:
+    if error.name not in ("torch", "lightning", "scvi", "safetensors"):
+        raise
+    raise MissingDependencyError(error.name, extra="scvi", needed_for="training") from error
 
 __all__ = ["Evaluator", "RunConfig", "RunRecord", "RunSeeds", "train_run"]
 

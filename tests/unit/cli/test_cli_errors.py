@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cellmill import errors
-from cellmill.cli.app import MillGroup
+from cellmill.cli.application import MillGroup
 from cellmill.cli.errors import report
 
 

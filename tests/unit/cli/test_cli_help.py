@@ -41,6 +41,15 @@ def test_help_has_an_example(path: tuple[str, ...], monkeypatch: pytest.MonkeyPa
     assert any(line.startswith("$ ") and " ".join(["cellmill", *path]) in line for line in lines)
 
 
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_examples_can_be_pasted_from_80_columns(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = [line.strip() for line in CliRunner().invoke(app, [*path, "--help"]).stdout.splitlines()]
+    wanted = [line.replace("\\[", "[") for line in (EVERY[path].epilog or "").splitlines() if line.startswith("$ ")]
+    assert wanted
+    assert [line for line in wanted if line not in shown] == []
+
+
 @pytest.mark.parametrize("path", VERBS, ids=" ".join)
 def test_examples_use_options_that_exist(path: tuple[str, ...]) -> None:
     known = {name for parameter in VERBS[path].params for name in parameter.opts}

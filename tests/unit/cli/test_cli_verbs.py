@@ -11,9 +11,12 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from typer.testing import Result
 
 import cellmill as cm
+from cellmill.cli import display, doctor
+from cellmill.cli.query import distinct_names
 
 Call = Callable[..., Result]
 
@@ -193,6 +196,65 @@ def test_query_counts(call: Call, small_store: Path) -> None:
     assert "blood-b" in call("query", small_store, sql).stdout
 
 
+def test_query_keeps_columns_that_are_called_alike(call: Call, small_store: Path, tmp_path: Path) -> None:
+    sql = "SELECT dataset AS a, cell_type AS a, sum(total_counts) AS total FROM obs GROUP BY ALL ORDER BY ALL LIMIT 1"
+    (row,) = cm.open(small_store).query(sql.replace("cell_type AS a", "cell_type AS b")).to_pylist()
+    expected = {"a": row["a"], "a_2": row["b"], "total": int(row["total"])}
+    assert answer(call("query", small_store, sql, "--json")) == [expected]
+    text = told(call("query", small_store, sql))
+    for value in (row["a"], row["b"], f"{int(row['total']):,}"):
+        assert value in text
+    assert call("query", small_store, sql, "-o", tmp_path / "x.parquet").exit_code == 0
+    assert pq.read_table(tmp_path / "x.parquet").column_names == list(expected)
+
+
+@pytest.mark.parametrize(
+    "names", [["a"], ["a", "a"], ["a", "a_2", "a"], ["a", "a", "a_2"], ["a"] * 4 + ["a_3"]], ids=str
+)
+def test_names_become_distinct(names: list[str]) -> None:
+    found = distinct_names(names)
+    assert len(set(found)) == len(found) == len(names)
+    assert all(new.startswith(old) for old, new in zip(names, found, strict=True))
+    assert found[0] == names[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "told_so"),
+    [
+        (("query", "SELECT 1", "-o", "no-folder/x.csv"), "no-folder"),
+        (("query", "SELECT 1", "-o", "folder.csv"), "folder.csv"),
+        (("hvg", "-o", "no-folder/x.txt"), "no-folder"),
+        (("hvg", "-o", "x.json"), ".txt, .csv or .parquet"),
+        (("export h5ad", "no-folder/x.h5ad"), "no-folder"),
+        (("genes vocabulary", "-o", "no-folder/x.json"), "no-folder"),
+        (("head", "--columns", ""), "commas"),
+    ],
+    ids=str,
+)
+def test_a_wrong_output_is_told_before_anything_is_computed(
+    call: Call, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], told_so: str
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise AssertionError("this was not to be reached")
+
+    monkeypatch.setattr(cm.Store, "query", fail)
+    monkeypatch.setattr(cm, "hvg", fail)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.csv").mkdir()
+    result = call(*words[0].split(), small_store, *words[1:])
+    assert result.exit_code == 2, result.output
+    assert told_so in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.csv"]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_no_column_of_head_is_empty(call: Call, small_store: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr(display, "console", lambda: Console(width=width, highlight=False))
+    text = told(call("head", small_store, "-n", 2))
+    for word in ("row", "n_genes_detected", "highest", str(cm.open(small_store).column("cell", [0])[0])):
+        assert word in text
+
+
 def test_query_says_when_it_shows_only_a_part(call: Call, small_store: Path) -> None:
     assert "190 rows more" in call("query", small_store, "SELECT row FROM obs").stdout
 
@@ -296,6 +358,17 @@ def test_hvg_of_a_part_differs(call: Call, small_store: Path) -> None:
     assert part["gene_ids"] != list(cm.hvg(cm.open(small_store), 30).gene_ids)
 
 
+def test_the_mixture_among_the_examples_can_be_planned(call: Call, small_store: Path, tmp_path: Path) -> None:
+    example = Path(__file__).resolve().parents[3] / "examples" / "mix.yaml"
+    (tmp_path / "examples").mkdir()
+    shutil.copy(example, tmp_path / "examples" / "mix.yaml")
+    (tmp_path / "cellmill-demo").mkdir()
+    shutil.copytree(small_store, tmp_path / "cellmill-demo" / "atlas.mill")
+    planned = answer(call("plan", tmp_path / "examples" / "mix.yaml", "--json"))
+    assert isinstance(planned, dict)
+    assert planned["name"] == "blood-first"
+
+
 MIX = """
 name: blood-first
 seed: 0
@@ -376,7 +449,26 @@ def test_doctor_gives_the_pip_line_of_a_missing_extra(call: Call, monkeypatch: p
         return real(name)
 
     monkeypatch.setattr(metadata, "version", without_scvi)
-    assert "scvi: scvi-tools not installed: pip install 'cellmill[scvi]'" in told(call("doctor"))
+    expected = "scvi: scvi-tools not installed; in the source's folder: pip install -c constraints.txt '.[scvi]'"
+    assert expected in told(call("doctor"))
+
+
+def test_doctor_says_when_a_package_is_there_but_cannot_be_imported(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("jinja2")
+    (tmp_path / "jinja2.py").write_text("raise ImportError('libsomething.so is missing')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "EXTRAS", {"report": ("jinja2",)})
+    doctor._import_fault.cache_clear()
+    try:
+        found = answer(call("doctor", "--json"))
+        assert isinstance(found, dict)
+        assert not found["extras"]["report"]["complete"]
+        assert found["extras"]["report"]["broken"] == {"jinja2": "ImportError: libsomething.so is missing"}
+        assert "jinja2 cannot be imported (ImportError: libsomething.so is missing)" in told(call("doctor"))
+    finally:
+        doctor._import_fault.cache_clear()
 
 
 def test_version(call: Call) -> None:

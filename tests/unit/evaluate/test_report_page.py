@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
+from matplotlib.figure import Figure
+
 from cellmill.errors import ConfigError, NotFoundError
-from cellmill.evaluate import choose_genes, collect_report, evaluate_run, write_report
+from cellmill.evaluate import choose_genes, collect_report, evaluate_run, figures, write_report
 from cellmill.evaluate.collect import number_text
 from cellmill.evaluate.report import ReportData
 
@@ -187,3 +191,36 @@ def test_what_cannot_be_reported_is_told(experiment: Any, tmp_path: Path) -> Non
 )  # fmt: skip
 def test_numbers_are_written_as_people_read_them(value: float, sign: bool, text: str) -> None:
     assert number_text(value, sign=sign) == text
+
+
+def test_many_long_cell_types_leave_the_bars_their_room(data: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "_svg", lambda figure: drawn.append(figure) or "")
+    many = {f"{i}: enterocytes of the large intestine, {'TMIGD1 MEP1A ' * 4}": 100 - i for i in range(68)}
+    arms = tuple(replace(arm, composition={"dataset": {"one": 1}, "cell_type": many}) for arm in data.arms)
+    figures.draw_composition(replace(data, arms=arms))
+    (figure,) = drawn
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.draw_without_rendering()
+    bars, legends = figure.axes[::2], figure.axes[1::2]
+    width = figure.bbox.width
+    for axes in bars:
+        assert axes.get_window_extent().width > 0.6 * width
+    for axes in legends:
+        box = axes.get_legend().get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= width
+        assert box.y0 >= 0
+    names = [text.get_text() for text in legends[1].get_legend().get_texts()]
+    assert names[-1] == "56 others"
+    assert len(names) == 13
+    for above, below in zip(legends, bars[1:], strict=False):
+        assert above.get_legend().get_window_extent().y0 > below.get_window_extent().y1
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns"), [(["a"] * 3, 3), (["a"] * 20, 6), (["x" * 40] * 13, 2), (["x" * 200], 1)], ids=str
+)
+def test_a_legend_has_as_many_columns_as_fit(labels: list[str], columns: int) -> None:
+    assert figures._legend_columns(labels, most=6) == columns

@@ -12,7 +12,8 @@ from cellmill import errors, events, units
 def test_the_docstring_names_every_error_and_only_those():
     classes = {name for name in errors.__all__ if name.endswith("Error")}
     drawn = set(re.findall(r"\b[A-Z]\w+Error\b", errors.__doc__)) - {
-        "ValueError", "ArithmeticError", "FileNotFoundError", "FileExistsError", "BlockingIOError", "OSError", "ImportError",
+        "ValueError", "ArithmeticError", "FileNotFoundError", "FileExistsError", "BlockingIOError", "OSError",
+        "ImportError",
     }  # fmt: skip
     assert drawn == classes
 
@@ -29,7 +30,7 @@ def test_wrong_input_exits_with_2_and_broken_stores_with_1():
 
 def test_a_missing_dependency_names_the_extra():
     error = errors.MissingDependencyError("torch", extra="torch", needed_for="the loader")
-    assert "pip install 'cellmill[torch]'" in str(error)
+    assert "in the folder of cellmill's source, with: pip install -c constraints.txt '.[torch]'" in str(error)
 
 
 def test_nearest_ignores_case_and_says_nothing_when_nothing_is_near():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +14,7 @@ from cellmill.cli.display import console, error_console, examples
 from cellmill.cli.errors import debug_wanted, report
 from cellmill.cli.progress import set_quiet
 
-__all__ = ["app", "main"]
+__all__ = ["MillGroup", "app"]
 
 
 class MillGroup(TyperGroup):
@@ -81,9 +80,3 @@ app.command("evaluate", epilog=evaluate.EPILOG, rich_help_panel=_TRAINING)(evalu
 app.command("run", epilog=run.EPILOG, rich_help_panel=_TRAINING)(run.run)
 app.command("demo", epilog=demo.EPILOG, rich_help_panel=_OTHER)(demo.demo)
 app.command("doctor", epilog=doctor.EPILOG, rich_help_panel=_OTHER)(doctor.doctor)
-
-
-def main() -> None:
-    """Run the command line and exit: 0 done, 2 wrong use or wrong input, 130 interrupted, 1 anything else."""
-    app()
-    sys.exit(0)
