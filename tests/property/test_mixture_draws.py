@@ -18,6 +18,7 @@ from cellmill.mixture.plan import Part
 class Imaginary:
     digest: str = "d"
     path: str = "imaginary.mill"
+    n_cells: int = 500
 
 
 STORES = (Imaginary("a"), Imaginary("b"))
@@ -44,8 +45,8 @@ def plans(draw: st.DrawFn, *, kind: str) -> Plan:
         cells = Cells(segments(draw))
         copies = draw(st.integers(0, 3)) if kind == "repeat" else 1
         n_extra = draw(st.integers(0 if copies else 1, len(cells))) if kind == "repeat" else 0
-        extra = np.sort(np.random.default_rng(i).permutation(len(cells))[:n_extra]).astype(np.int64)
-        parts.append(Part(f"c{i}", cells, copies, extra, weights[i] / sum(weights)))
+        ladder = np.random.default_rng(i).permutation(len(cells)).astype(np.int64)
+        parts.append(Part(f"c{i}", cells, copies, n_extra, ladder, weights[i] / sum(weights)))
     natural = sum(p.n_slots for p in parts)
     n_draws = draw(st.sampled_from([natural, natural, max(1, natural // 3), natural * 2 + 1]))
     return Plan("p", kind, STORES, tuple(parts), n_draws, Seeds(order=draw(st.integers(0, 9))))
@@ -65,7 +66,8 @@ def test_every_cell_exactly_as_often_as_promised_in_each_pass(plan, seed, order)
             here = component == code
             drawn = sorted(zip(store[here].tolist(), row[here].tolist(), strict=True))
             all_cells = np.arange(len(part.cells))
-            promised = np.concatenate([np.repeat(all_cells, part.copies), part.extra])
+            turn = (number * part.n_extra + np.arange(part.n_extra)) % len(part.cells)
+            promised = np.concatenate([np.repeat(all_cells, part.copies), part.ladder[turn]])
             expected = sorted(zip(*(x.tolist() for x in part.cells.take(promised)), strict=True))
             assert drawn == expected
 

@@ -78,3 +78,14 @@ def test_blocked_windows_hold_sixteen_blocks_for_each_cell_of_a_batch():
 def test_an_unknown_order_names_the_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'blocked'"):
         choose_order("bloked", batch_size=1)
+
+
+def test_the_borders_of_blocks_lie_elsewhere_under_another_key():
+    order, n = Blocked(block_cells=16, window_blocks=1), 160
+    borders = set()
+    for key in range(12):
+        runs = np.sort(order.index(np.arange(n, dtype=np.int64), n, key).reshape(10, 16), axis=1)
+        whole = runs[np.ptp(runs, axis=1) == 15]
+        assert len(set((whole[:, 0] % 16).tolist())) == 1
+        borders.add(int(whole[0, 0] % 16))
+    assert len(borders) > 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -54,10 +54,15 @@ def align_genes(stores: Sequence[Store], genes: Sequence[str] | None, *, missing
     Raises
     ------
     ConfigError
-        When a panel is empty or names a gene twice.
+        When a panel is empty or names a gene twice, and for another `missing`.
     QueryError
         For genes that no store has, with examples.
     """
+    if missing not in get_args(Missing):
+        known = get_args(Missing)
+        raise ConfigError(
+            f"missing_genes must be one of {', '.join(known)}, found {missing!r}.{nearest(str(missing), known)}"
+        )
     own = [tuple(store.genes.column("gene_id").to_pylist()) for store in stores]
     wanted = tuple(dict.fromkeys(gene for ids in own for gene in ids)) if genes is None else tuple(genes)
     column = {gene: i for i, gene in enumerate(wanted)}

@@ -29,7 +29,7 @@ class Dataset(TorchDataset[Batch]):
     obs
         Columns of obs that batches carry.
     rows
-        Row ids that indices count into; all cells when None.
+        Row ids that indices count into; all cells when None. Of a boolean mask, give ``np.flatnonzero(mask)``.
     seed
         Seed of the recipe's randomness, together with `epoch` (an attribute to be set) and each cell's uid.
     threads
@@ -53,7 +53,13 @@ class Dataset(TorchDataset[Batch]):
         threads: int = 0,
     ) -> None:
         self.reader = Reader([store], tokens=tokens, obs=obs, seed=seed, threads=threads)
-        self.rows = None if rows is None else np.asarray(rows, dtype=np.int64)
+        given = None if rows is None else np.asarray(rows)
+        if given is not None and (given.ndim != 1 or (len(given) and given.dtype.kind not in "iu")):
+            raise ConfigError(
+                f"rows must be row ids, found {given.dtype} of shape {given.shape}; "
+                "of a mask, give np.flatnonzero(mask)"
+            )
+        self.rows = None if given is None else given.astype(np.int64)
         if self.rows is not None and len(self.rows) and not 0 <= self.rows.min() <= self.rows.max() < store.n_cells:
             raise ConfigError(f"rows must lie in 0..{store.n_cells - 1}")
         self.epoch = 0

@@ -20,7 +20,7 @@ from cellmill.loader.diagnostics import Meter
 from cellmill.loader.obs import ObsWanted
 from cellmill.loader.prefetch import prefetched
 from cellmill.loader.reader import Reader
-from cellmill.loader.schedule import Last, Schedule
+from cellmill.loader.schedule import Last, Schedule, whole_number
 from cellmill.mixture import Mixture, Order, Plan, choose_order, plan_cells
 from cellmill.store import Store
 from cellmill.tokens import Batch, Recipe
@@ -28,7 +28,7 @@ from cellmill.tokens import Batch, Recipe
 __all__ = ["STATE_FORMAT", "Loader", "Source", "as_plan", "place_in_world"]
 
 Source = Mixture | Plan | Store
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 
 
 class Loader(IterableDataset[Batch]):
@@ -37,7 +37,8 @@ class Loader(IterableDataset[Batch]):
     Each iteration runs over `epochs` epochs and the next one goes on with the epoch after; each epoch has another order
     and draws each cell exactly as often as the plan says. Works without worker processes (one thread reads ahead, the
     kernel has its own threads), and the same in ``torch.utils.data.DataLoader(loader, batch_size=None,
-    num_workers=k)``, by fork or spawn: the same batches in the same order.
+    num_workers=k)``, by fork or spawn, with persistent workers or not: the same batches in the same order. With worker
+    processes call `set_epoch` before each further iteration: workers never move the loader on.
 
     Parameters
     ----------
@@ -101,22 +102,27 @@ class Loader(IterableDataset[Batch]):
         missing_genes: Missing = "refuse",
     ) -> None:
         super().__init__()
-        for name, number, least in (("epochs", epochs, 1), ("prefetch", prefetch, 0), ("seed", seed, 0)):
-            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < least):
-                raise ConfigError(f"{name} must be a whole number of at least {least}, found {number!r}")
+        self.seed = whole_number("seed", seed, least=0)
+        self.epochs = None if epochs is None else whole_number("epochs", epochs, least=1)
+        self.prefetch = whole_number("prefetch", prefetch, least=0)
+        batch_size = whole_number("batch_size", batch_size, least=1)
         self.plan = as_plan(source)
         found_rank, found_size = place_in_world(rank, world_size)
         self.schedule = Schedule(self.plan.n_draws, batch_size, last, found_rank, found_size)
         self.order = choose_order(order, batch_size=batch_size)
-        self.seed = seed
-        self.epochs = epochs
-        self.prefetch = prefetch
         self.reader = Reader(
-            self.plan.stores, tokens=tokens, obs=obs, seed=seed, threads=threads, missing=missing_genes
+            self.plan.stores, tokens=tokens, obs=obs, seed=self.seed, threads=threads, missing=missing_genes
         )
-        self._start = 0
+        # where the next iteration starts, the epoch that it began with, and whether workers iterate; shared with them
+        self._shared = torch.zeros(3, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._began = 0  # the epoch that this iteration, or the last one, began with
         self._position = 0
         self._meter = Meter()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if not self._shared.is_shared():  # a copy, not a worker's loader
+            self._shared.share_memory_()
 
     # ---- what it gives ----------------------------------------------------------------------------------------
 
@@ -139,33 +145,40 @@ class Loader(IterableDataset[Batch]):
         """Steps that the next iteration has, on this rank as on every other."""
         if self.epochs is None:
             raise TypeError("a loader with epochs=None has no length")
-        return self.schedule.steps_to(self._end_epoch(self.epochs), start=self._start)
+        start, began, _ = self._shared.tolist()
+        return max(0, self.schedule.steps_to(began + self.epochs, start=start))
 
     def __iter__(self) -> Iterator[Batch]:
+        # no generator: persistent workers must see where to start before the main process can move on
         worker = get_worker_info()
+        start, self._began, _ = self._shared.tolist()
+        self._position = start
+        self._shared[2] = worker is not None
+        return self._iterate(start, self._began, worker)
+
+    def _iterate(self, start: int, began: int, worker: Any) -> Iterator[Batch]:
         first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        start = self._start
-        end_epoch = None if self.epochs is None else self._end_epoch(self.epochs)
+        end_epoch = None if self.epochs is None else began + self.epochs
         steps: Iterator[int] = itertools.count(first, stride)
         if end_epoch is not None:
             steps = iter(range(first, self.schedule.steps_to(end_epoch, start=start), stride))
-        self._position = start
         made = prefetched(lambda index: self._make(index, start), steps, depth=self.prefetch if worker is None else 0)
         clock = time.perf_counter
-        asked = began = clock()
+        asked = before = clock()
         try:
             for batch in made:
                 self._position = batch.position
                 now = clock()
                 self._meter.add(batch, waited=now - asked)
-                self._meter.seconds += now - began
-                began = now
+                self._meter.seconds += now - before
+                before = now
                 yield batch
                 asked = clock()
         finally:
             made.close()  # type: ignore[attr-defined]
-        if end_epoch is not None:
-            self._start = self._position = end_epoch * self.plan.n_draws
+        if end_epoch is not None and worker is None:
+            self._position = max(start, end_epoch * self.plan.n_draws)
+            self._shared[:2] = torch.tensor([self._position, self._position // self.plan.n_draws])
 
     def _make(self, index: int, start: int) -> Batch:
         step = self.schedule.step(index, start=start)
@@ -180,20 +193,16 @@ class Loader(IterableDataset[Batch]):
             padding=None if step.padding is None else torch.from_numpy(step.padding),
         )
 
-    def _end_epoch(self, epochs: int) -> int:
-        return (self._start // self.plan.n_draws // epochs + 1) * epochs
-
     # ---- where it is ------------------------------------------------------------------------------------------
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration begin at the start of an epoch.
+        """Let the next iteration begin at the start of an epoch, and run over `epochs` epochs from there.
 
-        Iterating again does this by itself, except with worker processes, which work on copies: there call it before
-        each epoch, as with torch's DistributedSampler.
+        Iterating again goes on by itself, except with worker processes, which never move the loader on: there call it
+        before each further iteration, as with torch's DistributedSampler.
         """
-        if epoch < 0:
-            raise ConfigError(f"epochs count from 0, found {epoch}")
-        self._start = self._position = epoch * self.plan.n_draws
+        epoch = whole_number("epoch", epoch, least=0)
+        self._go_to(epoch * self.plan.n_draws, began=epoch)
 
     def state_dict(self, after: Batch | None = None) -> dict[str, Any]:
         """Return the state, a small dict of JSON values: positions of the run that are used up.
@@ -201,15 +210,26 @@ class Loader(IterableDataset[Batch]):
         Parameters
         ----------
         after
-            The last batch that was used; that which this loader handed out last when None. Give it when batches come
-            through a DataLoader with workers, whose copies of the loader are further ahead.
+            The last batch that was used; that which this loader handed out last when None. It must be given when
+            batches come through a DataLoader with workers: they are further ahead, and say nothing to this loader.
+
+        Raises
+        ------
+        ConfigError
+            When workers iterate and `after` is not given.
         """
+        next_began, by_workers = self._shared[1:].tolist()
+        if after is None and by_workers:
+            raise ConfigError(
+                "batches of this loader come from worker processes, so only you know which you have used: "
+                "loader.state_dict(after=batch) with the last one"
+            )
+        began = self._began if after is None or after.epoch < next_began else next_began
         return {
             "format": STATE_FORMAT,
-            "plan": self.plan.hash,
-            "seed": self.seed,
-            "order": self.order.to_dict(),
+            **self._identity(),
             "position": self._position if after is None else after.position,
+            "began": began,
             "epochs": self.epochs,
             "batch_size": self.schedule.batch_size,
         }
@@ -217,14 +237,22 @@ class Loader(IterableDataset[Batch]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next iteration go on after the batches that a state has seen; on any number of ranks and workers.
 
+        The next iteration is the rest of the one that the state is from: nothing, when that had handed out its last
+        batch. The iteration after it goes on with the epochs that follow. With more `epochs` than before, the rest is
+        longer by these.
+
         Raises
         ------
         StateMismatchError
             When plan, seed or order are others, so that "go on" would mean nothing; names old and new.
         """
-        if state.get("format") != STATE_FORMAT or not isinstance(state.get("position"), int):
-            raise StateMismatchError(f"this is no state of a loader of this version (format {state.get('format')!r})")
-        mine = self.state_dict()
+        found = state.get("format") if isinstance(state, Mapping) else state
+        if not isinstance(state, Mapping) or found != STATE_FORMAT:
+            raise StateMismatchError(f"this is no state of a loader of this version (format {found!r})")
+        for name in ("position", "began"):
+            if type(state.get(name)) is not int or state[name] < 0:
+                raise StateMismatchError(f"this is no state of a loader: {name} is {state.get(name)!r}")
+        mine = self._identity()
         meaning = {"plan": "the cells, their stores or their amounts", "seed": "the seed", "order": "the order"}
         for key, what in meaning.items():
             if state.get(key) != mine[key]:
@@ -232,9 +260,16 @@ class Loader(IterableDataset[Batch]):
                     f"this state belongs to another run: {what} changed ({key} was {state.get(key)}, is {mine[key]}). "
                     "Load it into a loader with the old ones, or start anew"
                 )
-        position = int(state["position"])
-        self.schedule.check(position)
-        self._start = self._position = position
+        self.schedule.check(state["position"])
+        self._go_to(state["position"], began=state["began"])
+
+    def _identity(self) -> dict[str, Any]:
+        """What a state and its loader must have in common."""
+        return {"plan": self.plan.hash, "seed": self.seed, "order": self.order.to_dict()}
+
+    def _go_to(self, position: int, *, began: int) -> None:
+        self._position, self._began = position, began
+        self._shared.copy_(torch.tensor([position, began, 0]))
 
     def report(self) -> dict[str, Any]:
         """Return what this loader saw of itself so far: cells per second, waits, bytes, mixing of labels, genes."""
@@ -257,6 +292,8 @@ def as_plan(source: Source) -> Plan:
         return source
     if isinstance(source, str | os.PathLike):
         raise ConfigError(f"expected a Mixture, Plan or Store, found the path {source!r}; open it with cellmill.open")
+    if not isinstance(source, Store):
+        raise ConfigError(f"expected a Mixture, Plan or Store, found {source!r}")
     return plan_cells({"all": [(source, range(source.n_cells))]})
 
 

@@ -15,6 +15,7 @@ from cellmill.store import Store
 
 __all__ = ["ObsColumn", "ObsWanted", "load_obs"]
 
+Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64] | npt.NDArray[np.float32]
 # names of columns; or each with the categories whose codes are wanted (None: those that occur)
 ObsWanted = Sequence[str] | Mapping[str, Sequence[str] | None]
 
@@ -29,20 +30,27 @@ class ObsColumn:
     categories : tuple of str or None
         Names of the codes, in order; None for numbers.
     values : tuple of arrays
-        For each store int32[n_cells] codes, -1 for null and for what is not among the categories; or float32[n_cells]
-        numbers, NaN for null.
+        For each store int32[n_cells] codes, -1 for null and for what is not among the categories; or numbers, of
+        the same type in every store: int64[n_cells], float64[n_cells] or float32[n_cells], as `load_obs` says.
     """
 
     name: str
     categories: tuple[str, ...] | None
-    values: tuple[npt.NDArray[np.int32] | npt.NDArray[np.float32], ...]
+    values: tuple[npt.NDArray[np.int32] | Numbers, ...]
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Type of the column in a batch: codes are int64."""
+        return np.dtype(np.int64) if self.categories is not None else self.values[0].dtype
 
 
 def load_obs(stores: Sequence[Store], wanted: ObsWanted) -> tuple[ObsColumn, ...]:
     """Return the columns, read once.
 
     Text gets codes; categories are those that occur in any of the stores, sorted, so codes do not depend on which
-    cells a plan takes. Numbers and booleans become float32.
+    cells a plan takes. Whole numbers become int64 (of uint64 the bits, as `batch.cells`); where one of the stores has
+    nulls in the column, float64, which holds whole numbers up to 2^53, with NaN for null. Other numbers and booleans
+    become float32, with NaN for null.
 
     Raises
     ------
@@ -58,7 +66,7 @@ def load_obs(stores: Sequence[Store], wanted: ObsWanted) -> tuple[ObsColumn, ...
 def _load(stores: Sequence[Store], name: str, fixed: Sequence[str] | None) -> ObsColumn:
     columns = [_column(store, name) for store in stores]
     if fixed is None and not any(_is_text(column.type) for column in columns):
-        return ObsColumn(name, None, tuple(_numbers(column) for column in columns))
+        return ObsColumn(name, None, _numbers(columns))
     texts = [pc.dictionary_encode(_plain(column).cast(pa.string())) for column in columns]
     if fixed is None:
         categories = tuple(sorted({value for text in texts for value in text.dictionary.to_pylist()}))
@@ -87,12 +95,20 @@ def _plain(column: pa.Array) -> pa.Array:
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
-def _numbers(column: pa.Array) -> npt.NDArray[np.float32]:
+def _numbers(columns: Sequence[pa.Array]) -> tuple[Numbers, ...]:
+    """Return one type for all stores, so that a column of a batch has one."""
+    if not all(pa.types.is_integer(column.type) for column in columns):
+        return tuple(_floats(column, np.float32) for column in columns)
+    if any(column.null_count for column in columns):
+        return tuple(_floats(column, np.float64) for column in columns)
+    return tuple(column.to_numpy(zero_copy_only=False).astype(np.int64) for column in columns)
+
+
+def _floats(column: pa.Array, dtype: type[np.float32 | np.float64]) -> Numbers:
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
-    numbers: npt.NDArray[np.float32] = (
-        column.cast(pa.float64(), safe=False).fill_null(float("nan")).to_numpy(zero_copy_only=False).astype(np.float32)
-    )
+    filled = column.cast(pa.float64(), safe=False).fill_null(float("nan"))
+    numbers: Numbers = filled.to_numpy(zero_copy_only=False).astype(dtype)
     return numbers
 
 

@@ -156,7 +156,7 @@ class Reader:
     def _obs(self, groups: Sequence[tuple[int, Any]], row: I64) -> dict[str, torch.Tensor]:
         made = {}
         for column in self.obs:
-            values = np.empty(len(row), dtype=np.float32 if column.categories is None else np.int64)
+            values = np.empty(len(row), dtype=column.dtype)
             for code, here in groups:
                 values[here] = column.values[code][row[here]]
             made[column.name] = torch.from_numpy(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -10,10 +11,27 @@ import numpy.typing as npt
 
 from cellmill.errors import ConfigError, nearest
 
-__all__ = ["Last", "Schedule", "Step"]
+__all__ = ["Last", "Schedule", "Step", "whole_number"]
 
 I64 = npt.NDArray[np.int64]
 Last = Literal["keep", "drop", "pad"]
+
+
+def whole_number(name: str, value: object, *, least: int) -> int:
+    """Return a whole number, NumPy's too, as an int.
+
+    Raises
+    ------
+    ConfigError
+        For anything else, and below `least`.
+    """
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if number < least:
+        raise ConfigError(f"{name} must be a whole number of at least {least}, found {value!r}")
+    return number
 
 
 class Step(NamedTuple):
@@ -53,8 +71,7 @@ class Schedule:
     world_size: int = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise ConfigError(f"batch_size must be a whole number above 0, found {self.batch_size!r}")
+        object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size, least=1))
         if self.last not in get_args(Last):
             raise ConfigError(
                 f"last must be one of keep, drop, pad, found {self.last!r}.{nearest(str(self.last), get_args(Last))}"

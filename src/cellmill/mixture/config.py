@@ -89,6 +89,8 @@ class Split:
     test: float = 0.1
 
     def __post_init__(self) -> None:
+        if not isinstance(self.by, str) or not self.by:
+            raise ConfigError(f"split: `by` must name a column of obs, or be 'cell', found {self.by!r}")
         for name in SPLIT_NAMES:
             share = getattr(self, name)
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
@@ -125,9 +127,15 @@ class Exclusion:
 
     def __post_init__(self) -> None:
         by: object = self.by
-        object.__setattr__(self, "by", (by,) if isinstance(by, str) else tuple(self.by))
+        if not isinstance(by, str | list | tuple):
+            raise ConfigError(f"exclude: `by` must be a list of rules, found {by!r}")
+        object.__setattr__(self, "by", (by,) if isinstance(by, str) else tuple(by))
         if not self.by:
             raise ConfigError("exclude: `by` names no rule; for example by: [uid, fingerprint, donor_id]")
+        for rule in self.by:
+            if not isinstance(rule, str):
+                raise ConfigError(f"exclude: each rule in `by` is a name such as uid or donor_id, found {rule!r}")
+        _check_selection("exclude", [self.store], self.where)
 
 
 @dataclass(frozen=True)
@@ -171,6 +179,7 @@ class Component:
             )
         if not self.stores:
             raise ConfigError(f"component {self.name!r}: names no store")
+        _check_selection(f"component {self.name!r}", self.stores, self.where)
         self._check_amounts()
 
     def _check_amounts(self) -> None:
@@ -227,6 +236,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         text = Path(path).read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError):
         raise NotFoundError(f"{path}: there is no such file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text in UTF-8 (byte {error.start}); save it as UTF-8") from None
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -307,6 +318,14 @@ def _known(given: Mapping[str, object], known: Sequence[str], *, where: str) -> 
 
 def _names(kind: type) -> list[str]:
     return [field.name for field in fields(kind)]
+
+
+def _check_selection(place: str, stores: Sequence[object], where: object) -> None:
+    for store in stores:
+        if not isinstance(store, str | Path | Store):
+            raise ConfigError(f"{place}: `store` must be the path of a store, or an open one, found {store!r}")
+    if where is not None and not isinstance(where, str):
+        raise ConfigError(f"{place}: `where` must be an SQL condition over obs, as text, found {where!r}")
 
 
 def _is_number(value: object) -> bool:

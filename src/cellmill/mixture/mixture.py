@@ -5,7 +5,8 @@ Knows stores by their obs and uids. Knows no counts, no batches, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ from cellmill.mixture.config import (
     read_yaml,
 )
 from cellmill.mixture.plan import Part, Plan, PlanRow
-from cellmill.mixture.quotas import quota_pattern
+from cellmill.mixture.quotas import MAX_PERIOD, quota_pattern
 from cellmill.mixture.select import (
+    Removal,
     SplitCount,
     apply_split,
     build_removals,
@@ -39,6 +41,7 @@ from cellmill.mixture.select import (
     duplicated,
     match_removals,
     select_cells,
+    uids_of,
 )
 from cellmill.store import Store, open_store
 
@@ -70,13 +73,14 @@ class Mixture:
     name
         For reports.
     seed
-        Data seed; or a mapping with some of `data`, `split` and `order`.
+        One number for `data`, `split` and `order`; or a mapping with some of them.
     split
         How cells are divided into train, validation and test; needed where a component names a split.
     exclude
         Registered evaluation sets, whose cells (and duplicates, donors, ...) are not trained on.
     dedupe
-        Keep the first of all cells with the same counts, in the order of components, stores and rows.
+        Keep the first of all cells with the same counts, in the order of components, stores and rows. Splits are made
+        after that, so that no cell lies in one split and its duplicate in another.
     cells
         Budget of unique cells. Shares stay as they are with `proportion`; with `repeat`, a keyed choice of all cells.
     draws
@@ -183,7 +187,8 @@ class Mixture:
         Raises
         ------
         MixtureError
-            When a component ends without cells, saying which step took them, or has fewer than it must choose.
+            When a component ends without cells, saying which step took them, or has fewer than it must choose; and when
+            an exclusion registers no cell.
         QueryError, ConfigError
             For a `where`, a split or an exclusion that names a column that is not there.
         """
@@ -191,51 +196,47 @@ class Mixture:
         warnings: list[str] = []
         drafts = self._select(opened, warnings)
         stores = tuple(opened.stores)
-        if self.dedupe:
-            for draft, mask in zip(drafts, duplicated([d.cells for d in drafts], stores), strict=True):
-                draft.duplicates = int(mask.sum())
-                draft.cells = draft.cells.keep(~mask) if draft.duplicates else draft.cells
-                draft.story.append(f"{len(draft.cells):,} without duplicates")
-        else:
-            warnings += _overlaps(drafts)
         for draft in drafts:
             if not len(draft.cells):
                 raise MixtureError(f"component {draft.component.name!r} has no cells: {', '.join(draft.story)}")
         self._limit(drafts, stores)
+        if not self.dedupe:
+            warnings += _overlaps(drafts, stores)
         return self._finish(drafts, stores, warnings)
 
     def _select(self, opened: _Stores, warnings: list[str]) -> list[_Draft]:
-        rules = build_removals([(e, opened.get(e.store)) for e in self.exclude])
+        rules, said = build_removals([(e, opened.get(e.store)) for e in self.exclude])
+        warnings += said
         registered = len(opened.stores)
         found = SplitCount({})
         drafts = []
         for component in self.components:
-            indices = [opened.index(store) for store in component.stores]
-            draft = self._select_one(component, opened, indices, rules, found)
-            drafts.append(draft)
+            with _in_component(component):
+                drafts.append(self._begin(component, opened))
+        if self.dedupe:
+            _drop_duplicates(drafts, opened.stores)
+        for draft in drafts:
+            with _in_component(draft.component):
+                self._narrow(draft, opened.stores, rules, found)
         opened.drop_unused(registered, drafts)
         if self.split is not None:
             warnings += _split_warnings(self.split, found)
         return drafts
 
-    def _select_one(
-        self, component: Component, opened: _Stores, indices: Sequence[int], rules: Sequence[Any], found: SplitCount
-    ) -> _Draft:
-        unique = list(dict.fromkeys(indices))
+    def _begin(self, component: Component, opened: _Stores) -> _Draft:
+        unique = dict.fromkeys(opened.index(store) for store in component.stores)
+        cells = select_cells([(i, opened.stores[i]) for i in unique], component.where)
         split = component.split or ("train" if self.split is not None else "")
-        try:
-            cells = select_cells([(i, opened.stores[i]) for i in unique], component.where)
-            story = [f"{len(cells):,} cells selected"]
-            if self.split is not None and split in SPLIT_NAMES:
-                cells = apply_split(cells, opened.stores, self.split, split, seed=self.seeds.split, found=found)
-                story.append(f"{len(cells):,} of them in split {split!r} by {self.split.by}")
-            cells, excluded = match_removals(cells, opened.stores, rules)
-        except InputError as error:
-            error.add_note(f"in component {component.name!r}")
-            raise
+        return _Draft(component, split, cells, [f"{len(cells):,} cells selected"], {})
+
+    def _narrow(self, draft: _Draft, stores: Sequence[Store], rules: Sequence[Removal], found: SplitCount) -> None:
+        """Take the cells of the split, without those that are excluded."""
+        if self.split is not None and draft.split in SPLIT_NAMES:
+            draft.cells = apply_split(draft.cells, stores, self.split, draft.split, seed=self.seeds.split, found=found)
+            draft.story.append(f"{len(draft.cells):,} of them in split {draft.split!r} by {self.split.by}")
+        draft.cells, draft.excluded = match_removals(draft.cells, stores, rules)
         if rules:
-            story.append(f"{len(cells):,} after exclusions")
-        return _Draft(component, split, cells, story, excluded)
+            draft.story.append(f"{len(draft.cells):,} after exclusions")
 
     def _limit(self, drafts: Sequence[_Draft], stores: Sequence[Store]) -> None:
         """Apply `choose`, the budget of unique cells, and note repeats."""
@@ -296,6 +297,7 @@ class Mixture:
             )
             for part, draft, draw, want in zip(parts, drafts, draws, wanted, strict=True)
         )
+        warnings = [*warnings, *_share_warnings(table, n_draws)]
         never = [row.name for row in table if row.draws == 0]
         if never:
             raise MixtureError(f"`draws`={n_draws} is too few: {', '.join(map(repr, never))} would never be drawn")
@@ -304,30 +306,33 @@ class Mixture:
     def _part(self, draft: _Draft, stores: Sequence[Store]) -> Part:
         copies = int(draft.repeat)
         n_extra = round((draft.repeat - copies) * len(draft.cells))
-        extra = np.empty(0, dtype=np.int64)
+        ladder = np.empty(0, dtype=np.int64)
         if n_extra:
-            keys = choice_keys(draft.cells, stores, seed=self.seeds.data)
-            extra = np.flatnonzero(_smallest(keys, n_extra)).astype(np.int64)
+            ladder = np.argsort(choice_keys(draft.cells, stores, seed=self.seeds.data), kind="stable").astype(np.int64)
         if not copies and not n_extra:
             raise MixtureError(
                 f"component {draft.component.name!r}: repeat={draft.repeat} of {len(draft.cells):,} cells is no cell"
             )
-        return Part(draft.component.name, draft.cells, copies, extra, float(draft.component.proportion or 0.0))
+        share = float(draft.component.proportion or 0.0)
+        return Part(draft.component.name, draft.cells, copies, n_extra, ladder, share)
 
 
 class _Stores:
-    """The stores of a mixture, each opened once."""
+    """The stores of a mixture, each opened once: the same contents are the same store, however it is named."""
 
     def __init__(self) -> None:
         self.stores: list[Store] = []
         self._known: dict[object, int] = {}
+        self._digests: dict[str, int] = {}
 
     def index(self, store: StoreLike) -> int:
         """Return the position of a store, opening it where that is needed."""
         key: object = Path(store).absolute() if isinstance(store, str | Path) else id(store)
         if key not in self._known:
-            self._known[key] = len(self.stores)
-            self.stores.append(open_store(store) if isinstance(store, str | Path) else store)
+            found = open_store(store) if isinstance(store, str | Path) else store
+            self._known[key] = self._digests.setdefault(found.digest, len(self.stores))
+            if self._known[key] == len(self.stores):
+                self.stores.append(found)
         return self._known[key]
 
     def get(self, store: StoreLike) -> Store:
@@ -352,18 +357,59 @@ def _smallest(keys: npt.NDArray[np.uint64], n: int) -> Mask:
     return mask
 
 
-def _overlaps(drafts: Sequence[_Draft]) -> list[str]:
-    """Say which components share cells: those are trained on more often than the table shows."""
-    said = []
+@contextmanager
+def _in_component(component: Component) -> Iterator[None]:
+    """Name the component in errors that arise within."""
+    try:
+        yield
+    except InputError as error:
+        error.add_note(f"in component {component.name!r}")
+        raise
+
+
+def _drop_duplicates(drafts: Sequence[_Draft], stores: Sequence[Store]) -> None:
+    for draft, mask in zip(drafts, duplicated([d.cells for d in drafts], stores), strict=True):
+        draft.duplicates = int(mask.sum())
+        draft.cells = draft.cells.keep(~mask) if draft.duplicates else draft.cells
+        draft.story.append(f"{len(draft.cells):,} without duplicates")
+
+
+def _overlaps(drafts: Sequence[_Draft], stores: Sequence[Store]) -> list[str]:
+    """Say which cells come twice: those are trained on more often than the table shows.
+
+    Over several stores cells are compared by uid, in one store by row id.
+    """
+    used = {segment.store for draft in drafts for segment in draft.cells.segments}
+    if len(used) == 1 and len(drafts) == 1:
+        return []
+    several = len(used) > 1
+    said, seen = [], []
+    for draft in drafts:
+        ids = uids_of(draft.cells, stores) if several else draft.cells.rows(min(used))
+        unique = np.unique(ids)
+        if len(unique) < len(ids):
+            said.append(
+                f"{draft.component.name!r} holds {len(ids) - len(unique):,} cells more than once, from several "
+                "stores; `dedupe: true` keeps the first"
+            )
+        seen.append(unique)
     for i, one in enumerate(drafts):
-        for other in drafts[i + 1 :]:
-            shared = 0
-            for store in {s.store for s in one.cells.segments} & {s.store for s in other.cells.segments}:
-                shared += len(np.intersect1d(one.cells.rows(store), other.cells.rows(store), assume_unique=True))
+        for j in range(i + 1, len(drafts)):
+            shared = len(np.intersect1d(seen[i], seen[j], assume_unique=True))
             if shared:
-                names = f"{one.component.name!r} and {other.component.name!r}"
+                names = f"{one.component.name!r} and {drafts[j].component.name!r}"
                 said.append(f"{names} share {shared:,} cells, which count in both; `dedupe: true` keeps the first")
     return said
+
+
+def _share_warnings(table: Sequence[PlanRow], n_draws: int) -> list[str]:
+    """Say which shares are missed by more than a hundredth, and by more than the cell that rounding costs."""
+    return [
+        f"{row.name!r} gets {row.draws:,} draws, where its share of {row.share_wanted:.3g} means "
+        f"{row.share_wanted * n_draws:,.0f}: shares are held in a pattern of at most {MAX_PERIOD:,} draws"
+        for row in table
+        if abs(row.draws - row.share_wanted * n_draws) > max(1.0, 0.01 * row.share_wanted * n_draws)
+    ]
 
 
 def _split_warnings(split: Split, found: SplitCount) -> list[str]:

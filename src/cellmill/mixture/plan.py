@@ -27,7 +27,7 @@ from cellmill.store import Store
 __all__ = ["Part", "Plan", "PlanRow", "plan_cells"]
 
 I64 = npt.NDArray[np.int64]
-PLAN_FORMAT = 1
+PLAN_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,11 @@ class Part:
         Its unique cells.
     copies : int
         How often an epoch holds each of them (kinds "repeat" and "choose").
-    extra : int64 array
-        Indices of the cells that an epoch holds once more: the fraction of a `repeat`, such as 0.5 of 2.5.
+    n_extra : int
+        How many of its cells an epoch holds once more: the fraction of a `repeat`, such as 0.5 of 2.5.
+    ladder : int64 array
+        All cells by index, in the order in which they are held once more; empty where `n_extra` is 0. Pass p takes the
+        places p * n_extra to (p + 1) * n_extra - 1, around: no cell comes again before all others had their turn.
     share : float
         Share of the draws (kind "proportion").
     """
@@ -50,13 +53,24 @@ class Part:
     name: str
     cells: Cells
     copies: int = 1
-    extra: I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    n_extra: int = 0
+    ladder: I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     share: float = 0.0
 
     @property
     def n_slots(self) -> int:
         """Draws in one pass: cells times copies, and the extra ones."""
-        return len(self.cells) * self.copies + len(self.extra)
+        return len(self.cells) * self.copies + self.n_extra
+
+    def cells_at(self, slots: I64, number: I64) -> I64:
+        """Return the index of the cell in each slot of a pass, int64[k]; `number` is the pass of each."""
+        if self.copies == 1 and not self.n_extra:
+            return slots
+        cells = slots % len(self.cells)
+        whole = self.copies * len(self.cells)
+        extra = slots >= whole
+        cells[extra] = self.ladder[(number[extra] * self.n_extra + slots[extra] - whole) % len(self.cells)]
+        return cells
 
 
 @dataclass(frozen=True)
@@ -100,21 +114,23 @@ class Plan:
 
     @cached_property
     def hash(self) -> str:
-        """Hash of everything that decides which cell comes where: digests, row ids, amounts, seeds; not paths."""
+        """Hash of everything that decides which cell comes where: digests, row ids, amounts, order seed; not paths.
+
+        Data and split seeds count by the row ids that they chose.
+        """
         digests = [store.digest for store in self.stores]
         said = {
             "format": PLAN_FORMAT,
             "kind": self.kind,
             "n_draws": self.n_draws,
             "order_seed": self.seeds.order,
-            "data_seed": self.seeds.data,
-            "split_seed": self.seeds.split,
             "parts": [
                 {
                     "name": part.name,
                     "cells": part.cells.digest(digests),
                     "copies": part.copies,
-                    "extra": hashlib.blake2b(part.extra.astype("<i8").tobytes(), digest_size=16).hexdigest(),
+                    "n_extra": part.n_extra,
+                    "ladder": hashlib.blake2b(part.ladder.astype("<i8").tobytes(), digest_size=16).hexdigest(),
                     "share": repr(part.share),
                 }
                 for part in self.parts
@@ -179,14 +195,7 @@ class Plan:
         index = slot - self.slot_starts[component]
         for code, part in enumerate(self.parts):
             here = component == code
-            if part.copies == 1 and not len(part.extra):
-                continue
-            whole = part.copies * len(part.cells)
-            local = index[here]
-            is_extra = local >= whole
-            cell = local % len(part.cells)
-            cell[is_extra] = part.extra[local[is_extra] - whole]
-            index[here] = cell
+            index[here] = part.cells_at(index[here], number[here])
         return component, index
 
     def _by_share(self, at: I64, seed: int, order: Order) -> tuple[I64, I64]:
@@ -247,11 +256,12 @@ def plan_cells(rows: Mapping[str, Sequence[tuple[Store, npt.ArrayLike | range]]]
     ----------
     rows
         For each component its (store, row ids) pairs; row ids are sorted and must be unique.
+        A boolean mask is no list of row ids: give ``np.flatnonzero(mask)``.
 
     Raises
     ------
     MixtureError
-        When there is no cell, or a row id comes twice.
+        When there is no cell, a row id comes twice, or is none of the store's.
 
     Examples
     --------
@@ -265,9 +275,7 @@ def plan_cells(rows: Mapping[str, Sequence[tuple[Store, npt.ArrayLike | range]]]
             known = next((i for i, other in enumerate(stores) if other is store), None)
             if known is None:
                 stores.append(store)
-            unique = ids if isinstance(ids, range) else np.unique(np.asarray(ids, dtype=np.int64))
-            if len(unique) != len(ids):  # type: ignore[arg-type]
-                raise MixtureError(f"component {component!r}: a row id comes twice; use `repeat` to draw cells again")
+            unique = _unique_rows(ids, store, component)
             if len(unique):
                 segments.append(Segment.of(len(stores) - 1 if known is None else known, unique))
         parts.append(Part(component, Cells(tuple(segments))))
@@ -288,3 +296,25 @@ def plan_cells(rows: Mapping[str, Sequence[tuple[Store, npt.ArrayLike | range]]]
         for part in parts
     )
     return Plan(name, "repeat", tuple(stores), tuple(parts), n_draws, table=table)
+
+
+def _unique_rows(ids: npt.ArrayLike | range, store: Store, component: str) -> range | I64:
+    """Return row ids ascending, each of them a row of the store."""
+    if isinstance(ids, range) and ids.step == 1:
+        unique: range | I64 = ids
+    else:
+        given = np.asarray(ids)
+        if given.ndim != 1 or (len(given) and given.dtype.kind not in "iu"):
+            raise MixtureError(
+                f"component {component!r}: expected row ids, found {given.dtype} of shape {given.shape}; "
+                "of a mask, give np.flatnonzero(mask)"
+            )
+        unique = np.unique(given.astype(np.int64))
+        if len(unique) != len(given):
+            raise MixtureError(f"component {component!r}: a row id comes twice; use `repeat` to draw cells again")
+    if len(unique) and not 0 <= int(unique[0]) <= int(unique[-1]) < store.n_cells:
+        raise MixtureError(
+            f"component {component!r}: row ids of {store.path} lie in 0..{store.n_cells - 1}, "
+            f"found {int(unique[0])}..{int(unique[-1])}"
+        )
+    return unique

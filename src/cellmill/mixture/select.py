@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from cellmill.errors import ConfigError, QueryError, nearest
+from cellmill.errors import ConfigError, MixtureError, QueryError, nearest
 from cellmill.kernel import derive_key, keyed_u64, keyed_uniform
 from cellmill.mixture.cells import Cells, Segment
 from cellmill.mixture.config import SPLIT_NAMES, Exclusion, Split
@@ -148,18 +148,35 @@ class Removal:
         return found
 
 
-def build_removals(exclusions: Iterable[tuple[Exclusion, Store]]) -> list[Removal]:
-    """Return the rules of all exclusions, with the properties of the registered cells."""
-    rules = []
+def build_removals(exclusions: Iterable[tuple[Exclusion, Store]]) -> tuple[list[Removal], list[str]]:
+    """Return the rules of all exclusions, with the properties of the registered cells, and what to warn of.
+
+    Raises
+    ------
+    MixtureError
+        When an exclusion registers no cell: it would protect nothing.
+    """
+    rules, warnings = [], []
     for exclusion, store in exclusions:
         rows = store.select(exclusion.where)
+        if not len(rows):
+            condition = "" if exclusion.where is None else f" meets {exclusion.where!r}"
+            raise MixtureError(
+                f"exclude: no cell of {store.path}{condition}, so the exclusion would protect nothing; "
+                "check its `where`, or leave it out"
+            )
         for by in exclusion.by:
             if by in HASHES:
                 rules.append(Removal(by, np.unique(_hashes(store, by, rows)), frozenset()))
             else:
                 _, values = _encoded(_column(store, by, rows, needed_for="exclude"))
                 rules.append(Removal(by, np.empty(0, dtype=np.uint64), frozenset(values)))
-    return rules
+                if not values:
+                    warnings.append(
+                        f"exclude: none of the {len(rows):,} registered cells of {store.path} has a {by}, "
+                        f"so the rule {by!r} removes nothing"
+                    )
+    return rules, warnings
 
 
 def match_removals(cells: Cells, stores: Sequence[Store], rules: Sequence[Removal]) -> tuple[Cells, dict[str, int]]:

@@ -30,7 +30,7 @@ class PlanRow:
     donors : int or None
         Different values of donor_id (or of the split's column); None where no store has it.
     duplicates_removed : int
-        Cells with a fingerprint that came before in the mixture.
+        Selected cells, of all splits, with a fingerprint that came before in the mixture.
     excluded : dict of str to int
         Cells removed by each rule of the exclusions.
     """
@@ -65,8 +65,8 @@ def plan_text(
             count_text(row.cells),
             count_text(row.draws),
             f"{row.effective_epochs:.3g}",
-            f"{row.share_wanted:.2%}",
-            f"{row.share_obtained:.2%}",
+            _share_text(row.share_wanted),
+            _share_text(row.share_obtained),
             "-" if row.donors is None else count_text(row.donors),
             count_text(row.duplicates_removed),
             *(count_text(row.excluded.get(rule, 0)) for rule in rules),
@@ -81,6 +81,11 @@ def plan_text(
         lines.append(_line(total, widths))
     lines += [f"warning: {warning}" for warning in warnings]
     return "\n".join(lines)
+
+
+def _share_text(share: float) -> str:
+    """Two decimals of a percentage; three digits of a tiny one."""
+    return f"{share:.2%}" if share >= 0.001 else f"{100 * share:.3g}%"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

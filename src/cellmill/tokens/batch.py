@@ -84,7 +84,9 @@ class Batch(TokenBatch):
     totals : float32[n]
         Counts of the whole cell, also where the batch holds a panel of genes.
     obs : dict of str to tensor
-        Text columns: codes, int64[n], -1 for null, names in `categories`. Numbers: float32[n], NaN for null.
+        Text columns: codes, int64[n], -1 for null, names in `categories`. Whole numbers: int64[n] (of uint64 the
+        bits), or float64[n] with NaN for null where the column has nulls in any store. Other numbers and booleans:
+        float32[n], NaN for null.
     categories : dict of str to tuple of str
         Names of the codes.
     padding : bool[n] or None

@@ -12,6 +12,7 @@ import torch
 from scipy import sparse
 
 from cellmill.tokens.batch import TokenBatch
+from cellmill.tokens.recipe import as_panel
 
 __all__ = ["CSR"]
 
@@ -37,7 +38,7 @@ class CSR:
     genes: tuple[str, ...] | None = None
 
     def __init__(self, genes: Sequence[str] | None = None) -> None:
-        object.__setattr__(self, "genes", None if genes is None else tuple(genes))
+        object.__setattr__(self, "genes", as_panel(genes))
 
     def encode(
         self,

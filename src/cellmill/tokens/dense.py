@@ -13,6 +13,7 @@ from scipy import sparse
 
 from cellmill.errors import ConfigError, nearest
 from cellmill.tokens.batch import TokenBatch
+from cellmill.tokens.recipe import as_panel
 
 __all__ = ["Dense", "Transform"]
 
@@ -47,7 +48,7 @@ class Dense:
             raise ConfigError(
                 f"transform must be one of {', '.join(known)}, found {transform!r}.{nearest(str(transform), known)}"
             )
-        object.__setattr__(self, "genes", None if genes is None else tuple(genes))
+        object.__setattr__(self, "genes", as_panel(genes))
         object.__setattr__(self, "transform", transform)
 
     def encode(

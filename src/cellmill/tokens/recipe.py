@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from cellmill.errors import ConfigError
 from cellmill.tokens.batch import TokenBatch
 
-__all__ = ["Recipe"]
+__all__ = ["Recipe", "as_panel"]
+
+
+def as_panel(genes: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return a panel of gene ids as a tuple; None for all genes.
+
+    Raises
+    ------
+    ConfigError
+        For one text, whose letters are no genes.
+    """
+    if isinstance(genes, str):
+        raise ConfigError(f"genes must be a list of gene ids, not the text {genes!r}; write [{genes!r}]")
+    return None if genes is None else tuple(genes)
 
 
 class Recipe(Protocol):

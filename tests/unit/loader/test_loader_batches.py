@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import threading
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from cellmill.errors import ConfigError, FrameError, QueryError, StateMismatchError
 from cellmill.loader import Dataset, Loader
+from cellmill.loader.diagnostics import ideal_entropy_bits
+from cellmill.loader.obs import load_obs
 from cellmill.mixture import Component, Mixture, Split
-from cellmill.tokens import CSR, Dense
+from cellmill.tokens import CSR, Dense, TokenBatch
 
 
 def cells_of(batches):
@@ -320,3 +325,160 @@ def test_the_map_style_face_reads_whole_batches(atlas):
     assert np.array_equal(cells[-1].to_dense().numpy(), atlas.read([rows[-1]]).toarray())
     with pytest.raises(IndexError):
         cells[len(rows)]
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_persistent_workers_follow_the_loader(atlas, context):
+    loader = Loader(atlas, batch_size=20, seed=2)
+    alone = [cells_of(Loader(atlas, batch_size=20, seed=2, epochs=4))[e * 15 : (e + 1) * 15] for e in range(4)]
+    workers = DataLoader(
+        loader, batch_size=None, num_workers=2, persistent_workers=True, multiprocessing_context=context,
+    )  # fmt: skip
+    for epoch, n in ((0, 4), (1, 15), (0, 15), (2, 7), (3, 15)):
+        loader.set_epoch(epoch)
+        got = []
+        for batch in workers:
+            got.append(batch)
+            if len(got) == n:
+                break
+        assert cells_of(got) == alone[epoch][:n]
+    loader.load_state_dict(loader.state_dict(after=got[5]))
+    assert cells_of(workers) == alone[3][6:]
+
+
+def test_a_state_under_workers_needs_the_last_batch(atlas):
+    loader = Loader(atlas, batch_size=100)
+    workers = DataLoader(loader, batch_size=None, num_workers=1)
+    batches = list(workers)
+    with pytest.raises(ConfigError, match=r"state_dict\(after=batch\)"):
+        loader.state_dict()
+    assert loader.state_dict(after=batches[1])["position"] == 200
+    loader.set_epoch(1)
+    assert loader.state_dict()["position"] == 300
+    next(iter(workers))
+    stream = iter(loader)  # this process reads by itself again
+    next(stream)
+    assert loader.state_dict()["position"] == 400
+
+
+def test_the_rest_of_a_finished_run_is_nothing(atlas):
+    options = {"batch_size": 100, "epochs": 3}
+    done = Loader(atlas, **options)
+    batches = list(done)
+    for state in (done.state_dict(), done.state_dict(after=batches[-1])):
+        again = Loader(atlas, **options)
+        again.load_state_dict(json.loads(json.dumps(state)))
+        assert len(again) == 0
+        assert list(again) == []
+        assert again.state_dict()["position"] == 900
+        assert [batch.epoch for batch in again] == [3, 3, 3, 4, 4, 4, 5, 5, 5]
+        longer = Loader(atlas, batch_size=100, epochs=5)
+        longer.load_state_dict(state)
+        assert [batch.epoch for batch in longer] == [3, 3, 3, 4, 4, 4]
+
+
+def test_an_iteration_has_all_its_epochs_wherever_it_begins(atlas):
+    loader = Loader(atlas, batch_size=100, epochs=2)
+    loader.set_epoch(1)
+    assert len(loader) == 6
+    batches = list(loader)
+    assert [batch.epoch for batch in batches] == [1, 1, 1, 2, 2, 2]
+    second = list(loader)
+    assert [batch.epoch for batch in second] == [3, 3, 3, 4, 4, 4]
+    for last, rest in ((batches[1], batches[2:]), (second[0], second[1:])):
+        resumed = Loader(atlas, batch_size=100, epochs=2)
+        resumed.load_state_dict(loader.state_dict(after=last) if last is second[0] else state_in(atlas, last))
+        assert cells_of(resumed) == cells_of(rest)
+
+
+def state_in(atlas, last):
+    loader = Loader(atlas, batch_size=100, epochs=2)
+    loader.set_epoch(1)
+    return loader.state_dict(after=last)
+
+
+@pytest.mark.parametrize("name", ["position", "began"])
+def test_a_state_that_cannot_be_is_refused(atlas, name):
+    loader = Loader(atlas)
+    for value in (-5, "3", None, True):
+        with pytest.raises(StateMismatchError, match=f"{name} is {value!r}"):
+            loader.load_state_dict({**loader.state_dict(), name: value})
+    with pytest.raises(StateMismatchError, match="no state of a loader"):
+        loader.load_state_dict(None)
+
+
+def test_arguments_of_another_type_are_refused(atlas):
+    with pytest.raises(ConfigError, match="expected a Mixture, Plan or Store, found None"):
+        Loader(None)
+    with pytest.raises(ConfigError, match=r"missing_genes must be one of refuse, zero, found 'zeros'"):
+        Loader(atlas, missing_genes="zeros")
+    with pytest.raises(ConfigError, match=r"np\.flatnonzero"):
+        Dataset(atlas, rows=np.arange(300) < 5)
+    with pytest.raises(ConfigError, match="batch_size must be a whole number"):
+        Loader(atlas, batch_size=4.0)
+    assert len(next(iter(Loader(atlas, batch_size=np.int64(4), seed=np.int64(1))))) == 4
+    assert len(Dataset(atlas, rows=[])) == 0
+
+
+def test_whole_numbers_of_obs_keep_every_digit(atlas):
+    batch = next(iter(Loader(atlas, batch_size=100, obs=["uid", "total_counts"])))
+    assert batch.obs["uid"].dtype == torch.int64
+    assert torch.equal(batch.obs["uid"], batch.cells)
+
+
+def fake_stores(*columns):
+    return [
+        SimpleNamespace(path="x", obs=SimpleNamespace(columns=("c",)), column=lambda name, column=column: column)
+        for column in columns
+    ]
+
+
+def test_numbers_of_obs_have_one_type_in_all_stores():
+    big = 2**24 + 1
+    (column,) = load_obs(fake_stores(pa.array([big]), pa.array([None, 1])), ["c"])
+    assert [values.dtype for values in column.values] == [np.float64] * 2
+    assert column.values[0][0] == big
+    assert np.isnan(column.values[1][0])
+    (column,) = load_obs(fake_stores(pa.array([1]), pa.array([0.5])), ["c"])
+    assert [values.dtype for values in column.values] == [np.float32] * 2
+    (column,) = load_obs(fake_stores(pa.array([2**64 - 1], pa.uint64())), ["c"])
+    assert column.values[0].view(np.uint64)[0] == 2**64 - 1
+    (column,) = load_obs(fake_stores(pa.array([True, None])), ["c"])
+    assert column.values[0][0] == 1
+    assert np.isnan(column.values[0][1])
+
+
+def test_categories_are_sorted_whatever_comes_first():
+    (column,) = load_obs(fake_stores(pa.array(["c", "a"]), pa.array(["b", "a"])), ["c"])
+    assert column.categories == ("a", "b", "c")
+    assert [values.tolist() for values in column.values] == [[2, 0], [1, 0]]
+
+
+def test_the_ideal_entropy_has_one_degree_of_freedom_less_than_labels():
+    counts = np.array([50, 50, 0, 50, 50])
+    assert ideal_entropy_bits(counts, 10) == pytest.approx(2 - 3 / (20 * math.log(2)))
+
+
+class KeyRecipe:
+    """A recipe that hands out its keys as values."""
+
+    genes = None
+
+    def encode(self, counts, genes, keys, *, totals=None):
+        del counts, genes, totals
+        return TokenBatch(values=torch.from_numpy(keys.view(np.int64)))
+
+    def to_dict(self):
+        return {"recipe": "keys"}
+
+
+def test_keys_of_recipes_follow_seed_epoch_and_cell(atlas):
+    def keys(**options):
+        batches = list(Loader(atlas, tokens=KeyRecipe(), epochs=2, batch_size=300, **options))
+        return [dict(zip(b.cells.tolist(), b.values.tolist(), strict=True)) for b in batches]
+
+    one, other = keys(), keys(seed=1)
+    assert one == keys(order="blocked")
+    for cell in list(one[0])[:20]:
+        assert len({one[0][cell], one[1][cell], other[0][cell], other[1][cell]}) == 4
+    assert len(set(one[0].values())) == 300

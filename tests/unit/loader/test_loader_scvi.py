@@ -146,3 +146,11 @@ def test_cells_without_a_label_are_unknown_and_without_a_batch_refused(tiny_h5ad
     known = DataModule(Mixture([Component("c", store, where="other IS NULL")]), batch_key="kind")
     with pytest.raises(ConfigError, match="not among the 2 of the model"):
         list(known.inference_dataloader(store))
+
+
+@pytest.mark.parametrize(("world_size", "n_steps"), [(1, 9), (2, 8)])
+def test_a_last_batch_too_small_for_every_rank_is_dropped(atlas, monkeypatch, world_size, n_steps):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", str(world_size))
+    data = DataModule(atlas, genes=atlas.gene_ids[:5], batch_size=37)  # 4 cells are left over
+    assert len(data.train_dataloader()) == n_steps

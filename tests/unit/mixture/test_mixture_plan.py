@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from cellmill.errors import ConfigError, MixtureError, QueryError
-from cellmill.mixture import Component, Exclusion, Mixture, Split
+from cellmill.ingest import build
+from cellmill.mixture import Component, Exclusion, Mixture, Split, plan_cells
+from cellmill.mixture.cells import Cells, Segment
+from cellmill.mixture.select import SplitCount, apply_split, build_removals
 from cellmill.store import open_store
 
 
@@ -273,3 +278,180 @@ def test_yaml_says_the_same_as_python(atlas, tmp_path):
 def test_unknown_keys_name_the_nearest(content, message):
     with pytest.raises(ConfigError, match=message):
         Mixture.from_dict(content)
+
+
+def test_a_fractional_repeat_takes_turns(atlas):
+    plan = Mixture([Component("half", atlas, repeat=0.5)]).plan()
+    rows = plan.draw(np.arange(4 * plan.n_draws))[2].reshape(4, -1)
+    assert plan.n_draws == 150
+    assert sorted(rows[:2].ravel()) == sorted(rows[2:].ravel()) == list(range(300))
+    plan = Mixture([Component("more", atlas, repeat=1.7)]).plan()
+    for epochs in range(1, 6):
+        count = np.bincount(plan.draw(np.arange(epochs * plan.n_draws))[2])
+        assert count.max() - count.min() <= 1
+
+
+def test_an_exclusion_that_registers_nothing_is_refused(atlas):
+    with pytest.raises(MixtureError, match=r"meets .*nope.*, so the exclusion would protect"):
+        Mixture([Component("all", atlas)], exclude=[Exclusion(atlas, where="tissue = 'nope'")]).plan()
+
+
+class Cohort:
+    """A store as `select` sees it: uids and one column, `donor_id`."""
+
+    path = "cohort.mill"
+    obs = SimpleNamespace(columns=("donor_id",))
+
+    def __init__(self, donors):
+        self.donors = pa.array(donors, pa.string())
+        self.n_cells = len(donors)
+
+    def column(self, name, rows):
+        assert name == "donor_id"
+        return self.donors.take(pa.array(rows))
+
+    def uids(self, rows):
+        return np.asarray(rows, dtype=np.uint64)
+
+    def select(self, where):
+        del where
+        return np.arange(self.n_cells)
+
+
+def test_a_rule_whose_column_is_null_for_all_registered_cells_is_said():
+    rules, warnings = build_removals([(Exclusion("x", by="donor_id"), Cohort([None, None]))])
+    assert len(rules) == 1
+    assert "none of the 2 registered cells of cohort.mill has a donor_id" in warnings[0]
+    assert not build_removals([(Exclusion("x", by="donor_id"), Cohort([None, "d"]))])[1]
+
+
+def test_cells_without_a_donor_fall_one_by_one_on_all_sides():
+    store = Cohort([None] * 400 + ["d1"] * 50)
+    cells = Cells((Segment.of(0, range(450)),))
+    split, found, sides = Split(train=0.5, validation=0.25, test=0.25), SplitCount({}), []
+    for name in ("train", "validation", "test"):
+        rows = apply_split(cells, [store], split, name, seed=0, found=found).rows(0)
+        sides.append(rows[rows < 400])
+        assert np.count_nonzero(rows >= 400) in (0, 50)
+    assert sorted(np.concatenate(sides).tolist()) == list(range(400))
+    assert [abs(len(side) / 400 - share) < 0.1 for side, share in zip(sides, split.shares, strict=True)] == [True] * 3
+    assert found.n_null == 3 * 400
+
+
+def test_one_store_under_two_names_is_one_store(atlas):
+    other = atlas.path.parent / ".." / atlas.path.parent.name / atlas.path.name
+    twice = Mixture([Component("all", [atlas, str(atlas.path), other])]).plan()
+    assert (twice.n_cells, len(twice.stores)) == (300, 1)
+    for name in (str(atlas.path), other):
+        warnings = Mixture([Component("a", atlas), Component("b", name)]).plan().warnings
+        assert any("'a' and 'b' share 300 cells" in w for w in warnings)
+
+
+def test_the_same_cells_in_two_stores_are_noticed(atlas, gut):
+    apart = Mixture([Component("a", atlas), Component("b", gut)]).plan()
+    assert any("'a' and 'b' share 100 cells" in w for w in apart.warnings)
+    within = Mixture([Component("a", [atlas, gut])]).plan()
+    assert any("'a' holds 100 cells more than once" in w for w in within.warnings)
+    assert not Mixture([Component("a", atlas, where="dataset <> 'gut-c'"), Component("b", gut)]).plan().warnings
+
+
+def test_overlaps_are_those_of_the_chosen_cells(atlas):
+    blood = "tissue = 'blood'"
+    parts = [Component("few", atlas, where=blood, choose=5), Component("all", atlas, choose=20)]
+    plan = Mixture(parts, seed=3).plan()
+    shared = len(rows_of(plan, 0) & rows_of(plan, 1))
+    assert 0 < shared <= 5
+    assert plan.warnings == (
+        f"'few' and 'all' share {shared} cells, which count in both; `dedupe: true` keeps the first",
+    )
+
+
+def test_duplicates_under_other_donors_do_not_lie_in_two_splits(tmp_path, tiny_h5ad):
+    half = np.random.default_rng(0).poisson(2, (40, 30))
+    half[:, 0] = np.arange(1, 41)
+    tiny_h5ad("twins", counts=np.vstack([half, half[:2], half[:38]]))  # twins have other donors
+    store = build(tmp_path / "twins.mill", [tmp_path / "twins.h5ad"], vocabulary="union")
+    split = Split(train=0.5, validation=0.5, test=0)
+    for seed in range(20):
+        mix = Mixture([Component("c", store)], split=split, seed=seed, dedupe=True)
+        try:
+            plans = [mix.plan(), mix.with_split("validation").plan()]
+        except MixtureError:  # all four donors on one side
+            continue
+        prints = [set(store.column("fingerprint", plan.rows()).to_pylist()) for plan in plans]
+        assert not prints[0] & prints[1]
+        assert len(prints[0] | prints[1]) == 40
+        break
+
+
+def test_a_share_that_the_pattern_cannot_hold_is_said(atlas):
+    parts = [Component("rare", atlas, proportion=0.00001), Component("rest", atlas, proportion=0.99999)]
+    plan = Mixture(parts, draws=10_000_000).plan()
+    assert any("'rare' gets 153 draws, where its share of 1e-05 means 100" in w for w in plan.warnings)
+    assert "0.001%" in str(plan)
+    assert "0.00153%" in str(plan)
+    fair = [Component("a", atlas, proportion=0.3), Component("b", atlas, proportion=0.7)]
+    assert not any("gets" in w for w in Mixture(fair, draws=101).plan().warnings)
+
+
+def test_the_hash_holds_the_order_seed_and_no_seed_that_changes_nothing(atlas):
+    def hash_of(**seed):
+        return Mixture([Component("c", atlas)], seed=seed).plan().hash
+
+    assert hash_of() == hash_of(data=1) == hash_of(split=1)
+    assert hash_of() != hash_of(order=1)
+
+
+@pytest.mark.parametrize("amount", [{"repeat": 1}, {"choose": 200}, {"proportion": 1.0}])
+def test_the_order_seed_of_a_mixture_changes_its_order(atlas, amount):
+    rows = [
+        Mixture([Component("c", atlas, **amount)], seed={"order": seed}).plan().draw(np.arange(100))[2]
+        for seed in (0, 1)
+    ]
+    assert not np.array_equal(*rows)
+
+
+def test_each_component_has_an_order_of_its_own(atlas):
+    plan = Mixture([Component(name, atlas, proportion=0.5) for name in "ab"]).plan()
+    component, _, row, _ = plan.draw(np.arange(200))
+    assert not np.array_equal(row[component == 0], row[component == 1])
+
+
+def test_another_split_keeps_the_exclusions(atlas, gut):
+    mix = Mixture([Component("c", atlas)], split=Split(train=0.5, validation=0.5, test=0), exclude=[Exclusion(gut)])
+    held_out = rows_of(mix.with_split("validation").plan())
+    assert held_out
+    assert not held_out & set(atlas.select("dataset = 'gut-c'").tolist())
+
+
+def test_plans_of_given_rows_take_only_rows_of_the_store(atlas):
+    for rows in ([0, 300], [-1, 5], range(290, 310)):
+        with pytest.raises(MixtureError, match=r"lie in 0\.\.299, found"):
+            plan_cells({"a": [(atlas, rows)]})
+    with pytest.raises(MixtureError, match=r"np\.flatnonzero"):
+        plan_cells({"a": [(atlas, np.arange(300) < 5)]})
+    assert plan_cells({"a": [(atlas, range(299, -1, -3))]}).n_cells == 100
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"components": [{"name": "a", "store": 5}]}, "`store` must be the path of a store"),
+        ({"components": [{"name": "a", "store": ["x", None]}]}, "`store` must be the path of a store"),
+        ({"components": [{"name": "a", "store": "x", "where": 5}]}, "`where` must be an SQL condition"),
+        ({"components": [{"name": "a", "store": "x", "where": True}]}, "`where` must be an SQL condition"),
+        ({"split": {"by": 5}}, "`by` must name a column"),
+        ({"exclude": [{"store": "x", "by": [5]}]}, "each rule in `by` is a name"),
+        ({"exclude": [{"store": "x", "by": 5}]}, "`by` must be a list of rules"),
+        ({"exclude": [{"store": 5}]}, "exclude: `store` must be"),
+    ],
+)
+def test_values_of_another_type_are_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        Mixture.from_dict({"components": [{"name": "a", "store": "x"}], **change})
+
+
+def test_a_file_that_is_no_utf8_is_refused(tmp_path):
+    (tmp_path / "mix.yaml").write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(ConfigError, match="not a text in UTF-8"):
+        Mixture.from_yaml(tmp_path / "mix.yaml")

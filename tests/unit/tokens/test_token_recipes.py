@@ -70,3 +70,9 @@ def test_recipes_are_values():
     assert CSR(["a", "b"]) == CSR(("a", "b"))
     assert Dense(["a"]) != Dense(["a"], transform="cp10k")
     assert Dense(["a"]).to_dict() == {"recipe": "dense", "genes": ["a"], "transform": "raw"}
+
+
+@pytest.mark.parametrize("recipe", [CSR, Dense])
+def test_a_panel_is_a_list_of_genes(recipe):
+    with pytest.raises(ConfigError, match=r"write \['ENSG00000000003'\]"):
+        recipe("ENSG00000000003")
