@@ -55,6 +55,7 @@ def test_an_interrupt_while_importing_is_one_line(tmp_path: Path) -> None:
     # Python imports this module at its start; it sends the signal when the verbs begin to be imported.
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
         "class Interrupter:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'typer':\n"
