@@ -17,8 +17,8 @@ EPILOG = examples("cellmill info atlas.mill", "cellmill info atlas.mill --json")
 def summary(store: cm.Store) -> dict[str, Any]:
     """Return what `cellmill info --json` writes: sizes, hashes, sources and columns of a store."""
     manifest = store.manifest
-    count_bytes = sum(shard.cells.bytes for shard in manifest.shards)
     obs_bytes = sum(shard.obs.bytes for shard in manifest.shards)
+    uid_bytes = sum(shard.uids.bytes for shard in manifest.shards)
     return {
         "path": str(store.path),
         "n_cells": store.n_cells,
@@ -29,8 +29,8 @@ def summary(store: cm.Store) -> dict[str, Any]:
         "format_version": manifest.format_version,
         "cellmill_version": manifest.cellmill_version,
         "n_shards": len(manifest.shards),
-        "bytes": {"counts": count_bytes, "obs": obs_bytes, "genes": manifest.genes.bytes},
-        "bytes_per_nonzero": count_bytes / store.nnz if store.nnz else None,
+        "bytes": {"counts": store.n_bytes, "obs": obs_bytes, "uids": uid_bytes, "genes": manifest.genes.bytes},
+        "bytes_per_nonzero": store.n_bytes / store.nnz if store.nnz else None,
         "obs": store.obs.schema,
         "sources": [
             {"name": s.name, "kind": s.kind, "path": s.uri, "matrix": s.matrix, "n_cells": s.n_cells, "bytes": s.bytes}
@@ -41,6 +41,7 @@ def summary(store: cm.Store) -> dict[str, Any]:
 
 def _show(found: dict[str, Any]) -> None:
     size = found["bytes"]
+    obs_bytes = size["obs"] + size["uids"]
     per_nonzero = found["bytes_per_nonzero"]
     counts = size_text(size["counts"]) + (f" ({per_nonzero:.2f} bytes per nonzero)" if per_nonzero else "")
     show_facts(
@@ -49,7 +50,7 @@ def _show(found: dict[str, Any]) -> None:
             "cells": found["n_cells"],
             "genes": f"{count_text(found['n_genes'])} (vocabulary: {found['vocabulary']['name'] or 'unnamed'})",
             "nonzero counts": found["nnz"],
-            "size": f"counts {counts}, obs {size_text(size['obs'])}, in {count_text(found['n_shards'])} shards",
+            "size": f"counts {counts}, obs {size_text(obs_bytes)}, in {count_text(found['n_shards'])} shards",
             "digest": found["digest"],
             "obs columns": ", ".join(found["obs"]),
         },

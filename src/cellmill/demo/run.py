@@ -48,7 +48,7 @@ class DemoResult:
     cells_per_second : float
         Random cells that the loader delivers, batches of 512, page cache warm, on this machine.
     bytes_per_count : float
-        Bytes of the store's shards for each count above zero: frames, offsets and uids.
+        Bytes of the store's shards for each count above zero: frames and offsets.
     store_bytes, input_bytes : int
         On disk: the whole store with obs, genes, vocabulary and reports; all inputs.
     seconds : float

@@ -37,7 +37,7 @@ from cellmill.sources import Source, open_source
 from cellmill.storage import hash_file, require_free_bytes, write_atomic
 from cellmill.store import MANIFEST_NAME, VOCABULARY_NAME, Manifest, ShardEntry, SourceEntry, Store, open_store
 from cellmill.store.obs import STANDARD_COLUMNS, cast_obs, write_obs
-from cellmill.store.writer import ShardWriter, file_entry, write_genes, write_manifest
+from cellmill.store.writer import ShardWriter, file_entry, write_genes, write_manifest, write_uids
 from cellmill.units import size_text
 
 __all__ = ["build"]
@@ -360,9 +360,7 @@ class _OpenShard:
         frames, offsets = kernel.encode(
             cells.indptr, cells.indices, cells.values, n_genes=len(self._detected), threads=self._build.threads
         )
-        at = self._start + self.n_cells
-        uids = self._obs.column("uid").slice(at, cells.n_cells).to_numpy()
-        self._writer.append(frames, offsets, uids, nnz=len(cells.values))
+        self._writer.append(frames, offsets, nnz=len(cells.values))
         self._detected += np.bincount(cells.indices, minlength=len(self._detected))
         self._umi += cells.umi_per_source_gene
         self._largest = max(self._largest, int(cells.values.max(initial=0)))
@@ -374,10 +372,12 @@ class _OpenShard:
         n_cells, nnz = self.n_cells, self._writer.nnz
         folder = self._build.staging.folder
         obs_path = f"obs/{self._number:05d}.parquet"
-        write_obs(self._shard_obs(n_cells), folder / obs_path)
+        obs = self._shard_obs(n_cells)
+        write_obs(obs, folder / obs_path)
         entry = ShardEntry(
             cells=self._writer.finish(),
             obs=file_entry(folder, obs_path),
+            uids=write_uids(folder, f"obs/{self._number:05d}.uids", obs.column("uid").to_numpy()),
             n_cells=n_cells,
             nnz=nnz,
             source=self._plan.name,

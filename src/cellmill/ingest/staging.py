@@ -58,8 +58,8 @@ class JournalEntry:
         shard = self.shard
         facts = {
             "source": self.source, "stop": self.stop, "largest": self.largest, "merged": self.merged,
-            "cells": vars(shard.cells),
-"obs": vars(shard.obs), "n_cells": shard.n_cells, "nnz": shard.nnz, "name": shard.source,
+            "cells": vars(shard.cells), "obs": vars(shard.obs), "uids": vars(shard.uids),
+            "n_cells": shard.n_cells, "nnz": shard.nnz, "name": shard.source,
         }  # fmt: skip
         buffer = io.BytesIO()
         np.savez(buffer, facts=np.array(json.dumps(facts)), detected=self.detected, umi=self.umi)
@@ -72,8 +72,8 @@ class JournalEntry:
             facts: dict[str, Any] = json.loads(str(archive["facts"]))
             detected, umi = archive["detected"], archive["umi"]
         shard = ShardEntry(
-            cells=FileEntry(**facts["cells"]), obs=FileEntry(**facts["obs"]), n_cells=facts["n_cells"],
-            nnz=facts["nnz"], source=facts["name"],
+            cells=FileEntry(**facts["cells"]), obs=FileEntry(**facts["obs"]), uids=FileEntry(**facts["uids"]),
+            n_cells=facts["n_cells"], nnz=facts["nnz"], source=facts["name"],
         )  # fmt: skip
         return cls(facts["source"], facts["stop"], shard, detected, umi, facts["largest"], facts["merged"])
 
@@ -135,7 +135,7 @@ class Staging:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._keep_sound_entries()
         entries = self.entries()
-        known = {Path(e.shard.cells.path).name for e in entries} | {Path(e.shard.obs.path).name for e in entries}
+        known = {Path(file.path).name for entry in entries for file in entry.shard.files}
         for file in [*(self.folder / "shards").iterdir(), *(self.folder / "obs").iterdir()]:
             if file.name not in known:
                 file.unlink()  # half a shard, or one whose journal entry was not written
@@ -152,7 +152,7 @@ class Staging:
     def _is_sound(self, file: Path) -> bool:
         try:
             shard = JournalEntry.unpack(file).shard
-            return all((self.folder / e.path).stat().st_size == e.bytes for e in (shard.cells, shard.obs))
+            return all((self.folder / e.path).stat().st_size == e.bytes for e in shard.files)
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             return False
 
@@ -177,8 +177,8 @@ class Staging:
         for file, entry in zip(self._entry_files(), self.entries(), strict=True):
             if entry.source == source:
                 file.unlink()
-                (self.folder / entry.shard.cells.path).unlink()
-                (self.folder / entry.shard.obs.path).unlink()
+                for named in entry.shard.files:
+                    (self.folder / named.path).unlink()
 
     def publish(self) -> None:
         """Give the finished store its name, in the place of a store that lies there.

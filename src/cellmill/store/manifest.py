@@ -13,7 +13,7 @@ from typing import Any
 
 from cellmill.errors import CorruptStoreError
 from cellmill.storage import hash_bytes
-from cellmill.store.format import FORMAT_VERSION
+from cellmill.store.format import FORMAT_VERSION, version_problem
 from cellmill.store.obs_types import OBS_TYPES, STANDARD_COLUMNS
 
 __all__ = ["MANIFEST_NAME", "VOCABULARY_NAME", "FileEntry", "Manifest", "ShardEntry", "SourceEntry"]
@@ -28,6 +28,7 @@ _NAME = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _PATHS = {
     "cells": rf"shards/{_NAME}\.cells",
     "obs": rf"obs/{_NAME}\.parquet",
+    "uids": rf"obs/{_NAME}\.uids",
     "report": rf"reports/{_NAME}\.json",
     "genes": rf"{_NAME}\.parquet",
     "vocabulary": rf"{_NAME}\.json\.gz",
@@ -45,13 +46,19 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """One shard: its frames, the obs beside them, and their sizes."""
+    """One shard: its frames, the obs and uids beside them, and their sizes."""
 
     cells: FileEntry
     obs: FileEntry
+    uids: FileEntry
     n_cells: int
     nnz: int
     source: str
+
+    @property
+    def files(self) -> tuple[FileEntry, FileEntry, FileEntry]:
+        """Its files: cells, obs, uids."""
+        return self.cells, self.obs, self.uids
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ class Manifest:
             "vocabulary_hash": self.vocabulary_hash,
             "genes": self.genes.xxh3,
             "obs_schema": self.obs_schema,
-            "shards": [(s.cells.xxh3, s.obs.xxh3, s.n_cells, s.nnz) for s in self.shards],
+            "shards": [(s.cells.xxh3, s.obs.xxh3, s.uids.xxh3, s.n_cells, s.nnz) for s in self.shards],
         }
         return hash_bytes(json.dumps(content, sort_keys=True).encode())
 
@@ -139,10 +146,7 @@ class Manifest:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptStoreError(f"{where}: not a cellmill manifest ({error!r})") from None
         if type(version) is not int or version != FORMAT_VERSION:
-            raise CorruptStoreError(
-                f"{where}: format version {version!r}; this cellmill reads version {FORMAT_VERSION}. "
-                "Read it with a newer cellmill, or build the store again."
-            )
+            raise CorruptStoreError(f"{where}: {version_problem(version)}")
         if stated != own:
             raise CorruptStoreError(
                 f"{where}: its own checksum does not hold; the file was changed by hand or cut. "
@@ -176,7 +180,7 @@ def _manifest_from(body: dict[str, Any]) -> Manifest:
 
 def _shard_entry(body: dict[str, Any]) -> ShardEntry:
     sizes = {"n_cells": _MOST_CELLS_OF_A_SHARD, "nnz": _MOST}
-    entry = _checked_values(body, files=("cells", "obs"), numbers=sizes)
+    entry = _checked_values(body, files=("cells", "obs", "uids"), numbers=sizes)
     return ShardEntry(**entry)
 
 

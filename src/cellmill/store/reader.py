@@ -21,7 +21,7 @@ from cellmill.store.manifest import MANIFEST_NAME, Manifest
 from cellmill.store.obs import ObsTable
 from cellmill.store.parquet import read_proven_parquet
 from cellmill.store.rows import checked_rows
-from cellmill.store.shard import Shard, open_shard
+from cellmill.store.shard import Shard, map_uids, open_shard
 from cellmill.store.unchanged import Unchanged
 from cellmill.store.verify import VerifyReport, verify_store
 
@@ -85,6 +85,7 @@ class Store:
         sizes = np.array([0, *(shard.n_cells for shard in manifest.shards)], dtype=np.int64)
         self._bases = np.cumsum(sizes)
         self._shards: dict[int, Shard] = {}
+        self._uids: dict[int, npt.NDArray[np.uint64]] = {}
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path, Manifest]]:
         return Store, (self.path, self.manifest)  # a reader in another process maps the shards itself
@@ -124,7 +125,7 @@ class Store:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes on disk of frames, offsets and uids (without obs)."""
+        """Bytes on disk of the shard files: frames and where each begins (without obs and uids)."""
         return sum(shard.cells.bytes for shard in self.manifest.shards)
 
     @cached_property
@@ -196,7 +197,7 @@ class Store:
         shard_of = self._shard_of(ids)
         for index in np.unique(shard_of):
             chosen = shard_of == index
-            result[chosen] = self._shard(int(index)).uids[ids[chosen] - self._bases[index]]
+            result[chosen] = self._shard_uids(int(index))[ids[chosen] - self._bases[index]]
         return result
 
     def totals(self, rows: npt.ArrayLike | None = None) -> npt.NDArray[np.int64]:
@@ -296,10 +297,7 @@ class Store:
         used, local = np.unique(shard_of, return_inverse=True)
         for index in used:
             chosen = shard_of == index if len(used) > 1 else slice(None)
-            within = rows[chosen] - self._bases[index]
-            offsets = self._shard(int(index)).offsets
-            start[chosen] = offsets[within]
-            stop[chosen] = offsets[within + 1]
+            start[chosen], stop[chosen] = self._shard(int(index)).spans(rows[chosen] - self._bases[index])
         return [self._shard(int(i)).frames for i in used], local.astype(np.int64), start, stop
 
     # ---- out and check ----------------------------------------------------------------------------------------
@@ -347,6 +345,15 @@ class Store:
                 shard = open_shard(self.path / entry.cells.path, entry, n_genes=self.n_genes)
             self._shards[index] = shard
         return shard
+
+    def _shard_uids(self, index: int) -> npt.NDArray[np.uint64]:
+        uids = self._uids.get(index)
+        if uids is None:
+            entry = self.manifest.shards[index]
+            with self._unchanged.during():
+                uids = map_uids(self.path / entry.uids.path, entry)
+            self._uids[index] = uids
+        return uids
 
     def _placed(self, error: FrameError, rows: npt.NDArray[np.int64]) -> FrameError:
         """Return the error with shard and row in its message."""

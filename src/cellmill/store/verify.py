@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +14,11 @@ import xxhash
 from cellmill import kernel
 from cellmill.errors import CellmillError, InputError
 from cellmill.events import emit
-from cellmill.storage import hash_file
+from cellmill.storage import hash_file, map_file
+from cellmill.store.format import uids_hash_holds
 from cellmill.store.obs_types import STANDARD_COLUMNS, cast_obs
 from cellmill.store.parquet import damage_named, open_parquet
-from cellmill.store.shard import Shard, open_shard
+from cellmill.store.shard import Shard, map_uids, open_shard
 
 if TYPE_CHECKING:
     from cellmill.store.manifest import FileEntry, ShardEntry
@@ -77,7 +79,7 @@ def verify_store(store: Store, *, sample: float = 1.0) -> VerifyReport:
     manifest = store.manifest
     problems: list[str] = []
     files = [manifest.genes, manifest.vocabulary, *(source.report for source in manifest.sources)]
-    files += [entry for shard in manifest.shards for entry in (shard.obs, shard.cells)]
+    files += [entry for shard in manifest.shards for entry in (shard.obs, shard.uids, shard.cells)]
     for entry in files:
         problems += _check_file(store, entry)
     decoded = 0
@@ -120,8 +122,7 @@ def _check_shard(store: Store, entry: ShardEntry, *, n_genes: int | None, sample
         f"{path}: the checksum of its {name} does not hold"
         for name, data, stated in (
             ("frames", shard.frames, shard.footer.frames_hash),
-            ("offsets", shard.offsets, shard.footer.offsets_hash),
-            ("uids", shard.uids, shard.footer.uids_hash),
+            ("offsets", shard.offsets_section, shard.footer.offsets_hash),
         )
         if xxhash.xxh3_64_intdigest(np.ascontiguousarray(data).data) != stated
     ]
@@ -132,13 +133,25 @@ def _check_shard(store: Store, entry: ShardEntry, *, n_genes: int | None, sample
             obs = cast_obs(file.read(columns=list(_COMPARED)), list(_COMPARED.items()))
     except CellmillError as error:
         return [*problems, str(error)], 0
+    problems += _check_uids(store.path / entry.uids.path, entry, obs.column("uid"))
     found, decoded = _check_cells(path, shard, entry, obs, sample=sample)
     return problems + found, decoded
 
 
-def _check_cells(path: Any, shard: Shard, entry: ShardEntry, obs: pa.Table, *, sample: float) -> tuple[list[str], int]:
-    uid, totals, detected = (obs.column(i).to_numpy() for i in range(3))
-    problems = [] if np.array_equal(uid, shard.uids) else [f"{path}: uids differ from those in obs"]
+def _check_uids(path: Path, entry: ShardEntry, in_obs: pa.ChunkedArray) -> list[str]:
+    try:
+        uids = map_uids(path, entry)
+    except CellmillError as error:
+        return [str(error)]
+    problems = [] if uids_hash_holds(map_file(path)) else [f"{path}: the checksum at its end does not hold"]
+    if not np.array_equal(in_obs.to_numpy(), uids):
+        problems.append(f"{path}: uids differ from those in obs")
+    return problems
+
+
+def _check_cells(path: Path, shard: Shard, entry: ShardEntry, obs: pa.Table, *, sample: float) -> tuple[list[str], int]:
+    totals, detected = (obs.column(name).to_numpy() for name in ("total_counts", "n_genes_detected"))
+    problems: list[str] = []
     cells = np.arange(entry.n_cells)
     if sample < 1:
         wanted = max(1, round(sample * entry.n_cells))
@@ -146,7 +159,7 @@ def _check_cells(path: Any, shard: Shard, entry: ShardEntry, obs: pa.Table, *, s
     nnz = 0
     for at in range(0, len(cells), _CELLS_AT_ONCE):
         part = cells[at : at + _CELLS_AT_ONCE]
-        start, stop = (shard.offsets[part + i].astype(np.uint64) for i in (0, 1))
+        start, stop = shard.spans(part)
         try:
             indptr, _, values = kernel.gather(
                 [shard.frames], np.zeros(len(part), np.int64), start, stop, n_genes=shard.footer.n_genes

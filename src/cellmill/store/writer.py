@@ -17,11 +17,19 @@ import pyarrow.parquet as pq
 import xxhash
 
 from cellmill.errors import InputError
-from cellmill.storage import hash_file, sync_file, sync_folder, write_atomic
-from cellmill.store.format import HEADER_BYTES, MAX_FRAMES_BYTES, Footer, pack_header, padding_bytes
+from cellmill.storage import hash_bytes, hash_file, sync_file, sync_folder, write_atomic
+from cellmill.store.format import (
+    HEADER_BYTES,
+    MAX_FRAMES_BYTES,
+    Footer,
+    pack_header,
+    pack_offsets,
+    pack_uids,
+    padding_bytes,
+)
 from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest
 
-__all__ = ["ShardWriter", "file_entry", "write_genes", "write_manifest"]
+__all__ = ["ShardWriter", "file_entry", "write_genes", "write_manifest", "write_uids"]
 
 
 class ShardWriter:
@@ -45,7 +53,6 @@ class ShardWriter:
         self._whole = xxhash.xxh3_128()
         self._frames = xxhash.xxh3_64()
         self._sizes: list[npt.NDArray[np.uint32]] = []
-        self._uids: list[npt.NDArray[np.uint64]] = []
         self._write(pack_header())
 
     @property
@@ -53,60 +60,43 @@ class ShardWriter:
         """Cells written so far."""
         return sum(len(sizes) for sizes in self._sizes)
 
-    def append(
-        self,
-        frames: npt.NDArray[np.uint8],
-        offsets: npt.NDArray[np.uint64],
-        uids: npt.NDArray[np.uint64],
-        *,
-        nnz: int,
-    ) -> None:
+    def append(self, frames: npt.NDArray[np.uint8], offsets: npt.NDArray[np.uint64], *, nnz: int) -> None:
         """Append encoded cells.
 
         Parameters
         ----------
         frames, offsets
             As `kernel.encode` returns them: uint8, shape (n_bytes,); uint64, shape (n_cells + 1,).
-        uids
-            uint64, shape (n_cells,).
         nnz
             Counts in these frames.
         """
-        if len(offsets) != len(uids) + 1:
-            raise InputError(f"{len(offsets)} offsets do not fit {len(uids)} cells")
         if self.frames_bytes + len(frames) > MAX_FRAMES_BYTES:
             raise InputError(f"{self.path}: a shard holds at most {MAX_FRAMES_BYTES} bytes of frames")
         data = np.ascontiguousarray(frames).data
         self._write(data)
         self._frames.update(data)
         self._sizes.append(np.diff(offsets).astype(np.uint32))
-        self._uids.append(np.asarray(uids, dtype=np.uint64))
         self.frames_bytes += len(frames)
         self.nnz += nnz
 
     def finish(self) -> FileEntry:
-        """Write offsets, uids and footer, flush, and give the file its name."""
+        """Write offsets and footer, flush, and give the file its name."""
         sizes = np.concatenate([np.zeros(1, np.uint32), *self._sizes])
-        offsets = np.cumsum(sizes, dtype=np.uint64).astype("<u4")
-        uids = np.concatenate([np.empty(0, np.uint64), *self._uids]).astype("<u8")
-        at = HEADER_BYTES + self.frames_bytes
-        offsets_start = self._pad(at, 4)
-        self._write(offsets.tobytes())
-        uids_start = self._pad(offsets_start + offsets.nbytes, 8)
-        self._write(uids.tobytes())
+        offset_bits, offsets = pack_offsets(np.cumsum(sizes, dtype=np.uint64).astype(np.uint32))
+        offsets_start = self._pad(HEADER_BYTES + self.frames_bytes, 4)
+        self._write(offsets)
+        self._pad(offsets_start + len(offsets), 8)
         footer = Footer(
+            offset_bits=offset_bits,
             n_genes=self.n_genes,
-            n_cells=len(uids),
+            n_cells=self.n_cells,
             nnz=self.nnz,
             frames_start=HEADER_BYTES,
             frames_bytes=self.frames_bytes,
             frames_hash=self._frames.intdigest(),
             offsets_start=offsets_start,
-            offsets_bytes=offsets.nbytes,
-            offsets_hash=xxhash.xxh3_64_intdigest(offsets.tobytes()),
-            uids_start=uids_start,
-            uids_bytes=uids.nbytes,
-            uids_hash=xxhash.xxh3_64_intdigest(uids.tobytes()),
+            offsets_bytes=len(offsets),
+            offsets_hash=xxhash.xxh3_64_intdigest(offsets),
         )
         self._write(footer.pack())
         self._file.flush()
@@ -145,6 +135,13 @@ def file_entry(folder: Path, path: str) -> FileEntry:
     """Return the entry of a finished file of a store."""
     full = folder / path
     return FileEntry(path=path, bytes=full.stat().st_size, xxh3=hash_file(full))
+
+
+def write_uids(folder: Path, path: str, uids: npt.NDArray[np.uint64]) -> FileEntry:
+    """Write the uids of a shard's cells, uint64, shape (n_cells,); returns their entry."""
+    raw = pack_uids(uids)
+    write_atomic(folder / path, raw)
+    return FileEntry(path=path, bytes=len(raw), xxh3=hash_bytes(raw))
 
 
 def write_genes(

@@ -17,7 +17,10 @@ def sealed(body):
     body.pop("manifest_xxh3", None)
     content = {key: body.get(key) for key in ("format_version", "vocabulary_hash", "obs_schema")}
     content["genes"] = body["genes"]["xxh3"]
-    content["shards"] = [(s["cells"]["xxh3"], s["obs"]["xxh3"], s["n_cells"], s["nnz"]) for s in body["shards"]]
+    content["shards"] = [
+        (*(s.get(file, {}).get("xxh3") for file in ("cells", "obs", "uids")), s["n_cells"], s["nnz"])
+        for s in body["shards"]
+    ]
     body["digest"] = hash_bytes(json.dumps(content, sort_keys=True).encode())
     body["manifest_xxh3"] = hash_bytes(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
     return json.dumps(body).encode()
@@ -35,6 +38,8 @@ CHANGES = {
     "a path with a newline": lambda b: b["genes"].update(path="genes.parquet\n"),
     "a hidden file": lambda b: b["vocabulary"].update(path=".json.gz"),
     "a path that is a number": lambda b: b["shards"][0]["cells"].update(path=7),
+    "uids above the store": lambda b: b["shards"][0]["uids"].update(path="obs/../../x.uids"),
+    "a shard without uids": lambda b: b["shards"][0].pop("uids"),
     "a negative length": lambda b: b["genes"].update(bytes=-1),
     "a hash of other form": lambda b: b["genes"].update(xxh3="evil"),
     "fewer than no cells": lambda b: b["shards"][0].update(n_cells=-5),
@@ -75,6 +80,17 @@ def test_a_hostile_manifest_is_refused(raw, change):
 def test_what_is_no_object_is_refused(raw):
     with pytest.raises(CorruptStoreError, match="not a cellmill manifest"):
         Manifest.from_json(raw, where="m")
+
+
+def test_a_store_of_format_1_says_what_to_do(raw):
+    body = json.loads(raw)
+    body["format_version"] = 1
+    for shard in body["shards"]:
+        shard.pop("uids")
+    with pytest.raises(
+        CorruptStoreError, match=r"m: written in format 1, by a cellmill that was never released.*again"
+    ):
+        Manifest.from_json(json.dumps({**body, "manifest_xxh3": "0" * 32}).encode(), where="m")
 
 
 def test_a_folder_in_place_of_the_manifest_is_no_store(tmp_path):

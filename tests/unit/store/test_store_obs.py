@@ -30,7 +30,7 @@ def obs_of(folder, *files):
         }
         path = f"obs/{number:05d}.parquet"
         write_obs(pa.table(standard | own), folder / path)
-        shards.append(ShardEntry(FileEntry("", 0, ""), file_entry(folder, path), n, 0, "x"))
+        shards.append(ShardEntry(FileEntry("", 0, ""), file_entry(folder, path), FileEntry("", 0, ""), n, 0, "x"))
         for name, values in own.items():
             kind = type_name(values.type)
             schema[name] = unify_types(schema[name], kind) if name in schema else kind
@@ -92,10 +92,10 @@ def test_columns_of_two_types_read_alike_by_both_readers(tmp_path, first, second
 
 
 def test_a_column_that_no_file_has_is_null(tmp_path):
-    obs = obs_of(tmp_path, {"a": [1]})
+    obs, none = obs_of(tmp_path, {"a": [1]}), FileEntry("", 0, "")
     obs = ObsTable(
         tmp_path,
-        [ShardEntry(FileEntry("", 0, ""), file_entry(tmp_path, "obs/00000.parquet"), 1, 0, "x")],
+        [ShardEntry(none, file_entry(tmp_path, "obs/00000.parquet"), none, 1, 0, "x")],
         [*obs.schema.items(), ("gone", "float64")],
         unchanged=SimpleNamespace(during=nullcontext),
     )

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cellmill.errors import CorruptStoreError, FrameError, InputError
+from cellmill.errors import CellmillError, CorruptStoreError, FrameError, InputError
 from cellmill.ingest import build
 from cellmill.store import open_store
+from cellmill.store.format import pack_uids
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_a_sound_store_passes(store):
     assert report.n_cells_decoded == 100
 
 
-@pytest.mark.parametrize("part", ["genes", "vocabulary", "obs", "cells", "report"])
+@pytest.mark.parametrize("part", ["genes", "vocabulary", "obs", "uids", "cells", "report"])
 @pytest.mark.parametrize("where", [0.02, 0.3, 0.6, 0.98])
 def test_a_flipped_bit_is_found_and_its_file_named(store, part, where):
     shard = store.manifest.shards[1]
@@ -40,6 +41,7 @@ def test_a_flipped_bit_is_found_and_its_file_named(store, part, where):
         "genes": store.manifest.genes,
         "vocabulary": store.manifest.vocabulary,
         "obs": shard.obs,
+        "uids": shard.uids,
         "cells": shard.cells,
         "report": store.manifest.sources[0].report,
     }[part]
@@ -106,6 +108,40 @@ def test_obs_of_another_shape_is_found(store):
         problems = open_store(store.path).verify().problems
         assert problems
         assert all("00001" in problem for problem in problems)
+
+
+def test_uids_that_are_sound_but_not_those_of_obs_are_found(store):
+    entry = store.manifest.shards[1].uids
+    other = store.uids(np.arange(40, 80))
+    other[7] ^= np.uint64(1)
+    (store.path / entry.path).write_bytes(pack_uids(other))
+    problems = open_store(store.path).verify().problems
+    assert any("00001.uids: uids differ from those in obs" in problem for problem in problems)
+
+
+def test_uids_whose_own_hash_is_wrong_are_found(store):
+    entry = store.manifest.shards[1].uids
+    flip(store.path / entry.path, entry.bytes - 3)
+    problems = open_store(store.path).verify().problems
+    assert any("00001.uids: the checksum at its end does not hold" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "a shard in its place", "another version"])
+def test_damaged_uids_are_refused_when_they_are_read(store, damage):
+    path = store.path / store.manifest.shards[1].uids.path
+    raw = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(raw[:-8])
+    elif damage == "another version":
+        path.write_bytes(raw[:8] + b"\3\0" + raw[10:])
+    else:
+        path.write_bytes(b"CELLMILL" + raw[8:])
+    with pytest.raises(CellmillError, match=r"00001\.uids"):
+        open_store(store.path).uids([41])
+    assert len(open_store(store.path).uids([39, 80])) == 2
+    assert open_store(store.path).read([41]).nnz
 
 
 def test_a_sample_decodes_a_part(store):
