@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cellmill import tokens as tokens
     from cellmill.evaluate import evaluate_run as evaluate
     from cellmill.genes import Vocabulary as Vocabulary
+    from cellmill.ingest import append_inputs as append
     from cellmill.ingest import build as build
     from cellmill.loader import Batch as Batch
     from cellmill.loader import Dataset as Dataset
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from cellmill.pipeline import run_experiment as run
     from cellmill.statistics import hvg as hvg
     from cellmill.store import Store as Store
+    from cellmill.store import merge_stores as merge
     from cellmill.store import open_store as open
     from cellmill.train import train_run as train
 
@@ -55,12 +57,14 @@ __all__ = [
     "Store",
     "Vocabulary",
     "__version__",
+    "append",
     "build",
     "errors",
     "evaluate",
     "export",
     "hvg",
     "lightning",
+    "merge",
     "open",
     "run",
     "scvi",
@@ -85,9 +89,11 @@ _FACE: dict[str, tuple[str, str]] = {
     "Split": ("cellmill.mixture", "Split"),
     "Store": ("cellmill.store", "Store"),
     "Vocabulary": ("cellmill.genes", "Vocabulary"),
+    "append": ("cellmill.ingest", "append_inputs"),
     "build": ("cellmill.ingest", "build"),
     "hvg": ("cellmill.statistics", "hvg"),
     "lightning": ("cellmill.loader.lightning", ""),
+    "merge": ("cellmill.store", "merge_stores"),
     "open": ("cellmill.store", "open_store"),
     "run": ("cellmill.pipeline", "run_experiment"),
     "scvi": ("cellmill.loader.scvi", ""),

@@ -15,17 +15,17 @@ import pytest
 
 from cellmill.errors import StoreLockedError
 from cellmill.ingest import build
-from cellmill.ingest.staging import Staging
+from cellmill.store.staging import Staging
 
 SCRIPT = """
 import sys, time
-from cellmill.ingest import build, run
+from cellmill.ingest import build, shards
 if len(sys.argv) > 3:  # slow down, so that a kill lands in the middle
-    convert = run.convert_block
+    convert = shards.convert_block
     def slow(*args, **kw):
         time.sleep(float(sys.argv[3]))
         return convert(*args, **kw)
-    run.convert_block = slow
+    shards.convert_block = slow
 build(sys.argv[1], sys.argv[2].split(","), vocabulary="union", shard_cells=200, block_cells=50)
 """
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from cellmill.ingest import build
-from cellmill.ingest.staging import Staging
 from cellmill.store import open_store
+from cellmill.store.staging import Staging
 
 # Kills itself with SIGKILL before the k-th change of a name on the disk after the manifest was written.
 SCRIPT = """
 import os, signal, sys
 from cellmill import storage
-from cellmill.ingest import build, run
+from cellmill.ingest import build, conclude
 left = int(sys.argv[3])
 if len(sys.argv) > 4:  # a system that cannot exchange two names in one step
     storage._exchange = lambda first, second: False
@@ -30,14 +30,14 @@ def counted(call):
         left -= 1
         return call(*args, **kw)
     return wrapper
-write_manifest = run.write_manifest
+write_manifest = conclude.write_manifest
 def then_count(*args):
     write_manifest(*args)
     for name in ("rename", "replace", "unlink", "rmdir"):
         setattr(os, name, counted(getattr(os, name)))
     exchange = storage._exchange
     storage._exchange = counted(exchange)
-run.write_manifest = then_count
+conclude.write_manifest = then_count
 build(sys.argv[1], [sys.argv[2]], vocabulary="union", shard_cells=20, block_cells=20, overwrite=True)
 """
 

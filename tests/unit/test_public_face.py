@@ -13,7 +13,7 @@ import pytest
 import cellmill as cm
 
 PUBLIC = {
-    *("open", "build", "Store", "Vocabulary", "hvg"),
+    *("open", "build", "append", "merge", "Store", "Vocabulary", "hvg"),
     *("Mixture", "Component", "Split", "Exclusion", "Plan"),
     *("Loader", "Dataset", "Batch", "tokens", "lightning", "scvi"),
     *("train", "evaluate", "run", "export", "errors", "__version__"),
@@ -38,7 +38,7 @@ def test_every_public_name_is_documented(name: str) -> None:
 
 
 def test_verbs_can_be_called() -> None:
-    for name in ("open", "build", "hvg", "train", "evaluate", "run"):
+    for name in ("open", "build", "append", "merge", "hvg", "train", "evaluate", "run"):
         assert callable(getattr(cm, name)), name
 
 

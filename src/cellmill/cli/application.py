@@ -9,7 +9,24 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import cellmill as cm
-from cellmill.cli import build, demo, doctor, evaluate, export, genes, head, hvg, info, plan, query, run, train, verify
+from cellmill.cli import (
+    append,
+    build,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    genes,
+    head,
+    hvg,
+    info,
+    merge,
+    plan,
+    query,
+    run,
+    train,
+    verify,
+)
 from cellmill.cli.display import console, error_console, examples
 from cellmill.cli.errors import debug_wanted, report
 from cellmill.cli.progress import set_quiet
@@ -67,6 +84,8 @@ def _options(
 _DATA, _TRAINING, _OTHER = "Data", "Training", "Other"
 
 app.command("build", epilog=build.EPILOG, rich_help_panel=_DATA)(build.build)
+app.command("append", epilog=append.EPILOG, rich_help_panel=_DATA)(append.append)
+app.command("merge", epilog=merge.EPILOG, rich_help_panel=_DATA)(merge.merge)
 app.command("info", epilog=info.EPILOG, rich_help_panel=_DATA)(info.info)
 app.command("head", epilog=head.EPILOG, rich_help_panel=_DATA)(head.head)
 app.command("query", epilog=query.EPILOG, rich_help_panel=_DATA)(query.query)

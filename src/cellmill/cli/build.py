@@ -14,12 +14,23 @@ from rich.text import Text
 import cellmill as cm
 from cellmill.cli.display import console, examples, print_json, show_facts
 from cellmill.cli.info import summary
-from cellmill.cli.parameters import AsJson
+from cellmill.cli.parameters import (
+    AsJson,
+    BlockCells,
+    Counts,
+    DryRun,
+    FileFormat,
+    Inputs,
+    MinMatch,
+    Rename,
+    SkipBad,
+    Threads,
+    renames,
+)
 from cellmill.cli.progress import drawn
-from cellmill.errors import ConfigError
 from cellmill.units import size_text, time_text
 
-__all__ = ["EPILOG", "build", "renames"]
+__all__ = ["EPILOG", "build", "show_next", "show_plan", "show_skipped", "skipped_inputs"]
 
 EPILOG = examples(
     "cellmill build atlas.mill blood.h5ad gut.h5 mex-folder/",
@@ -30,32 +41,17 @@ EPILOG = examples(
 )
 
 
-def renames(pairs: list[str]) -> dict[str, str]:
-    """Return {old: new} from texts "old=new".
-
-    Raises
-    ------
-    ConfigError
-        For a text that is not of this form, or a column renamed twice.
-    """
-    found: dict[str, str] = {}
-    for pair in pairs:
-        old, equals, new = (part.strip() for part in pair.partition("="))
-        if not (old and equals and new):
-            raise ConfigError(f"--rename {pair!r}: expected OLD=NEW, for example --rename donor=donor_id")
-        if found.get(old, new) != new:
-            raise ConfigError(f"--rename: the column {old!r} is given two new names, {found[old]!r} and {new!r}")
-        found[old] = new
-    return found
-
-
-def _skipped(store: cm.Store) -> list[dict[str, str]]:
-    report = json.loads((store.path / "reports" / "build.json").read_text(encoding="utf-8"))
+def skipped_inputs(store: cm.Store) -> list[dict[str, str]]:
+    """Return the inputs that the last run over a store left out: path and reason."""
+    generation = store.manifest.generation
+    name = f"append-{generation}.json" if generation else "build.json"
+    report = json.loads((store.path / "reports" / name).read_text(encoding="utf-8"))
     skipped: list[dict[str, str]] = report["skipped"]
     return skipped
 
 
-def _show_skipped(skipped: list[dict[str, str]]) -> None:
+def show_skipped(skipped: list[dict[str, str]]) -> None:
+    """Show which inputs were left out, and why."""
     if skipped:
         out = console()
         out.print(f"{len(skipped)} skipped")
@@ -66,7 +62,7 @@ def _show_skipped(skipped: list[dict[str, str]]) -> None:
 
 
 def _show(found: dict[str, Any]) -> None:
-    _show_skipped(found["skipped"])
+    show_skipped(found["skipped"])
     size, inputs = found["bytes"], found["inputs_bytes"]
     stored = sum(size.values())
     share = f" ({stored / inputs:.0%} of the inputs' {size_text(inputs)})" if inputs else ""
@@ -83,22 +79,20 @@ def _show(found: dict[str, Any]) -> None:
             "digest": found["digest"],
         },
     )
+    show_next(found["path"])
+
+
+def show_next(path: str) -> None:
+    """Show what may be done with a store that was just written."""
     out = console()
     out.print("What next:")
-    for line in (
-        f"cellmill info {found['path']}",
-        f"cellmill head {found['path']}",
-        f"cellmill genes report {found['path']}",
-    ):
+    for line in (f"cellmill info {path}", f"cellmill head {path}", f"cellmill genes report {path}"):
         out.print(Text(f"  {line}"), soft_wrap=True)
 
 
 def build(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder to make, for example atlas.mill.")],
-    inputs: Annotated[
-        list[str],
-        typer.Argument(metavar="INPUT", help="h5ad, 10x HDF5, Matrix Market folders; patterns; folders of these."),
-    ],
+    inputs: Inputs,
     vocabulary: Annotated[
         str | None,
         typer.Option(
@@ -107,29 +101,15 @@ def build(
             help="human, mouse, union (the files' own ids) or a vocabulary's JSON file; recognised by default.",
         ),
     ] = None,
-    min_match: Annotated[
-        float, typer.Option("--min-match", metavar="SHARE", help="Refuse a file of which fewer genes are matched.")
-    ] = 0.6,
-    counts: Annotated[
-        str, typer.Option("--counts", metavar="MATRIX", help="Where the raw counts are: X, raw, layers/NAME, or auto.")
-    ] = "X",
-    rename: Annotated[
-        list[str] | None, typer.Option("--rename", metavar="OLD=NEW", help="Rename a column of obs; may be repeated.")
-    ] = None,
-    file_format: Annotated[
-        str | None,
-        typer.Option("--format", metavar="KIND", help="h5ad, 10x-h5 or mex; recognised by content by default."),
-    ] = None,
-    skip_bad: Annotated[
-        bool,
-        typer.Option("--skip-bad", help="Leave out inputs that cannot be used, and list them, instead of stopping."),
-    ] = False,
+    min_match: MinMatch = 0.6,
+    counts: Counts = "X",
+    rename: Rename = None,
+    file_format: FileFormat = None,
+    skip_bad: SkipBad = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the store if it is there.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be built, and write nothing.")] = False,
-    block_cells: Annotated[
-        int, typer.Option("--block-cells", metavar="N", min=1, help="Cells read at once; memory grows with it.")
-    ] = 4096,
-    threads: Annotated[int, typer.Option("--threads", metavar="N", min=0, help="Threads; 0 is one per core.")] = 0,
+    dry_run: DryRun = False,
+    block_cells: BlockCells = 4096,
+    threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
     """Make a store from count matrices: counts proven raw, genes aligned, every drop reported."""
@@ -153,7 +133,7 @@ def build(
     found = {**summary(built), "path": str(store)}  # as it was given, so that "what next" can be pasted
     found["inputs_bytes"] = sum(source.bytes for source in built.manifest.sources)
     found["seconds"] = round(time.perf_counter() - started, 3)
-    found["skipped"] = _skipped(built)
+    found["skipped"] = skipped_inputs(built)
     if as_json:
         print_json(found)
     else:
@@ -163,8 +143,13 @@ def build(
 def _dry_run(inputs: list[str], vocabulary: str | None, policy: dict[str, Any], *, as_json: bool) -> None:
     with drawn():
         planned = cm.ingest.plan_build(inputs, vocabulary=vocabulary, options=cm.ingest.BuildOptions(**policy))
+    show_plan(planned, as_json=as_json)
+
+
+def show_plan(planned: cm.ingest.BuildPlan, *, as_json: bool) -> None:
+    """Show what would be written."""
     if as_json:
         print_json(planned)
         return
-    _show_skipped([one.to_dict() for one in planned.skipped])
+    show_skipped([one.to_dict() for one in planned.skipped])
     console().print(Text(str(planned)), soft_wrap=True)

@@ -9,7 +9,24 @@ import typer
 
 from cellmill.errors import ConfigError, NotFoundError
 
-__all__ = ["AsJson", "Experiment", "StoreArgument", "Where", "check_out", "listed"]
+__all__ = [
+    "AsJson",
+    "BlockCells",
+    "Counts",
+    "DryRun",
+    "Experiment",
+    "FileFormat",
+    "Inputs",
+    "MinMatch",
+    "Rename",
+    "SkipBad",
+    "StoreArgument",
+    "Threads",
+    "Where",
+    "check_out",
+    "listed",
+    "renames",
+]
 
 StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A store: a folder made by `cellmill build`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to standard output, for programs.")]
@@ -18,6 +35,52 @@ Where = Annotated[
     typer.Option("--where", metavar="SQL", help="Only cells for which this condition over obs holds."),
 ]
 Experiment = Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The experiment: data, arms, model, evaluation.")]
+
+# how inputs are read: `build` and `append`
+Inputs = Annotated[
+    list[str],
+    typer.Argument(metavar="INPUT", help="h5ad, 10x HDF5, Matrix Market folders; patterns; folders of these."),
+]
+MinMatch = Annotated[
+    float, typer.Option("--min-match", metavar="SHARE", help="Refuse a file of which fewer genes are matched.")
+]
+Counts = Annotated[
+    str, typer.Option("--counts", metavar="MATRIX", help="Where the raw counts are: X, raw, layers/NAME, or auto.")
+]
+Rename = Annotated[
+    list[str] | None, typer.Option("--rename", metavar="OLD=NEW", help="Rename a column of obs; may be repeated.")
+]
+FileFormat = Annotated[
+    str | None,
+    typer.Option("--format", metavar="KIND", help="h5ad, 10x-h5 or mex; recognised by content by default."),
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out inputs that cannot be used, and list them, instead of stopping.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")]
+BlockCells = Annotated[
+    int, typer.Option("--block-cells", metavar="N", min=1, help="Cells read at once; memory grows with it.")
+]
+Threads = Annotated[int, typer.Option("--threads", metavar="N", min=0, help="Threads; 0 is one per core.")]
+
+
+def renames(pairs: list[str]) -> dict[str, str]:
+    """Return {old: new} from texts "old=new".
+
+    Raises
+    ------
+    ConfigError
+        For a text that is not of this form, or a column renamed twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        old, equals, new = (part.strip() for part in pair.partition("="))
+        if not (old and equals and new):
+            raise ConfigError(f"--rename {pair!r}: expected OLD=NEW, for example --rename donor=donor_id")
+        if found.get(old, new) != new:
+            raise ConfigError(f"--rename: the column {old!r} is given two new names, {found[old]!r} and {new!r}")
+        found[old] = new
+    return found
 
 
 def check_out(path: Path, *, endings: tuple[str, ...] = ()) -> None:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from cellmill.ingest.append import append_inputs, plan_append
 from cellmill.ingest.plan import BuildOptions, BuildPlan, Skipped, SourcePlan, plan_build
 from cellmill.ingest.run import build
 
-__all__ = ["BuildOptions", "BuildPlan", "Skipped", "SourcePlan", "build", "plan_build"]
+__all__ = [
+    "BuildOptions",
+    "BuildPlan",
+    "Skipped",
+    "SourcePlan",
+    "append_inputs",
+    "build",
+    "plan_append",
+    "plan_build",
+]

@@ -28,6 +28,7 @@ from cellmill.errors import (
 from cellmill.events import emit
 from cellmill.genes import Alignment, AlignmentReport, GeneTable, Vocabulary, align, recognise_species
 from cellmill.ingest.audit import find_violation
+from cellmill.ingest.base import Base, table_for
 from cellmill.ingest.refuse import refusal
 from cellmill.sources import CountBlock, Source, expand_inputs, open_source
 from cellmill.storage import hash_bytes
@@ -105,6 +106,8 @@ class BuildPlan:
     ----------
     order : int64, shape (n_store_genes,)
         Vocabulary positions in storage order.
+    base : Base or None
+        The store that is added to; None for a new one.
     """
 
     sources: tuple[SourcePlan, ...]
@@ -114,6 +117,32 @@ class BuildPlan:
     order: npt.NDArray[np.int64]
     obs_schema: tuple[tuple[str, str], ...]
     options: BuildOptions
+    base: Base | None = None
+
+    @property
+    def gene_ids(self) -> list[str]:
+        """Ids of the store's genes, in storage order."""
+        return [self.vocabulary.ids[i] for i in self.order]
+
+    @property
+    def first_shard(self) -> int:
+        """Number of the first new shard."""
+        return self.base.manifest.next_shard if self.base else 0
+
+    @property
+    def first_report(self) -> int:
+        """Number of the first new report."""
+        return self.base.manifest.next_report if self.base else 0
+
+    @property
+    def generation(self) -> int:
+        """How often the store has been added to, this time included."""
+        return self.base.manifest.generation + 1 if self.base else 0
+
+    def schema_of(self, used: Sequence[tuple[int, SourcePlan]]) -> tuple[tuple[str, str], ...]:
+        """Return the columns of the store when, of its (numbered) inputs, these are used."""
+        old = [self.base.obs_columns] if self.base else []
+        return unified_schema([*old, *(source.obs_names for _, source in used)])
 
     @property
     def n_cells(self) -> int:
@@ -142,6 +171,7 @@ class BuildPlan:
                 )
                 for s in self.sources
             ],
+            "base": self.base.manifest.digest if self.base else None,
             "vocabulary": self.vocabulary.hash,
             "order": hash_bytes(self.order.tobytes()),
             "obs": self.obs_schema,
@@ -194,8 +224,11 @@ def plan_build(
     *,
     vocabulary: str | Path | Vocabulary | None = None,
     options: BuildOptions | None = None,
+    base: Base | None = None,
 ) -> BuildPlan:
     """Plan a build: open every input, choose matrices, align genes, order them, unify obs.
+
+    With `base`, a store to add to, its vocabulary, genes, datasets and columns are given.
 
     Raises
     ------
@@ -207,18 +240,29 @@ def plan_build(
     guard = _Guard(skipped, skip=options.skip_bad)
     found = [guard(path, partial(_candidate, path, options)) for path in expand_inputs(inputs)]
     candidates = [candidate for candidate in found if candidate is not None]
-    chosen, chosen_name, table = Vocabulary([]), "", None
-    if candidates:
+    if base:
+        chosen, chosen_name, table = base.vocabulary, base.manifest.vocabulary_name, base.table
+    elif candidates:
         chosen, chosen_name, table = _vocabulary(vocabulary, candidates, skip_bad=options.skip_bad)
+    else:
+        chosen, chosen_name, table = Vocabulary([]), "", None
     aligned = [
         (candidate, alignment)
         for candidate in candidates
-        if (alignment := guard(candidate.source.path, partial(_align, candidate, chosen, table, options)))
+        if (alignment := guard(candidate.source.path, partial(_align, candidate, chosen, table, options, base)))
     ]
+    names = _dataset_names([candidate.source for candidate, _ in aligned])
+    if base:
+        kept = [
+            guard(candidate.source.path, partial(base.require_new, name, candidate.source.path))
+            for (candidate, _), name in zip(aligned, names, strict=True)
+        ]
+        aligned = [pair for pair, name in zip(aligned, kept, strict=True) if name]
+        names = [name for name in kept if name]
     if not aligned:
         raise InputError("no input is left to build from:\n" + "\n".join(f"  {s.path}: {s.reason}" for s in skipped))
-    names = _dataset_names([candidate.source for candidate, _ in aligned])
-    spelling: dict[str, str] = {}
+    old_columns = base.obs_columns if base else ()
+    spelling = {name.casefold(): name for name, _, _ in old_columns}
     obs_names = [_obs_names(candidate.source, dict(options.rename), spelling) for candidate, _ in aligned]
     _check_renames(options.rename, [candidate.source for candidate, _ in aligned])
     plans = tuple(
@@ -226,9 +270,12 @@ def plan_build(
         for (candidate, alignment), name, columns in zip(aligned, names, obs_names, strict=True)
     )
     order = _storage_order([(c, a.target) for c, a in aligned], n_vocabulary=len(chosen))
+    if base:
+        order = np.concatenate([base.order, order[~np.isin(order, base.order)]])
     for candidate in candidates:
         candidate.source.close()
-    return BuildPlan(plans, tuple(skipped), chosen, chosen_name, order, unified_schema(obs_names), options)
+    schema = unified_schema([old_columns, *obs_names])
+    return BuildPlan(plans, tuple(skipped), chosen, chosen_name, order, schema, options, base)
 
 
 class _Guard:
@@ -319,7 +366,7 @@ def _vocabulary(
 ) -> tuple[Vocabulary, str, GeneTable | None]:
     """The vocabulary, a name for it, and the table that resolves symbols (None: ids are matched as they are)."""
     if isinstance(wanted, Vocabulary):
-        return wanted, wanted.name or "given", _table_for(wanted.ids)
+        return wanted, wanted.name or "given", table_for(wanted.ids)
     if wanted == "union":
         return _union(candidates), "union", None
     if wanted is None:
@@ -332,12 +379,7 @@ def _vocabulary(
             f"{nearest(str(wanted), ['human', 'mouse', 'union'])}"
         )
     loaded = Vocabulary.from_json(Path(wanted))
-    return loaded, Path(wanted).name, _table_for(loaded.ids)
-
-
-def _table_for(ids: Sequence[str]) -> GeneTable | None:
-    species = recognise_species(ids, None)
-    return GeneTable.load(species) if species else None
+    return loaded, Path(wanted).name, table_for(loaded.ids)
 
 
 def _union(candidates: Sequence[_Candidate]) -> Vocabulary:
@@ -381,9 +423,13 @@ def _recognised(candidates: Sequence[_Candidate], *, skip_bad: bool) -> str:
     return n_cells.most_common(1)[0][0]
 
 
-def _align(candidate: _Candidate, vocabulary: Vocabulary, table: GeneTable | None, options: BuildOptions) -> Alignment:
+def _align(
+    candidate: _Candidate, vocabulary: Vocabulary, table: GeneTable | None, options: BuildOptions, base: Base | None
+) -> Alignment:
     genes = candidate.source.genes_of(candidate.matrix)
     where = f"{candidate.source.path} ({candidate.matrix})"
+    if base:
+        base.require_known_genes(genes.ids, where)
     return align(genes.ids, genes.symbols, vocabulary=vocabulary, table=table, min_match=options.min_match, where=where)
 
 

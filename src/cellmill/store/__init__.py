@@ -6,6 +6,7 @@ Knows bytes, frames, genes and obs; knows nothing of where cells came from (`sou
 from __future__ import annotations
 
 from cellmill.store.manifest import MANIFEST_NAME, VOCABULARY_NAME, FileEntry, Manifest, ShardEntry, SourceEntry
+from cellmill.store.merge import merge_stores
 from cellmill.store.obs import STANDARD_COLUMNS, ObsTable
 from cellmill.store.reader import Frames, Store, open_store
 from cellmill.store.verify import VerifyReport
@@ -22,5 +23,6 @@ __all__ = [
     "SourceEntry",
     "Store",
     "VerifyReport",
+    "merge_stores",
     "open_store",
 ]

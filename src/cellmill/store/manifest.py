@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -108,6 +108,30 @@ class Manifest:
         """Number of stored counts, all of them at least 1."""
         return sum(shard.nnz for shard in self.shards)
 
+    @property
+    def generation(self) -> int:
+        """How often the store was added to; its table of genes is named after it."""
+        match = re.fullmatch(r"genes-(\d+)\.parquet", self.genes.path)
+        return int(match[1]) if match else 0
+
+    @property
+    def next_shard(self) -> int:
+        """Number of the next shard: above that of every file of the shards there are."""
+        return _next_number(file.path for shard in self.shards for file in shard.files)
+
+    @property
+    def next_report(self) -> int:
+        """Number of the next report."""
+        return _next_number(source.report.path for source in self.sources)
+
+    def extends(self, older: Manifest) -> bool:
+        """Whether this is `older` with cells added: the same rows are the same cells, and no file of it has changed."""
+        return (
+            self.vocabulary_hash == older.vocabulary_hash
+            and self.shards[: len(older.shards)] == older.shards
+            and (self.genes == older.genes or self.generation > older.generation)
+        )
+
     def compute_digest(self) -> str:
         """Return the digest that belongs to the contents named here."""
         content = {
@@ -159,6 +183,11 @@ class Manifest:
         if manifest.digest != manifest.compute_digest():
             raise CorruptStoreError(f"{where}: the digest does not belong to the contents named")
         return manifest
+
+
+def _next_number(paths: Iterable[str]) -> int:
+    stems = (path.rpartition("/")[2].partition(".")[0] for path in paths)
+    return max((int(stem) for stem in stems if stem.isdecimal()), default=-1) + 1
 
 
 def _self_hash(body: Mapping[str, Any]) -> str:

@@ -74,14 +74,15 @@ class Store:
     Notes
     -----
     `path` is absolute, so that a later change of the working folder does not matter. Reads of a store that was
-    replaced after it was opened raise StoreError: row ids of the old one do not fit the new one.
+    replaced after it was opened raise StoreError: row ids of the old one do not fit the new one. One to which cells
+    were added goes on with the cells that it had when it was opened; open it again to see the new ones.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self._given = path
         self.path = path.absolute()
         self.manifest = manifest
-        self._unchanged = Unchanged(self.path, manifest.digest)
+        self._unchanged = Unchanged(self.path, manifest)
         sizes = np.array([0, *(shard.n_cells for shard in manifest.shards)], dtype=np.int64)
         self._bases = np.cumsum(sizes)
         self._shards: dict[int, Shard] = {}

@@ -1,4 +1,7 @@
-"""Is the store at a path still the one that was opened? (floor 3) A rebuilt store has files of the same names."""
+"""Is the store at a path still the one that was opened? (floor 3) A rebuilt store has files of the same names.
+
+One to which cells were added since still is: its files are those that were there, and more.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ class Unchanged:
     ----------
     folder
         The store.
-    digest
-        Digest of the manifest it was opened with.
+    opened
+        The manifest it was opened with.
     """
 
-    def __init__(self, folder: Path, digest: str) -> None:
+    def __init__(self, folder: Path, opened: Manifest) -> None:
         self._manifest = folder / MANIFEST_NAME
-        self._digest = digest
-        self._stamp: tuple[int, ...] | None = None  # of the file whose digest was last found equal
+        self._opened = opened
+        self._stamp: tuple[int, ...] | None = None  # of the file that was last found to be this store's
 
     def check(self) -> None:
         """Check the manifest: one `stat`, and a look inside only when that differs from the last one.
@@ -41,15 +44,16 @@ class Unchanged:
             stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
             if stamp == self._stamp:
                 return
-            digest = Manifest.from_json(self._manifest.read_bytes(), where=str(self._manifest)).digest
+            manifest = Manifest.from_json(self._manifest.read_bytes(), where=str(self._manifest))
         except (FileNotFoundError, NotADirectoryError):
             raise StoreError(
                 f"{self._manifest.parent}: the store was moved or removed after it was opened; open it again"
             ) from None
-        if digest != self._digest:
+        if manifest.digest != self._opened.digest and not manifest.extends(self._opened):
             raise StoreError(
-                f"{self._manifest.parent}: the store was replaced after it was opened (its digest was {self._digest}, "
-                f"now it is {digest}); open it again. Rows and plans of the old store do not fit the new one."
+                f"{self._manifest.parent}: the store was replaced after it was opened (its digest was "
+                f"{self._opened.digest}, now it is {manifest.digest}); open it again. Rows and plans of the old store "
+                "do not fit the new one."
             )
         self._stamp = stamp
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 
@@ -29,7 +30,7 @@ from cellmill.store.format import (
 )
 from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest
 
-__all__ = ["ShardWriter", "file_entry", "write_genes", "write_manifest", "write_uids"]
+__all__ = ["ShardWriter", "file_entry", "own_version", "write_genes", "write_manifest", "write_uids"]
 
 
 class ShardWriter:
@@ -151,8 +152,10 @@ def write_genes(
     symbols: Sequence[str],
     tokens: npt.NDArray[np.int64],
     detection_rate: npt.NDArray[np.float64],
+    generation: int = 0,
 ) -> FileEntry:
-    """Write genes.parquet, genes in storage order; returns its entry."""
+    """Write the table of genes, in storage order, under the name of its generation; returns its entry."""
+    name = f"genes-{generation}.parquet" if generation else "genes.parquet"
     table = pa.table(
         {
             "gene_id": pa.array(gene_ids, pa.string()),
@@ -161,11 +164,19 @@ def write_genes(
             "detection_rate": pa.array(detection_rate, pa.float64()),
         }
     )
-    temporary = folder / ".genes.parquet.tmp"
+    temporary = folder / f".{name}.tmp"
     pq.write_table(table, temporary, compression="zstd")
     sync_file(temporary)
-    temporary.replace(folder / "genes.parquet")
-    return file_entry(folder, "genes.parquet")
+    temporary.replace(folder / name)
+    return file_entry(folder, name)
+
+
+def own_version() -> str:
+    """Return the version of cellmill that writes, as manifests name it."""
+    try:
+        return version("cellmill")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "0+unknown"
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

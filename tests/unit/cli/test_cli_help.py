@@ -25,8 +25,22 @@ VERBS = {path: command for path, command in EVERY.items() if not hasattr(command
 
 def test_every_verb_is_there() -> None:
     assert {path[0] for path in VERBS} == {
-        *("build", "info", "head", "query", "verify", "genes", "hvg", "plan", "train", "evaluate", "run"),
-        *("export", "doctor", "demo"),
+        *(
+            "build",
+            "append",
+            "merge",
+            "info",
+            "head",
+            "query",
+            "verify",
+            "genes",
+            "hvg",
+            "plan",
+            "train",
+            "evaluate",
+            "run",
+        ),
+        *("run", "export", "doctor", "demo"),
     }
     assert {path[1] for path in VERBS if path[0] == "genes"} == {"vocabulary", "map", "report"}
 

@@ -19,9 +19,9 @@ from cellmill.errors import (
     StoreExistsError,
 )
 from cellmill.genes import Vocabulary
-from cellmill.ingest import build, run
-from cellmill.ingest.staging import Staging
+from cellmill.ingest import build, run, shards
 from cellmill.store import open_store
+from cellmill.store.staging import Staging
 
 
 def leftovers(folder):
@@ -266,13 +266,13 @@ def test_columns_that_differ_in_case_alone_are_told_apart_within_a_file_and_join
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, tiny_h5ad, monkeypatch):
     file = tiny_h5ad("a", n_cells=50)
-    real = run.open_source
+    real = shards.open_source
 
     def open_changed(path, **kw):
         tiny_h5ad("a", n_cells=50, seed=9)  # the same name, other counts
         return real(path, **kw)
 
-    monkeypatch.setattr(run, "open_source", open_changed)
+    monkeypatch.setattr(shards, "open_source", open_changed)
     with pytest.raises(InputError, match="changed while"):
         build(tmp_path / "s.mill", [file.path], vocabulary="union")
     assert leftovers(tmp_path) == []
@@ -281,7 +281,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, tiny_h5ad, mo
 def test_what_a_killed_build_left_is_checked_before_it_is_used(tmp_path, tiny_h5ad, monkeypatch):
     file = tiny_h5ad("a", n_cells=100)
     whole = build(tmp_path / "whole.mill", [file.path], vocabulary="union", shard_cells=20, block_cells=20)
-    monkeypatch.setattr(run._Build, "_conclude", lambda self, entries: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(run, "conclude", lambda *args, **kw: (_ for _ in ()).throw(KeyboardInterrupt))
     for damage in ("shard", "journal", "middle"):
         with pytest.raises(KeyboardInterrupt):
             build(tmp_path / "s.mill", [file.path], vocabulary="union", shard_cells=20, block_cells=20)

@@ -1,0 +1,93 @@
+"""`cellmill append`: more count matrices into a store."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import cellmill as cm
+from cellmill.cli.build import show_next, show_plan, show_skipped, skipped_inputs
+from cellmill.cli.display import examples, print_json, show_facts
+from cellmill.cli.info import summary
+from cellmill.cli.parameters import (
+    AsJson,
+    BlockCells,
+    Counts,
+    DryRun,
+    FileFormat,
+    Inputs,
+    MinMatch,
+    Rename,
+    SkipBad,
+    StoreArgument,
+    Threads,
+    renames,
+)
+from cellmill.cli.progress import drawn
+from cellmill.units import count_text, size_text, time_text
+
+__all__ = ["EPILOG", "append"]
+
+EPILOG = examples(
+    "cellmill append atlas.mill liver.h5ad",
+    "cellmill append atlas.mill 'new-studies/*.h5ad' --rename donor=donor_id",
+    "cellmill append atlas.mill 'studies/*.h5ad' --skip-bad --dry-run",
+)
+
+
+def append(
+    store: StoreArgument,
+    inputs: Inputs,
+    min_match: MinMatch = 0.6,
+    counts: Counts = "X",
+    rename: Rename = None,
+    file_format: FileFormat = None,
+    skip_bad: SkipBad = False,
+    dry_run: DryRun = False,
+    block_cells: BlockCells = 4096,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Add cells to a store; its own stay as they are, and it is the old store until all is finished."""
+    policy: dict[str, Any] = {"counts": counts, "min_match": min_match, "skip_bad": skip_bad, "format": file_format}
+    columns = renames(rename or [])
+    if dry_run:
+        options = cm.ingest.BuildOptions(**policy, rename=tuple(columns.items()))
+        with drawn():
+            planned = cm.ingest.plan_append(store, inputs, options=options)
+        show_plan(planned, as_json=as_json)
+        return
+    before, started = cm.open(store), time.perf_counter()
+    with drawn():
+        grown = cm.append(store, inputs, rename=columns, block_cells=block_cells, threads=threads, **policy)
+    found = {**summary(grown), "path": str(store)}
+    found["added"] = {
+        "n_cells": grown.n_cells - before.n_cells,
+        "n_genes": grown.n_genes - before.n_genes,
+        "bytes": grown.n_bytes - before.n_bytes,
+        "sources": [source.name for source in grown.manifest.sources[len(before.manifest.sources) :]],
+    }
+    found["seconds"] = round(time.perf_counter() - started, 3)
+    found["skipped"] = skipped_inputs(grown)
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    show_skipped(found["skipped"])
+    added = found["added"]
+    show_facts(
+        found["path"],
+        {
+            "added": f"{count_text(added['n_cells'])} cells of {', '.join(added['sources'])}",
+            "new genes": added["n_genes"],
+            "new counts": size_text(added["bytes"]),
+            "cells": found["n_cells"],
+            "genes": found["n_genes"],
+            "time": time_text(found["seconds"]),
+            "digest": found["digest"],
+        },
+    )
+    show_next(found["path"])

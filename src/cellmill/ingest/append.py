@@ -1,0 +1,95 @@
+"""Adding inputs to a store (floor 4): planned by its vocabulary and genes, carried out as a build is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cellmill.ingest.base import Base
+from cellmill.ingest.plan import BuildOptions, BuildPlan, plan_build
+from cellmill.ingest.run import write_store
+from cellmill.storage import require_free_bytes
+from cellmill.store import Store, open_store
+from cellmill.store.staging import Staging, writing_told
+
+__all__ = ["append_inputs", "plan_append"]
+
+
+def append_inputs(
+    path: str | Path,
+    inputs: Sequence[str | Path] | str | Path,
+    *,
+    counts: str = "X",
+    min_match: float = 0.6,
+    rename: Mapping[str, str] | None = None,
+    skip_bad: bool = False,
+    format: str | None = None,
+    threads: int = 0,
+    shard_cells: int = 200_000,
+    block_cells: int = 4096,
+) -> Store:
+    """Add the cells of count matrices to a store and return it, open.
+
+    Nothing that the store has is written anew: its cells keep their row ids, and readers that have it open go on with
+    what they opened. Genes are resolved to the store's own vocabulary; those that it has not measured yet come after
+    the others. The store is the old one until all is finished, and then the new one; interrupted at any moment, the
+    same call goes on where it stopped.
+
+    Parameters
+    ----------
+    path
+        The store.
+    inputs
+        Files (h5ad, 10x HDF5), Matrix Market folders, folders of these, or patterns.
+    counts, min_match, rename, skip_bad, format, threads, shard_cells, block_cells
+        As in `cellmill.build`.
+
+    Raises
+    ------
+    InputError
+        For inputs that cannot be used: not found, not raw, genes unknown, damaged; a dataset that the store has; with
+        a store of the "union" vocabulary, genes that no input of it had.
+    NotFoundError
+        When there is no store at `path`.
+    StoreLockedError
+        When another process is writing to the same store.
+    DiskSpaceError
+        When there is not enough room, before work starts.
+
+    Examples
+    --------
+    >>> store = append_inputs("atlas.mill", ["c.h5ad"])  # doctest: +SKIP
+    """
+    target = Path(path).resolve() if Path(path).is_symlink() else Path(path)
+    open_store(target)  # says what is wrong before anything is made beside it
+    options = BuildOptions(
+        counts=counts,
+        min_match=min_match,
+        rename=tuple(sorted((rename or {}).items())),
+        skip_bad=skip_bad,
+        format=format,
+        shard_cells=shard_cells,
+        block_cells=block_cells,
+    )
+    # under the lock from the start: what is planned depends on what the store has
+    with writing_told(target), Staging.locked(target) as staging:
+        plan = plan_append(target, inputs, options=options)
+        require_free_bytes(target, plan.estimated_bytes, what="what is added to the store")
+        with writing_told(target, plan.estimated_bytes):
+            write_store(plan, staging, threads=threads)
+            staging.add()
+    return open_store(target)
+
+
+def plan_append(
+    path: str | Path, inputs: Sequence[str | Path] | str | Path, *, options: BuildOptions | None = None
+) -> BuildPlan:
+    """Plan what `append_inputs` would do.
+
+    Raises
+    ------
+    InputError
+        For an input that cannot be used (unless `options.skip_bad`), naming it and the remedy.
+    """
+    listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    return plan_build(listed, options=options, base=Base.of(open_store(path)))

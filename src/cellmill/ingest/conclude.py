@@ -1,0 +1,171 @@
+"""The end of a build (floor 4): genes, reports and manifest, from what the finished shards add up to."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from cellmill import kernel
+from cellmill.errors import CellmillError, InputError
+from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
+from cellmill.ingest.shards import ShardRecord
+from cellmill.storage import hash_file, write_atomic
+from cellmill.store import VOCABULARY_NAME, FileEntry, Manifest, SourceEntry
+from cellmill.store.staging import Staging
+from cellmill.store.writer import file_entry, own_version, write_genes, write_manifest
+
+__all__ = ["conclude", "run_report_name"]
+
+
+@dataclass
+class _Tally:
+    """What the finished shards of one input add up to."""
+
+    umi: npt.NDArray[np.float64]
+    n_cells: int = 0
+    nnz: int = 0
+    largest: int = 0
+    merged: int = 0
+
+
+def conclude(
+    plan: BuildPlan, staging: Staging, records: Sequence[ShardRecord], skipped: Sequence[Skipped], *, started: float
+) -> None:
+    """Write everything of the store but its shards, the manifest last.
+
+    Raises
+    ------
+    InputError
+        When every input was left out.
+    """
+    used = _used_sources(plan, records, skipped)
+    if not used:
+        raise InputError("no input is left to build from:\n" + "\n".join(f"  {s.path}: {s.reason}" for s in skipped))
+    base = plan.base.manifest if plan.base else None
+    genes = _write_genes(plan, staging, records)
+    sources = [_write_source(plan, staging, source, records) for source in used]
+    _write_run_report(plan, staging, records, skipped, started)
+    manifest = Manifest(
+        vocabulary_hash=plan.vocabulary.hash,
+        vocabulary_name=plan.vocabulary_name,
+        vocabulary=base.vocabulary if base else _write_vocabulary(plan, staging),
+        genes=genes,
+        obs_schema=plan.schema_of(used),
+        shards=(*(base.shards if base else ()), *(record.shard for record in records)),
+        sources=(*(base.sources if base else ()), *sources),
+        cellmill_version=own_version(),
+    )
+    write_manifest(staging.folder, manifest)
+
+
+def run_report_name(plan: BuildPlan) -> str:
+    """Return the path, within the store, of the facts of this run."""
+    return f"reports/append-{plan.generation}.json" if plan.base else "reports/build.json"
+
+
+def _used_sources(
+    plan: BuildPlan, records: Sequence[ShardRecord], skipped: Sequence[Skipped]
+) -> list[tuple[int, SourcePlan]]:
+    """Inputs that are in the store, with their numbers; also those without cells."""
+    written = {record.source for record in records}
+    left_out = {skip.path for skip in skipped}
+    return [
+        (i, source)
+        for i, source in enumerate(plan.sources)
+        if i in written or (source.n_cells == 0 and source.path not in left_out)
+    ]
+
+
+def _write_genes(plan: BuildPlan, staging: Staging, records: Sequence[ShardRecord]) -> FileEntry:
+    n_cells = sum(record.shard.n_cells for record in records)
+    detected = sum((record.detected for record in records), start=np.zeros(len(plan.order), dtype=np.int64))
+    if plan.base:
+        n_cells += plan.base.manifest.n_cells
+        detected[: len(plan.base.detected)] += plan.base.detected
+    return write_genes(
+        staging.folder,
+        gene_ids=plan.gene_ids,
+        symbols=[plan.vocabulary.symbols[i] for i in plan.order],
+        tokens=np.asarray(plan.vocabulary.tokens, dtype=np.int64)[plan.order],
+        detection_rate=detected / max(1, n_cells),
+        generation=plan.generation,
+    )
+
+
+def _write_vocabulary(plan: BuildPlan, staging: Staging) -> FileEntry:
+    plan.vocabulary.to_json(staging.folder / VOCABULARY_NAME)
+    return file_entry(staging.folder, VOCABULARY_NAME)
+
+
+def _tally(plan: SourcePlan, own: Sequence[ShardRecord]) -> _Tally:
+    tally = _Tally(umi=np.zeros(plan.n_genes))
+    for record in own:
+        tally = replace(
+            tally,
+            umi=tally.umi + record.umi,
+            n_cells=tally.n_cells + record.shard.n_cells,
+            nnz=tally.nnz + record.shard.nnz,
+            largest=max(tally.largest, record.largest),
+            merged=tally.merged + record.merged,
+        )
+    return tally
+
+
+def _write_source(
+    plan: BuildPlan, staging: Staging, numbered: tuple[int, SourcePlan], records: Sequence[ShardRecord]
+) -> SourceEntry:
+    """Write the report of one input; returns its entry."""
+    number, source = numbered
+    tally = _tally(source, [record for record in records if record.source == number])
+    if tally.n_cells != source.n_cells:
+        raise CellmillError(
+            f"{source.path}: {source.n_cells} cells were planned, {tally.n_cells} are in the shards; "
+            f"nothing was published. Remove {staging.place} and run the same command again."
+        )
+    digest = hash_file(source.path)
+    size = source.path.stat().st_size
+    if source.path.is_dir():
+        size = sum(file.stat().st_size for file in source.path.rglob("*"))
+    report = {
+        "name": source.name, "kind": source.kind, "uri": str(source.path), "bytes": size, "xxh3": digest,
+        "matrix": source.matrix, "n_cells": tally.n_cells, "counts_stored": tally.nnz,
+        "proof": {"whole, finite and not negative": "all values", "largest_count": tally.largest,
+                  "umis": int(tally.umi.sum())},
+        "genes": source.report.with_umi_shares(tally.umi).to_dict(),
+        "genes_dropped": list(source.unmatched),
+        "obs": [{"file": old, "store": new, "type": kind} for old, new, kind in source.obs_names],
+        "entries_merged": tally.merged,
+        "notes": list(source.notes),
+    }  # fmt: skip
+    name = f"reports/{plan.first_report + number:05d}.json"
+    write_atomic(staging.folder / name, (json.dumps(report, indent=1, default=str) + "\n").encode())
+    return SourceEntry(
+        name=source.name,
+        kind=source.kind,
+        uri=str(source.path),
+        bytes=size,
+        xxh3=digest,
+        matrix=source.matrix,
+        n_cells=tally.n_cells,
+        report=file_entry(staging.folder, name),
+    )
+
+
+def _write_run_report(
+    plan: BuildPlan, staging: Staging, records: Sequence[ShardRecord], skipped: Sequence[Skipped], started: float
+) -> None:
+    """Facts of this run (times, what was skipped); not named by the manifest, since they differ from run to run."""
+    report = {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seconds": round(time.time() - started, 3),
+        "kernel": kernel.IMPLEMENTATION,
+        "cellmill": own_version(),
+        "n_cells": sum(record.shard.n_cells for record in records),
+        "skipped": [one.to_dict() for one in skipped],
+    }
+    write_atomic(staging.folder / run_report_name(plan), (json.dumps(report, indent=1) + "\n").encode())
