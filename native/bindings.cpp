@@ -3,6 +3,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <memory>
@@ -15,6 +16,7 @@
 #include "gather.hpp"
 #include "order.hpp"
 #include "random.hpp"
+#include "rows.hpp"
 
 namespace nb = nanobind;
 using namespace cellmill;
@@ -39,6 +41,17 @@ Out<T> to_array(Buffer<T>&& buffer) {
     nb::capsule capsule(owner.get(), [](void* p) noexcept { delete static_cast<Buffer<T>*>(p); });
     owner.release();
     return Out<T>(data, {size}, capsule);
+}
+
+template <class To>
+Out<To> to_array_as(Buffer<std::uint32_t>&& buffer) {
+    static_assert(sizeof(To) == sizeof(std::uint32_t));
+    auto owner = std::make_unique<Buffer<std::uint32_t>>(std::move(buffer));
+    void* data = owner->data();
+    const std::size_t size = owner->size();
+    nb::capsule capsule(owner.get(), [](void* p) noexcept { delete static_cast<Buffer<std::uint32_t>*>(p); });
+    owner.release();
+    return Out<To>(static_cast<To*>(data), {size}, capsule);
 }
 
 // Holds the buffers of the shards that a batch names, for as long as it is being read.
@@ -90,13 +103,18 @@ private:
     Frames frames_;
 };
 
-using Panel32 = std::optional<In<std::int32_t>>;
-
-Panel to_panel(const Panel32& panel, std::int64_t n_genes, std::size_t n_columns) {
+std::uint32_t gene_count(std::int64_t n_genes) {
     if (n_genes < 0 || n_genes > 0x7FFFFFFF) throw std::invalid_argument("n_genes must lie in 0..2^31-1");
-    if (!panel) return {nullptr, n_columns};
-    if (panel->shape(0) != static_cast<std::size_t>(n_genes)) throw std::invalid_argument("panel must have n_genes entries");
-    return {panel->data(), n_columns};
+    return static_cast<std::uint32_t>(n_genes);
+}
+
+// None stands for all genes.
+const Panel* to_panel(const nb::object& panel, std::int64_t n_genes) {
+    gene_count(n_genes);
+    if (panel.is_none()) return nullptr;
+    const Panel* given = nb::cast<const Panel*>(panel);
+    if (given->n_genes() != static_cast<std::size_t>(n_genes)) throw std::invalid_argument("the panel must have n_genes entries");
+    return given;
 }
 
 std::size_t row_count(const In<std::int64_t>& shard_of, const In<std::int64_t>& start, const In<std::int64_t>& stop) {
@@ -104,6 +122,16 @@ std::size_t row_count(const In<std::int64_t>& shard_of, const In<std::int64_t>& 
         throw std::invalid_argument("shard_of, start and stop must be of one length");
     return start.shape(0);
 }
+
+// A table and the arrays that its shards lie in.
+struct HeldRows {
+    explicit HeldRows(std::span<const std::int64_t> firsts) : table(firsts) {}
+
+    RowTable table;
+    std::vector<In<std::uint8_t>> frames;
+    std::vector<In<std::uint32_t>> starts;
+    std::vector<In<std::uint16_t>> steps;
+};
 
 nb::object to_fault(const RowFault& fault) {
     if (fault.fault == Fault::none) return nb::none();
@@ -128,36 +156,87 @@ nb::tuple encode(const In<std::int64_t>& indptr, const In<Gene>& indices, const 
     return nb::make_tuple(to_array(std::move(*frames)), to_array(std::move(*offsets)));
 }
 
-nb::tuple gather(const nb::sequence& shards, const In<std::int64_t>& shard_of, const In<std::int64_t>& start,
-                 const In<std::int64_t>& stop, std::int64_t n_genes, const Panel32& panel, std::size_t n_columns,
-                 std::size_t threads) {
-    const std::size_t rows = row_count(shard_of, start, stop);
-    const Panel columns = to_panel(panel, n_genes, n_columns);
-    const Shards opened(shards, shard_of.data(), start.data(), stop.data(), rows);
+// (fault, indptr, indices, values, totals or None). `find` gives the frames, without the GIL.
+template <class Find>
+nb::tuple gather_found(const Find& find, std::size_t rows, std::int64_t n_genes, const nb::object& panel, int kind,
+                       bool with_totals, std::size_t threads) {
+    if (kind < 0 || kind > 2) throw std::invalid_argument("kind must be 0, 1 or 2");
+    const Panel* const columns = to_panel(panel, n_genes);
+    std::optional<Buffer<std::uint64_t>> totals;
+    if (with_totals) totals.emplace(rows);
     auto [fault, csr] = [&] {
         const nb::gil_scoped_release release;
-        return gather_sparse(opened.frames(), static_cast<std::uint32_t>(n_genes), columns, threads);
+        const Frames& frames = find();
+        return gather_sparse(frames, gene_count(n_genes), columns, static_cast<Kind>(kind),
+                             totals ? totals->data() : nullptr, threads);
     }();
-    return nb::make_tuple(to_fault(fault), to_array(std::move(csr.indptr)), to_array(std::move(csr.indices)),
-                          to_array(std::move(csr.values)));
+    nb::object values;
+    if (kind == static_cast<int>(Kind::float32))
+        values = nb::cast(to_array_as<float>(std::move(csr.values)));
+    else if (kind == static_cast<int>(Kind::int32))
+        values = nb::cast(to_array_as<std::int32_t>(std::move(csr.values)));
+    else
+        values = nb::cast(to_array(std::move(csr.values)));
+    return nb::make_tuple(to_fault(fault), to_array(std::move(csr.indptr)), to_array(std::move(csr.indices)), values,
+                          totals ? nb::cast(to_array(std::move(*totals))) : nb::none());
 }
 
-nb::object gather_rows_dense(const nb::sequence& shards, const In<std::int64_t>& shard_of,
-                             const In<std::int64_t>& start, const In<std::int64_t>& stop, std::int64_t n_genes,
-                             const Panel32& panel, int transform, const std::optional<In<std::uint64_t>>& totals,
-                             const nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>& out,
-                             std::size_t threads) {
+nb::tuple gather(const nb::sequence& shards, const In<std::int64_t>& shard_of, const In<std::int64_t>& start,
+                 const In<std::int64_t>& stop, std::int64_t n_genes, const nb::object& panel, int kind, bool totals,
+                 std::size_t threads) {
     const std::size_t rows = row_count(shard_of, start, stop);
-    const Panel columns = to_panel(panel, n_genes, out.shape(1));
-    if (out.shape(0) != rows || (totals && totals->shape(0) != rows) || transform < 0 || transform > 2)
-        throw std::invalid_argument("out and totals must have one row per frame");
     const Shards opened(shards, shard_of.data(), start.data(), stop.data(), rows);
+    return gather_found([&]() -> const Frames& { return opened.frames(); }, rows, n_genes, panel, kind, totals, threads);
+}
+
+nb::tuple gather_rows(const HeldRows& held, const In<std::int64_t>& rows, std::int64_t n_genes, const nb::object& panel,
+                      int kind, bool totals, std::size_t threads) {
+    return gather_found([&] { return held.table.find(view(rows)); }, rows.shape(0), n_genes, panel, kind, totals, threads);
+}
+
+using DenseOut = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Divisors = std::optional<In<std::uint64_t>>;
+
+template <class Find>
+nb::object gather_dense_found(const Find& find, std::size_t rows, std::int64_t n_genes, const nb::object& panel,
+                              int transform, const Divisors& totals, const DenseOut& out, std::size_t threads) {
+    const Panel* const columns = to_panel(panel, n_genes);
+    const std::size_t width = columns == nullptr ? static_cast<std::size_t>(n_genes) : columns->n_columns();
+    if (out.shape(0) != rows || out.shape(1) != width || (totals && totals->shape(0) != rows) || transform < 0 ||
+        transform > 2)
+        throw std::invalid_argument("out and totals must have one row per frame, and out a column per gene");
     const RowFault fault = [&] {
         const nb::gil_scoped_release release;
-        return gather_dense(opened.frames(), static_cast<std::uint32_t>(n_genes), columns,
-                            static_cast<Transform>(transform), totals ? totals->data() : nullptr, out.data(), threads);
+        const Frames& frames = find();
+        return gather_dense(frames, gene_count(n_genes), columns, static_cast<Transform>(transform),
+                            totals ? totals->data() : nullptr, out.data(), threads);
     }();
     return to_fault(fault);
+}
+
+nb::object gather_shards_dense(const nb::sequence& shards, const In<std::int64_t>& shard_of,
+                               const In<std::int64_t>& start, const In<std::int64_t>& stop, std::int64_t n_genes,
+                               const nb::object& panel, int transform, const Divisors& totals, const DenseOut& out,
+                               std::size_t threads) {
+    const std::size_t rows = row_count(shard_of, start, stop);
+    const Shards opened(shards, shard_of.data(), start.data(), stop.data(), rows);
+    return gather_dense_found([&]() -> const Frames& { return opened.frames(); }, rows, n_genes, panel, transform, totals,
+                              out, threads);
+}
+
+nb::object gather_rows_dense(const HeldRows& held, const In<std::int64_t>& rows, std::int64_t n_genes,
+                             const nb::object& panel, int transform, const Divisors& totals, const DenseOut& out,
+                             std::size_t threads) {
+    return gather_dense_found([&] { return held.table.find(view(rows)); }, rows.shape(0), n_genes, panel, transform,
+                              totals, out, threads);
+}
+
+void put_shard(HeldRows& held, std::size_t shard, const In<std::uint8_t>& frames, const In<std::uint32_t>& starts,
+               const In<std::uint16_t>& steps) {
+    held.table.put(shard, {view(frames), view(starts), view(steps)});
+    held.frames.push_back(frames);
+    held.starts.push_back(starts);
+    held.steps.push_back(steps);
 }
 
 template <class Gene>
@@ -199,11 +278,37 @@ NB_MODULE(_native, m) {
           arg("values").noconvert(), arg("n_genes"), arg("threads"));
     m.def("encode", &encode<std::int64_t>, arg("indptr").noconvert(), arg("indices").noconvert(),
           arg("values").noconvert(), arg("n_genes"), arg("threads"));
+    nb::class_<Panel>(m, "Panel")
+        .def("__init__",
+             [](Panel* self, const In<std::int32_t>& column_of, std::size_t n_columns) {
+                 new (self) Panel(view(column_of), n_columns);
+             },
+             arg("column_of").noconvert(), arg("n_columns"));
+    nb::class_<HeldRows>(m, "RowTable")
+        .def("__init__",
+             [](HeldRows* self, const In<std::int64_t>& firsts) { new (self) HeldRows(view(firsts)); },
+             arg("firsts").noconvert())
+        .def("put", &put_shard, arg("shard"), arg("frames").noconvert(), arg("starts").noconvert(),
+             arg("steps").noconvert())
+        .def("missing", [](const HeldRows& self, const In<std::int64_t>& rows) { return self.table.missing(view(rows)); },
+             arg("rows").noconvert())
+        .def("will_need",
+             [](const HeldRows& self, const In<std::int64_t>& rows) {
+                 const nb::gil_scoped_release release;
+                 self.table.will_need(view(rows));
+             },
+             arg("rows").noconvert());
     m.def("gather", &gather, arg("shards"), arg("shard_of").noconvert(), arg("start").noconvert(),
-          arg("stop").noconvert(), arg("n_genes"), arg("panel").noconvert().none(), arg("n_columns"), arg("threads"));
-    m.def("gather_dense", &gather_rows_dense, arg("shards"), arg("shard_of").noconvert(), arg("start").noconvert(),
-          arg("stop").noconvert(), arg("n_genes"), arg("panel").noconvert().none(), arg("transform"),
-          arg("totals").noconvert().none(), arg("out").noconvert(), arg("threads"));
+          arg("stop").noconvert(), arg("n_genes"), arg("panel").none(), arg("kind"), arg("totals"), arg("threads"));
+    m.def("gather_rows", &gather_rows, arg("table"), arg("rows").noconvert(), arg("n_genes"), arg("panel").none(),
+          arg("kind"), arg("totals"), arg("threads"));
+    m.def("gather_dense", &gather_shards_dense, arg("shards"), arg("shard_of").noconvert(), arg("start").noconvert(),
+          arg("stop").noconvert(), arg("n_genes"), arg("panel").none(), arg("transform"), arg("totals").noconvert().none(),
+          arg("out").noconvert(), arg("threads"));
+    m.def("gather_rows_dense", &gather_rows_dense, arg("table"), arg("rows").noconvert(), arg("n_genes"),
+          arg("panel").none(), arg("transform"), arg("totals").noconvert().none(), arg("out").noconvert(), arg("threads"));
+    m.def("wide_in_use", &wide_in_use);
+    m.def("allow_wide", &allow_wide, arg("allowed"));
     m.def("fingerprint", &fingerprint<std::int32_t>, arg("indptr").noconvert(), arg("indices").noconvert(),
           arg("values").noconvert(), arg("gene_hashes").noconvert(), arg("threads"));
     m.def("fingerprint", &fingerprint<std::int64_t>, arg("indptr").noconvert(), arg("indices").noconvert(),

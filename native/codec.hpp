@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -22,6 +23,7 @@ enum class Fault : int {
     unary = 7,
     count_overflow = 8,
     gene_range = 9,
+    count_kind = 10,  // Not the frame's fault: the type that was asked for does not hold a count.
 };
 
 inline constexpr std::size_t kBlock = 128;
@@ -30,13 +32,32 @@ inline constexpr std::size_t kMaxUnaryBytes = 255;
 // Reads the number of nonzeros alone, and that the frame is long enough to hold their headers.
 Fault peek_nonzeros(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t& nnz) noexcept;
 
+// Which genes of a store are wanted: gene g is bit g mod 32 of word g / 32. There is a word for every gene of the store.
+using GeneBits = const std::uint32_t*;
+
+// Whether this process reads frames with 64-byte vectors (decode_wide.hpp); `false` turns them off, for tests.
+bool wide_in_use() noexcept;
+void allow_wide(bool allowed) noexcept;
+
+class WideDecoder;
+
 // Decodes frames; holds the scratch of one thread.
 class Decoder {
 public:
+    Decoder();
+    ~Decoder();
+    Decoder(const Decoder&) = delete;
+    Decoder& operator=(const Decoder&) = delete;
+
     // Writes exactly `nnz` genes and counts, where `nnz` is what peek_nonzeros gave for this frame.
     // On a fault what was written is undefined, but nothing beyond `nnz` entries is touched.
     Fault decode(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, std::int32_t* genes,
                  std::uint32_t* counts);
+
+    // Writes the genes of `wanted` alone, ascending, and their counts; returns how many in `kept`. There must be room for
+    // nnz + 16 of each. All of the frame is read and checked; `total` is the sum of all its counts, where asked for.
+    Fault decode_some(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, GeneBits wanted,
+                      std::int32_t* genes, std::uint32_t* counts, std::uint32_t& kept, std::uint64_t* total);
 
 private:
     struct Block {
@@ -49,6 +70,10 @@ private:
         std::size_t payload_bytes() const noexcept;
     };
 
+    // Copies the frame to bytes_ and reads its number of nonzeros, which must be `nnz`; `at` is where the headers begin.
+    Fault take(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, std::size_t& at);
+    Fault decode_plain(std::span<const std::uint8_t> copy, std::size_t headers, std::uint32_t n_genes, std::uint32_t nnz,
+                       std::int32_t* genes, std::uint32_t* counts) noexcept;
     static std::size_t read_header(const std::uint8_t* at, std::size_t left, std::uint32_t size, Block& block,
                                    Fault& fault) noexcept;
     Fault unpack(const Block& block, const std::uint8_t* payload, Fault overflow) noexcept;
@@ -63,6 +88,7 @@ private:
     static constexpr std::size_t kOnesBegin = 8;
     alignas(64) std::array<std::uint16_t, kOnesBegin + kMaxUnaryBytes * 8 + 16> ones_{};
     std::vector<std::uint8_t> bytes_;
+    std::unique_ptr<WideDecoder> wide_;
 };
 
 // Appends the frame of one cell. Genes ascend, each once; counts are 1 or more: the caller has checked.

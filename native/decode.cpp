@@ -1,15 +1,15 @@
 #include "codec.hpp"
 
 #include <algorithm>
+#include <atomic>
 
+#include "decode_wide.hpp"
 #include "frames.hpp"
 #include "packing.hpp"
 
 namespace cellmill {
 namespace {
 
-constexpr std::size_t kPadding = 64;
-constexpr std::uint64_t kMaxCountLessOne = 0xFFFFFFFEULL;
 
 // For each byte the places of its ones, and how many they are.
 struct OnesOfByte {
@@ -27,9 +27,6 @@ constexpr OnesOfByte kOnes = [] {
     }
     return table;
 }();
-
-// Gaps of so many bits and their sums over a block leave room in 32 bits: 128 * (2^22 + 2^22) < 2^31.
-constexpr std::uint32_t kNarrow = 22;
 
 // Length of the varint, or 0 with `fault` set.
 std::size_t read_nonzeros(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t& nnz,
@@ -105,6 +102,17 @@ std::uint64_t sum_wide_gaps(const std::uint32_t* gaps, std::uint32_t size, std::
 
 }  // namespace
 
+namespace {
+std::atomic<bool> wide_allowed{true};
+}
+
+bool wide_in_use() noexcept {
+    static const bool available = WideDecoder::available();
+    return available && wide_allowed.load(std::memory_order_relaxed);
+}
+
+void allow_wide(bool allowed) noexcept { wide_allowed.store(allowed, std::memory_order_relaxed); }
+
 Fault peek_nonzeros(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t& nnz) noexcept {
     Fault fault = Fault::none;
     nnz = 0;
@@ -142,21 +150,57 @@ std::size_t Decoder::read_header(const std::uint8_t* at, std::size_t left, std::
     return bytes;
 }
 
-Fault Decoder::decode(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz,
-                      std::int32_t* genes, std::uint32_t* counts) {
+Decoder::Decoder() : wide_(wide_in_use() ? std::make_unique<WideDecoder>() : nullptr) {}
+Decoder::~Decoder() = default;
+
+Fault Decoder::take(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, std::size_t& at) {
     // A private copy with room behind it: wide loads stay inside, and bytes that another process changes under a
     // mapping cannot change between their check and their use.
-    if (bytes_.size() < frame.size() + kPadding) bytes_.resize(2 * frame.size() + kPadding);
+    if (bytes_.size() < frame.size() + kSlack) bytes_.resize(2 * frame.size() + kSlack);
     std::copy(frame.begin(), frame.end(), bytes_.begin());
-    std::fill_n(bytes_.begin() + static_cast<std::ptrdiff_t>(frame.size()), kPadding, std::uint8_t{0});
-    const std::span<const std::uint8_t> copy(bytes_.data(), frame.size());
-
+    std::fill_n(bytes_.begin() + static_cast<std::ptrdiff_t>(frame.size()), kSlack, std::uint8_t{0});
     Fault fault = Fault::none;
     std::uint32_t found = 0;
-    const std::size_t headers = read_nonzeros(copy, n_genes, found, fault);
-    if (fault != Fault::none) return fault;
-    if (found != nnz) return Fault::truncated;
+    at = read_nonzeros({bytes_.data(), frame.size()}, n_genes, found, fault);
+    return fault == Fault::none && found != nnz ? Fault::truncated : fault;
+}
 
+Fault Decoder::decode(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz,
+                      std::int32_t* genes, std::uint32_t* counts) {
+    std::size_t at = 0;
+    const Fault fault = take(frame, n_genes, nnz, at);
+    if (fault != Fault::none) return fault;
+    if (wide_) return wide_->decode(bytes_.data(), frame.size(), at, n_genes, nnz, genes, counts);
+    return decode_plain({bytes_.data(), frame.size()}, at, n_genes, nnz, genes, counts);
+}
+
+Fault Decoder::decode_some(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, GeneBits wanted,
+                           std::int32_t* genes, std::uint32_t* counts, std::uint32_t& kept, std::uint64_t* total) {
+    kept = 0;
+    std::size_t at = 0;
+    Fault fault = take(frame, n_genes, nnz, at);
+    if (fault != Fault::none) return fault;
+    if (wide_)
+        return wide_->decode_some(bytes_.data(), frame.size(), at, n_genes, nnz, wanted, genes, counts, kept, total);
+    fault = decode_plain({bytes_.data(), frame.size()}, at, n_genes, nnz, genes, counts);
+    if (fault != Fault::none) return fault;
+    std::uint64_t sum = 0;
+    std::uint32_t found = 0;
+    for (std::uint32_t j = 0; j < nnz; ++j) {
+        const std::uint32_t gene = static_cast<std::uint32_t>(genes[j]);
+        sum += counts[j];
+        genes[found] = genes[j];
+        counts[found] = counts[j];
+        found += wanted[gene / 32] >> (gene % 32) & 1;
+    }
+    kept = found;
+    if (total != nullptr) *total = sum;
+    return Fault::none;
+}
+
+Fault Decoder::decode_plain(std::span<const std::uint8_t> copy, std::size_t headers, std::uint32_t n_genes,
+                            std::uint32_t nnz, std::int32_t* genes, std::uint32_t* counts) noexcept {
+    Fault fault = Fault::none;
     std::size_t header = headers;
     std::size_t payload_total = 0;
     Block block{};

@@ -4,9 +4,11 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
+#include "decode_wide.hpp"
 #include "parallel.hpp"
 #include "random.hpp"
 
@@ -49,61 +51,77 @@ std::uint32_t row_size(const Sizes& sizes, std::size_t row) {
     return static_cast<std::uint32_t>(sizes.upto[row + 1] - sizes.upto[row]);
 }
 
+// Rows whose frames are fetched from memory while one is decoded.
+constexpr std::size_t kAhead = 3;
+
+void fetch_ahead(const Frames& frames, std::size_t row) noexcept {
+    if (row + kAhead >= frames.size()) return;
+    const std::span<const std::uint8_t> frame = frames[row + kAhead];
+    const std::size_t bytes = std::min<std::size_t>(frame.size(), 4096);
+    for (std::size_t at = 0; at < bytes; at += 64) __builtin_prefetch(frame.data() + at, 0, 2);
+}
+
+std::uint64_t sum_of(const std::uint32_t* counts, std::size_t size) noexcept {
+    if (wide_in_use()) return WideDecoder::sum(counts, size);
+    std::uint64_t sum = 0;
+    for (std::size_t j = 0; j < size; ++j) sum += counts[j];
+    return sum;
+}
+
+// Rewrites counts in place as the kind asked for; false when it does not hold one of them.
+bool to_kind(Kind kind, std::uint32_t* counts, std::size_t size) noexcept {
+    if (kind == Kind::uint32) return true;
+    if (kind == Kind::float32 && wide_in_use()) return WideDecoder::to_floats(counts, size) <= 1U << 24;
+    std::uint32_t largest = 0;
+    for (std::size_t j = 0; j < size; ++j) largest = std::max(largest, counts[j]);
+    if (kind == Kind::int32) return largest <= 0x7FFFFFFFU;
+    for (std::size_t j = 0; j < size; ++j) {
+        const float value = static_cast<float>(static_cast<std::int32_t>(counts[j]));  // Signed: one instruction.
+        std::memcpy(counts + j, &value, sizeof value);
+    }
+    return largest <= 1U << 24;
+}
+
 // Puts the columns of one row in order without comparing them: a bitmap of columns, and the counts by column.
 class ColumnSorter {
 public:
-    explicit ColumnSorter(const Panel& panel, std::uint32_t n_genes) : panel_(panel) {
-        std::int32_t last = -1;
-        for (std::uint32_t gene = 0; gene < n_genes && ascending_; ++gene) {
-            const std::int32_t column = panel.column_of[gene];
-            if (column < 0) continue;
-            ascending_ = column > last;
-            last = column;
-        }
-        if (ascending_) return;
-        marks_.resize((panel.n_columns + 63) / 64);
-        by_column_.resize(panel.n_columns);
+    explicit ColumnSorter(const Panel& panel) : panel_(panel) {
+        if (panel.ascending()) return;
+        marks_.resize((panel.n_columns() + 63) / 64);
+        by_column_.resize(panel.n_columns());
     }
 
-    // Writes the columns and counts of the kept genes and returns how many they are.
-    std::size_t map(const std::int32_t* genes, const std::uint32_t* counts, std::uint32_t size, std::int32_t* columns,
-                    std::uint32_t* values) {
-        std::size_t kept = 0;
-        if (ascending_) {
-            for (std::uint32_t j = 0; j < size; ++j) {
-                const std::int32_t column = panel_.column_of[genes[j]];
-                columns[kept] = column;
-                values[kept] = counts[j];
-                kept += column >= 0;
-            }
-            return kept;
+    // Turns the genes of a row, all of them of the panel, into its columns, ascending, each with its count.
+    void map(std::int32_t* genes, std::uint32_t* counts, std::uint32_t size) {
+        const std::int32_t* const column_of = panel_.column_of();
+        if (panel_.ascending()) {
+            for (std::uint32_t j = 0; j < size; ++j) genes[j] = column_of[genes[j]];
+            return;
         }
         for (std::uint32_t j = 0; j < size; ++j) {
-            const std::uint32_t column = static_cast<std::uint32_t>(panel_.column_of[genes[j]]);
-            if (column >= panel_.n_columns) continue;  // -1, as an unsigned number, too.
+            const std::size_t column = static_cast<std::size_t>(column_of[genes[j]]);
             marks_[column / 64] |= std::uint64_t{1} << (column % 64);
             by_column_[column] = counts[j];
         }
+        std::size_t done = 0;
         for (std::size_t word = 0; word < marks_.size(); ++word) {
             for (std::uint64_t left = marks_[word]; left != 0; left &= left - 1) {
                 const std::size_t column = word * 64 + static_cast<std::size_t>(std::countr_zero(left));
-                columns[kept] = static_cast<std::int32_t>(column);
-                values[kept++] = by_column_[column];
+                genes[done] = static_cast<std::int32_t>(column);
+                counts[done++] = by_column_[column];
             }
             marks_[word] = 0;
         }
-        return kept;
     }
 
 private:
-    Panel panel_;
-    bool ascending_ = true;
+    const Panel& panel_;
     std::vector<std::uint64_t> marks_;
     std::vector<std::uint32_t> by_column_;
 };
 
-Csr gather_whole(const Frames& frames, std::uint32_t n_genes, const Sizes& sizes, std::size_t threads,
-                 std::vector<RowFault>& faults) {
+Csr gather_whole(const Frames& frames, std::uint32_t n_genes, const Sizes& sizes, Kind kind, std::uint64_t* totals,
+                 std::size_t threads, std::vector<RowFault>& faults) {
     const std::size_t rows = sizes.upto.size() - 1;
     const std::size_t nnz = static_cast<std::size_t>(sizes.upto.back());
     Csr csr{Buffer<std::int64_t>(rows + 1), Buffer<std::int32_t>(nnz), Buffer<std::uint32_t>(nnz)};
@@ -113,9 +131,12 @@ Csr gather_whole(const Frames& frames, std::uint32_t n_genes, const Sizes& sizes
     run_workers(borders.size() - 1, [&](std::size_t worker) {
         Decoder decoder;
         for (std::size_t row = borders[worker]; row < borders[worker + 1]; ++row) {
-            const std::int64_t at = sizes.upto[row];
-            const Fault fault =
-                decoder.decode(frames[row], n_genes, row_size(sizes, row), csr.indices.data() + at, csr.values.data() + at);
+            fetch_ahead(frames, row);
+            const std::uint32_t size = row_size(sizes, row);
+            std::uint32_t* const counts = csr.values.data() + sizes.upto[row];
+            Fault fault = decoder.decode(frames[row], n_genes, size, csr.indices.data() + sizes.upto[row], counts);
+            if (fault == Fault::none && totals != nullptr) totals[row] = sum_of(counts, size);
+            if (fault == Fault::none && !to_kind(kind, counts, size)) fault = Fault::count_kind;
             if (fault == Fault::none) continue;
             faults[worker] = {row, fault};
             break;
@@ -124,12 +145,26 @@ Csr gather_whole(const Frames& frames, std::uint32_t n_genes, const Sizes& sizes
     return csr;
 }
 
-// One worker's rows after the panel.
+// What one worker keeps of its rows.
 struct Share {
     std::vector<std::int64_t> kept;
-    std::vector<Buffer<std::int32_t>> columns;
-    std::vector<Buffer<std::uint32_t>> values;
+    std::optional<Buffer<std::int32_t>> columns;
+    std::optional<Buffer<std::uint32_t>> values;
 };
+
+// Decoders write whole vectors behind what they keep.
+constexpr std::size_t kVectorRoom = 16;
+
+// Most entries that rows can keep of a panel.
+std::size_t panel_room(const Sizes& sizes, const Panel& panel, std::size_t begin, std::size_t end) {
+    std::size_t room = 0;
+    std::size_t widest = 0;
+    for (std::size_t row = begin; row < end; ++row) {
+        room += std::min<std::size_t>(row_size(sizes, row), panel.size());
+        widest = std::max<std::size_t>(widest, row_size(sizes, row));
+    }
+    return room + widest + kVectorRoom;  // The row at hand is written before its size is known.
+}
 
 Csr join_shares(const std::vector<Share>& shares, std::size_t rows) {
     Buffer<std::int64_t> indptr(rows + 1);
@@ -147,44 +182,43 @@ Csr join_shares(const std::vector<Share>& shares, std::size_t rows) {
         std::size_t size = 0;
         for (const std::int64_t kept : share.kept) size += static_cast<std::size_t>(kept);
         if (size == 0) continue;
-        std::copy_n(share.columns.front().data(), size, csr.indices.data() + at);
-        std::copy_n(share.values.front().data(), size, csr.values.data() + at);
+        std::copy_n(share.columns->data(), size, csr.indices.data() + at);
+        std::copy_n(share.values->data(), size, csr.values.data() + at);
         at += size;
     }
     return csr;
 }
 
-Csr gather_panel(const Frames& frames, std::uint32_t n_genes, const Panel& panel, const Sizes& sizes,
-                 std::size_t threads, std::vector<RowFault>& faults) {
+Csr gather_panel(const Frames& frames, std::uint32_t n_genes, const Panel& panel, const Sizes& sizes, Kind kind,
+                 std::uint64_t* totals, std::size_t threads, std::vector<RowFault>& faults) {
     const std::vector<std::size_t> borders = share_work(sizes.upto, threads, kLeastNonzeros);
     const std::size_t workers = borders.size() - 1;
     faults.resize(workers);
     std::vector<Share> shares(workers);
     run_workers(workers, [&](std::size_t worker) {
         Decoder decoder;
-        ColumnSorter sorter(panel, n_genes);
+        ColumnSorter sorter(panel);
         Share& share = shares[worker];
-        std::uint32_t widest = 0;
-        for (std::size_t row = borders[worker]; row < borders[worker + 1]; ++row)
-            widest = std::max(widest, row_size(sizes, row));
-        std::vector<std::int32_t> genes(widest);
-        std::vector<std::uint32_t> counts(widest);
-        // One entry more than needed: the branch-free filter writes before it knows whether to keep.
-        const std::size_t room =
-            static_cast<std::size_t>(sizes.upto[borders[worker + 1]] - sizes.upto[borders[worker]]) + 1;
-        share.columns.emplace_back(room);
-        share.values.emplace_back(room);
+        const std::size_t room = panel_room(sizes, panel, borders[worker], borders[worker + 1]);
+        share.columns.emplace(room);
+        share.values.emplace(room);
         std::size_t at = 0;
         for (std::size_t row = borders[worker]; row < borders[worker + 1]; ++row) {
-            const std::uint32_t size = row_size(sizes, row);
-            const Fault fault = decoder.decode(frames[row], n_genes, size, genes.data(), counts.data());
+            fetch_ahead(frames, row);
+            std::int32_t* const columns = share.columns->data() + at;
+            std::uint32_t* const values = share.values->data() + at;
+            std::uint32_t kept = 0;
+            Fault fault = decoder.decode_some(frames[row], n_genes, row_size(sizes, row), panel.bits(), columns, values,
+                                              kept, totals == nullptr ? nullptr : totals + row);
+            if (fault == Fault::none) {
+                sorter.map(columns, values, kept);
+                if (!to_kind(kind, values, kept)) fault = Fault::count_kind;
+            }
             if (fault != Fault::none) {
                 faults[worker] = {row, fault};
                 return;
             }
-            const std::size_t kept = sorter.map(genes.data(), counts.data(), size, share.columns.front().data() + at,
-                                                share.values.front().data() + at);
-            share.kept.push_back(static_cast<std::int64_t>(kept));
+            share.kept.push_back(kept);
             at += kept;
         }
     });
@@ -193,18 +227,24 @@ Csr gather_panel(const Frames& frames, std::uint32_t n_genes, const Panel& panel
     return join_shares(shares, rows);
 }
 
-// Turns counts of one cell into floats; small counts, nearly all of them, are looked up.
+// Turns counts of one cell into floats; small counts, nearly all of them, are computed once.
 class Scaler {
 public:
-    Scaler(Transform transform, std::uint64_t total) noexcept : transform_(transform) {
-        if (transform_ == Transform::raw) return;
+    explicit Scaler(Transform transform) noexcept : transform_(transform) {}
+
+    void begin_cell(std::uint64_t total) noexcept {
         scale_ = total > 0 ? 1e4 / static_cast<double>(total) : 0.0;
-        for (std::uint32_t count = 0; count < small_.size(); ++count) small_[count] = compute(count);
+        known_ = 0;
     }
 
-    float operator()(std::uint32_t count) const noexcept {
+    float operator()(std::uint32_t count) noexcept {
         if (transform_ == Transform::raw) return static_cast<float>(count);
-        return count < small_.size() ? small_[count] : compute(count);
+        if (count >= small_.size()) return compute(count);
+        if (!(known_ >> count & 1)) {
+            small_[count] = compute(count);
+            known_ |= std::uint64_t{1} << count;
+        }
+        return small_[count];
     }
 
 private:
@@ -215,7 +255,8 @@ private:
 
     Transform transform_;
     double scale_ = 0.0;
-    std::array<float, 16> small_{};
+    std::uint64_t known_ = 0;
+    std::array<float, 64> small_{};
 };
 
 [[noreturn]] void refuse_cell(std::size_t cell, std::size_t nonzero, std::int64_t n_genes) {
@@ -271,47 +312,55 @@ Encoded encode_cells(std::span<const std::int64_t> indptr, std::span<const Gene>
     return encoded;
 }
 
-std::pair<RowFault, Csr> gather_sparse(const Frames& frames, std::uint32_t n_genes, const Panel& panel,
-                                       std::size_t threads) {
+std::pair<RowFault, Csr> gather_sparse(const Frames& frames, std::uint32_t n_genes, const Panel* panel, Kind kind,
+                                       std::uint64_t* totals, std::size_t threads) {
     const Sizes sizes = read_sizes(frames, n_genes);
     std::vector<RowFault> faults;
-    Csr csr = panel.column_of == nullptr ? gather_whole(frames, n_genes, sizes, threads, faults)
-                                         : gather_panel(frames, n_genes, panel, sizes, threads, faults);
+    Csr csr = panel == nullptr ? gather_whole(frames, n_genes, sizes, kind, totals, threads, faults)
+                               : gather_panel(frames, n_genes, *panel, sizes, kind, totals, threads, faults);
     return {first_fault(faults, sizes.fault), std::move(csr)};
 }
 
-RowFault gather_dense(const Frames& frames, std::uint32_t n_genes, const Panel& panel, Transform transform,
-                      const std::uint64_t* totals, float* out, std::size_t threads) {
+RowFault gather_dense(const Frames& frames, std::uint32_t n_genes, const Panel* panel, Transform transform,
+                      const std::uint64_t* divisors, float* out, std::size_t threads) {
     const Sizes sizes = read_sizes(frames, n_genes);
     const std::vector<std::size_t> borders = share_work(sizes.upto, threads, kLeastNonzeros);
     std::vector<RowFault> faults(borders.size() - 1);
+    const std::size_t n_columns = panel == nullptr ? n_genes : panel->n_columns();
+    const bool own_totals = transform != Transform::raw && divisors == nullptr;
     run_workers(borders.size() - 1, [&](std::size_t worker) {
         Decoder decoder;
+        Scaler scaled(transform);
         std::vector<std::int32_t> genes;
         std::vector<std::uint32_t> counts;
         for (std::size_t row = borders[worker]; row < borders[worker + 1]; ++row) {
-            const std::uint32_t size = row_size(sizes, row);
-            if (genes.size() < size) {
-                genes.resize(size);
-                counts.resize(size);
+            fetch_ahead(frames, row);
+            std::uint32_t size = row_size(sizes, row);
+            if (genes.size() < size + kVectorRoom) {
+                genes.resize(2 * size + kVectorRoom);
+                counts.resize(2 * size + kVectorRoom);
             }
-            const Fault fault = decoder.decode(frames[row], n_genes, size, genes.data(), counts.data());
+            std::uint64_t total = 0;
+            Fault fault = Fault::none;
+            if (panel == nullptr) {
+                fault = decoder.decode(frames[row], n_genes, size, genes.data(), counts.data());
+                if (own_totals && fault == Fault::none) total = sum_of(counts.data(), size);
+            } else {
+                fault = decoder.decode_some(frames[row], n_genes, size, panel->bits(), genes.data(), counts.data(), size,
+                                            own_totals ? &total : nullptr);
+            }
             if (fault != Fault::none) {
                 faults[worker] = {row, fault};
                 return;
             }
-            std::uint64_t total = 0;
-            if (totals != nullptr)
-                total = totals[row];
-            else if (transform != Transform::raw)
-                for (std::uint32_t j = 0; j < size; ++j) total += counts[j];
-            const Scaler scaled(transform, total);
-            float* to = out + row * panel.n_columns;
-            std::fill_n(to, panel.n_columns, 0.0F);
-            for (std::uint32_t j = 0; j < size; ++j) {
-                const std::size_t column = static_cast<std::size_t>(
-                    panel.column_of == nullptr ? genes[j] : panel.column_of[genes[j]]);
-                if (column < panel.n_columns) to[column] = scaled(counts[j]);  // -1 is beyond any column.
+            if (transform != Transform::raw) scaled.begin_cell(divisors != nullptr ? divisors[row] : total);
+            float* const to = out + row * n_columns;
+            std::fill_n(to, n_columns, 0.0F);
+            if (panel == nullptr) {
+                for (std::uint32_t j = 0; j < size; ++j) to[genes[j]] = scaled(counts[j]);
+            } else {
+                const std::int32_t* const column_of = panel->column_of();
+                for (std::uint32_t j = 0; j < size; ++j) to[column_of[genes[j]]] = scaled(counts[j]);
             }
         }
     });

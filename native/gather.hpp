@@ -11,6 +11,7 @@
 
 #include "buffers.hpp"
 #include "codec.hpp"
+#include "panel.hpp"
 
 namespace cellmill {
 
@@ -22,15 +23,14 @@ struct RowFault {
     Fault fault = Fault::none;
 };
 
-struct Panel {
-    const std::int32_t* column_of = nullptr;  // One per gene, -1 to drop; null keeps genes as they are.
-    std::size_t n_columns = 0;
-};
+// The 4-byte type that counts are written as. int32 and float32 hold not every count: one that they do not hold exactly
+// (above 2^31 - 1, above 2^24) is a fault.
+enum class Kind : int { uint32 = 0, int32 = 1, float32 = 2 };
 
 struct Csr {
     Buffer<std::int64_t> indptr;
     Buffer<std::int32_t> indices;
-    Buffer<std::uint32_t> values;
+    Buffer<std::uint32_t> values;  // The bits of the kind asked for.
 };
 
 struct Encoded {
@@ -45,12 +45,13 @@ template <class Gene>
 Encoded encode_cells(std::span<const std::int64_t> indptr, std::span<const Gene> genes,
                      std::span<const std::uint32_t> counts, std::int64_t n_genes, std::size_t threads);
 
-std::pair<RowFault, Csr> gather_sparse(const Frames& frames, std::uint32_t n_genes, const Panel& panel,
-                                       std::size_t threads);
+// `panel` is null for all genes. `totals`, where not null, gets the sum of all counts of each row, dropped ones too.
+std::pair<RowFault, Csr> gather_sparse(const Frames& frames, std::uint32_t n_genes, const Panel* panel, Kind kind,
+                                       std::uint64_t* totals, std::size_t threads);
 
-// `totals` is null for each cell's own; `out` holds frames.size() * panel.n_columns values.
-RowFault gather_dense(const Frames& frames, std::uint32_t n_genes, const Panel& panel, Transform transform,
-                      const std::uint64_t* totals, float* out, std::size_t threads);
+// `divisors` is null for each cell's own total; `out` holds frames.size() * columns values.
+RowFault gather_dense(const Frames& frames, std::uint32_t n_genes, const Panel* panel, Transform transform,
+                      const std::uint64_t* divisors, float* out, std::size_t threads);
 
 // Throws std::invalid_argument when a gene has no hash.
 template <class Gene>

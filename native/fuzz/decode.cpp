@@ -1,6 +1,6 @@
 // libFuzzer harness of the decoder: any bytes, any number of genes.
 //
-//     clang++ -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -I native native/fuzz/decode.cpp native/decode.cpp native/encode.cpp -o fuzz_decode
+//     clang++ -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -I native native/fuzz/decode.cpp native/decode.cpp native/decode_wide.cpp native/encode.cpp -o fuzz_decode
 //     ./fuzz_decode -max_total_time=60 -max_len=4096
 //
 // Without libFuzzer, with -DCELLMILL_FUZZ_STANDALONE and another compiler's sanitizers, it mutates frames of its own.

@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 
 from cellmill import kernel
 from cellmill.errors import FrameError, StoreError
-from cellmill.kernel import faults, reference
+from cellmill.kernel import faults
+from kernels import PRESENT
 
-try:
-    from cellmill.kernel import _native as native
-except ImportError:
-    native = None
-
-IMPLEMENTATIONS = [module for module in (reference, native) if module is not None]
 N_GENES = 700
 
 
@@ -48,10 +43,14 @@ def outcome(module, frame: bytes, n_genes: int = N_GENES):
     """What a kernel makes of a frame: a fault code, or the genes and counts, which must be a valid cell."""
     shard = np.frombuffer(frame, np.uint8)
     one = np.zeros(1, np.int64)
-    fault, indptr, genes, counts = module.gather([shard], one, one, one + len(frame), n_genes, None, n_genes, 1)
+    fault, indptr, genes, counts, _ = module.gather([shard], one, one, one + len(frame), n_genes, None, 0, False, 1)
+    everything = module.Panel(np.arange(n_genes, dtype=np.int32), n_genes) if n_genes <= N_GENES else None
+    again = module.gather([shard], one, one, one + len(frame), n_genes, everything, 0, False, 1)
+    assert again[0] == fault
     if fault is not None:
         assert fault[0] == 0
         return fault[1]
+    assert np.array_equal(again[2], genes) and np.array_equal(again[3], counts)
     assert indptr.tolist() == [0, len(genes)] and len(genes) == len(counts)
     assert (np.diff(genes.astype(np.int64)) > 0).all() and (counts >= 1).all()
     assert len(genes) == 0 or (genes[0] >= 0 and genes[-1] < n_genes)
@@ -59,7 +58,7 @@ def outcome(module, frame: bytes, n_genes: int = N_GENES):
 
 
 def shared_outcome(frame: bytes, n_genes: int = N_GENES):
-    outcomes = [outcome(module, frame, n_genes) for module in IMPLEMENTATIONS]
+    outcomes = [outcome(module, frame, n_genes) for module in PRESENT]
     assert all(each == outcomes[0] for each in outcomes)
     return outcomes[0]
 

@@ -11,21 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cellmill.kernel import reference
-
-try:
-    from cellmill.kernel import _native as native
-except ImportError:
-    native = None
+from cellmill import kernel
+from kernels import IMPLEMENTATIONS
 
 HERE = Path(__file__).parent
 CELLS = json.loads((HERE / "frames_v1.json").read_text())
-IMPLEMENTATIONS = [
-    pytest.param(reference, id="reference"),
-    pytest.param(
-        native, id="native", marks=pytest.mark.skipif(native is None, reason="the native kernel is not built here")
-    ),
-]
 each_cell = pytest.mark.parametrize("cell", CELLS, ids=[cell["name"] for cell in CELLS])
 
 
@@ -103,9 +93,10 @@ def test_a_reader_written_from_the_format_reads_golden_frames(cell):
 def test_golden_frames_decode(module, cell):
     frame = np.frombuffer(bytes.fromhex(cell["frame"]), np.uint8)
     one = np.zeros(1, np.int64)
-    fault, _, genes, counts = module.gather(
-        [frame], one, one, one + len(frame), cell["n_genes"], None, cell["n_genes"], 1
+    fault, _, genes, counts, totals = module.gather(
+        [frame], one, one, one + len(frame), cell["n_genes"], None, 0, True, 1
     )
+    assert totals.tolist() == [sum(cell["counts"])]
     assert fault is None
     assert genes.tolist() == cell["genes"] and counts.tolist() == cell["counts"]
 
@@ -120,7 +111,7 @@ def test_golden_cells_encode_to_the_same_bytes(module, cell):
 
 def test_the_golden_file_is_never_overwritten():
     before = (HERE / "frames_v1.json").read_bytes()
-    source = str(Path(reference.__file__).parents[3])
+    source = str(Path(kernel.__file__).parents[2])
     said = subprocess.run(
         [sys.executable, str(HERE / "write_frames_v1.py")], capture_output=True, text=True, env={"PYTHONPATH": source}
     )

@@ -15,19 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellmill import kernel
-from cellmill.errors import FrameError
+from cellmill.errors import FrameError, InputError
 from cellmill.kernel import reference
+from kernels import IMPLEMENTATIONS, native, needs_native
 
-try:
-    from cellmill.kernel import _native as native
-except ImportError:
-    native = None
-
-needs_native = pytest.mark.skipif(native is None, reason="the native kernel is not built here")
-IMPLEMENTATIONS = [
-    pytest.param(reference, id="reference"),
-    pytest.param(native, id="native", marks=needs_native),
-]
 LARGEST_STEP_F32 = 2.0**-23
 
 
@@ -89,8 +80,10 @@ def test_a_panel_keeps_its_columns_in_order(module, batch, chosen, data):
     seed, share, ascending, extra = chosen
     panel = make_panel(seed, n_genes, share, ascending)
     n_columns = int(panel.max()) + 1 + extra
-    fault, indptr, indices, values = module.gather(*batch.rows(rows), n_genes, panel, n_columns, 2)
+    made = module.Panel(panel, n_columns)
+    fault, indptr, indices, values, totals = module.gather(*batch.rows(rows), n_genes, made, 0, True, 2)
     assert fault is None
+    assert np.array_equal(totals, batch.dense[rows].sum(axis=1))
     wanted = through(panel, batch.dense[rows], n_columns)
     row, column = np.nonzero(wanted)
     assert np.array_equal(indptr, np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(rows)))]))
@@ -110,7 +103,8 @@ def test_dense_rows_are_the_transformed_counts(module, transform, batch, chosen,
     totals = None if own_totals else (np.arange(len(batch.dense)) % 3 * 1000).astype(np.uint64)
     out = np.full((len(batch.dense), n_columns), np.nan, np.float32)
     rows = batch.rows(slice(None))
-    assert module.gather_dense(*rows, n_genes, panel, kernel.TRANSFORMS.index(transform), totals, out, 3) is None
+    made = module.Panel(panel, n_columns)
+    assert module.gather_dense(*rows, n_genes, made, kernel.TRANSFORMS.index(transform), totals, out, 3) is None
 
     x = through(panel, batch.dense, n_columns).astype(np.float64)
     if transform != "raw":
@@ -119,6 +113,87 @@ def test_dense_rows_are_the_transformed_counts(module, transform, batch, chosen,
     if transform == "log1p_cp10k":
         x = np.log1p(x)
     np.testing.assert_allclose(out, x, rtol=LARGEST_STEP_F32)
+
+
+@pytest.mark.parametrize("module", IMPLEMENTATIONS)
+@pytest.mark.parametrize("group", [0, 16], ids=["flat offsets", "grouped offsets"])
+@settings(max_examples=40, deadline=None)
+@given(batch=batches, data=st.data())
+def test_rows_of_a_table_are_the_rows_of_its_shards(module, group, batch, data):
+    """Shards of any size, put in any order, offsets flat or in groups of 16."""
+    n_cells, n_genes = batch.dense.shape
+    firsts = np.searchsorted(batch.shard_of, np.arange(len(batch.shards) + 1))
+    table = module.RowTable(firsts.astype(np.int64))
+    rows = np.array(data.draw(st.lists(st.integers(0, n_cells - 1), max_size=20)), np.int64)
+    assert table.missing(rows) == sorted({int(batch.shard_of[row]) for row in rows})
+    for number in data.draw(st.permutations(range(len(batch.shards)))):
+        starts = batch.start[firsts[number] : firsts[number + 1]]
+        ends = np.append(starts, batch.stop[firsts[number + 1] - 1] if len(starts) else 0)
+        bases = ends[::16] if group else ends
+        steps = ends - np.repeat(bases, 16)[: len(ends)] if group else np.empty(0)
+        table.put(number, batch.shards[number], bases.astype(np.uint32), steps.astype(np.uint16))
+    assert table.missing(rows) == []
+    table.will_need(rows)
+    wanted = module.gather(*batch.rows(rows), n_genes, None, 0, True, 1)
+    found = module.gather_rows(table, rows, n_genes, None, 0, True, 2)
+    assert found[0] is None and wanted[0] is None
+    assert all(np.array_equal(a, b) for a, b in zip(found[1:], wanted[1:], strict=True))
+    out = np.empty((len(rows), n_genes), np.float32)
+    assert module.gather_rows_dense(table, rows, n_genes, None, 0, None, out, 2) is None
+    assert np.array_equal(out, batch.dense[rows])
+
+
+@pytest.mark.parametrize("module", IMPLEMENTATIONS)
+def test_a_table_refuses_what_does_not_fit(module):
+    with pytest.raises(ValueError):
+        module.RowTable(np.array([0, 5, 3]))
+    table = module.RowTable(np.array([0, 20, 20, 21]))
+    frames, none = np.zeros(30, np.uint8), np.empty(0, np.uint16)
+    for starts, steps in [
+        (np.zeros(20), none),
+        (np.zeros(22), none),
+        (np.zeros(1), np.zeros(21)),
+        (np.zeros(2), np.zeros(20)),
+    ]:
+        with pytest.raises(ValueError):
+            table.put(0, frames, starts.astype(np.uint32), steps.astype(np.uint16))
+    with pytest.raises(ValueError):
+        table.put(3, frames, np.zeros(2, np.uint32), none)
+    for row in (-1, 21):
+        with pytest.raises(IndexError):
+            table.missing(np.array([row]))
+        with pytest.raises(IndexError):
+            module.gather_rows(table, np.array([row]), 3, None, 0, False, 1)
+    with pytest.raises(ValueError):
+        module.gather_rows(table, np.array([3]), 3, None, 0, False, 1)  # its shard was not put in
+    table.put(2, frames, np.array([7, 2], np.uint32), none)  # offsets that fall
+    assert module.gather_rows(table, np.array([20]), 3, None, 0, False, 1)[0] == (0, 1)
+
+
+@pytest.mark.parametrize("module", IMPLEMENTATIONS)
+@pytest.mark.parametrize(("kind", "dtype", "largest"), [(1, np.int32, 2**31 - 1), (2, np.float32, 2**24)])
+def test_counts_come_as_the_type_asked_for_or_not_at_all(module, kind, dtype, largest):
+    for n_ones in (0, 150):
+        counts = np.array([1] * n_ones + [3, largest], np.uint32)
+        genes, indptr = np.arange(len(counts)), np.array([0, len(counts)])
+        for panel in (None, module.Panel(np.arange(200, dtype=np.int32), 200)):
+            for extra in (0, 1):
+                counts[-1] = largest + extra
+                frames, offsets = module.encode(indptr, genes, counts, 200, 1)
+                place = [frames], np.zeros(1, np.int64), offsets[:1].astype(np.int64), offsets[1:].astype(np.int64)
+                fault, _, _, values, _ = module.gather(*place, 200, panel, kind, False, 1)
+                assert fault == ((0, 10) if extra else None)
+                if not extra:
+                    assert values.dtype == dtype and np.array_equal(values.astype(np.int64), counts)
+
+
+def test_a_count_that_the_type_does_not_hold_is_named():
+    frames, offsets = kernel.encode(np.array([0, 1, 2]), np.array([0, 0]), np.array([1, 2**24 + 1]), n_genes=1)
+    table = kernel.RowTable(np.array([0, 2]))
+    table.put(0, frames, offsets.astype(np.uint32), np.empty(0, np.uint16))
+    with pytest.raises(InputError, match=r"row 1 .*above what float32 holds"):
+        kernel.gather_rows(table, np.array([0, 1]), n_genes=1, dtype="float32")
+    assert kernel.gather_rows(table, np.array([0, 1]), n_genes=1).values.tolist() == [1, 2**24 + 1]
 
 
 @needs_native

@@ -9,44 +9,47 @@ This module checks arguments and raises; it knows nothing of files, stores, voca
 
 from __future__ import annotations
 
-import importlib
-import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cellmill.errors import ConfigError, nearest
-from cellmill.kernel import reference
-from cellmill.kernel.checks import (
-    as_integers,
-    check_cells,
-    check_column_count,
-    check_panel,
-    check_rows,
-    check_u64,
-    count_threads,
+from cellmill.kernel.checks import as_integers, check_cells, check_column_count, check_u64, count_threads
+from cellmill.kernel.gathering import (
+    TRANSFORMS,
+    Gathered,
+    Panel,
+    RowTable,
+    gather,
+    gather_dense,
+    gather_rows,
+    gather_rows_dense,
 )
-from cellmill.kernel.faults import frame_error
+from cellmill.kernel.implementation import IMPLEMENTATION, chosen, native_error, vectors
 from cellmill.kernel.keys import derive_key
 from cellmill.kernel.threads import default_threads, set_threads
 
 __all__ = [
     "IMPLEMENTATION",
     "TRANSFORMS",
+    "Gathered",
+    "Panel",
+    "RowTable",
     "default_threads",
     "derive_key",
     "encode",
     "fingerprint",
     "gather",
     "gather_dense",
+    "gather_rows",
+    "gather_rows_dense",
     "keyed_u64",
     "keyed_uniform",
     "mix64",
     "native_error",
     "permute",
     "set_threads",
+    "vectors",
 ]
 
 U8 = npt.NDArray[np.uint8]
@@ -57,39 +60,6 @@ U64 = npt.NDArray[np.uint64]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.integer[Any]]
-
-
-def _pick() -> tuple[Any, str, str | None]:
-    """Return (module, its name, why it is not the native one)."""
-    asked = os.environ.get("CELLMILL_KERNEL", "").strip().lower()
-    if asked not in ("", "native", "reference"):
-        raise ConfigError(
-            f"the environment variable CELLMILL_KERNEL is {asked!r}; expected 'native' or 'reference'. "
-            f"Unset it to use the native kernel where it can be loaded.{nearest(asked, ('native', 'reference'))}"
-        )
-    if asked == "reference":
-        return reference, "reference", "the environment variable CELLMILL_KERNEL asks for the reference"
-    try:
-        native = importlib.import_module("cellmill.kernel._native")
-    except ImportError as error:
-        if asked == "native":
-            raise ConfigError(
-                f"CELLMILL_KERNEL asks for the native kernel, which was not built or cannot be loaded: {error}. "
-                "Unset it to use the reference in NumPy, or install cellmill again with a C++20 compiler."
-            ) from None
-        return reference, "reference", f"the native module was not built or cannot be loaded: {error}"
-    return native, "native", None
-
-
-_kernel, IMPLEMENTATION, _native_error = _pick()
-
-TRANSFORMS = ("raw", "cp10k", "log1p_cp10k")
-"""What `gather_dense` can make of counts: counts, counts per 10,000, and the natural log of 1 + counts per 10,000."""
-
-
-def native_error() -> str | None:
-    """Return why the native kernel is not in use, or None when it is."""
-    return _native_error
 
 
 def encode(indptr: Integers, indices: Integers, values: Integers, *, n_genes: int, threads: int = 0) -> tuple[U8, U64]:
@@ -132,135 +102,8 @@ def encode(indptr: Integers, indices: Integers, values: Integers, *, n_genes: in
     """
     check_column_count(n_genes, "n_genes")
     indptr, indices, values = check_cells(indptr, indices, values)
-    frames, offsets = _kernel.encode(indptr, indices, values, n_genes, count_threads(threads))
+    frames, offsets = chosen.encode(indptr, indices, values, n_genes, count_threads(threads))
     return frames, offsets
-
-
-def gather(
-    shards: Sequence[U8],
-    shard_of: Integers,
-    start: Integers,
-    stop: Integers,
-    *,
-    n_genes: int,
-    panel: Integers | None = None,
-    n_columns: int | None = None,
-    threads: int = 0,
-) -> tuple[I64, I32, U32]:
-    """Return a batch of cells as CSR, in the order of the rows asked for.
-
-    Parameters
-    ----------
-    shards : sequence of u8 arrays
-        Bytes of the shards; mapped files do. Only those that are named by `shard_of` are touched.
-    shard_of, start, stop : integers, (m,)
-        The frame of row i is shards[shard_of[i]][start[i]:stop[i]].
-    n_genes : int
-        Number of genes of the store.
-    panel : integers, (n_genes,), optional
-        Output column of each gene, -1 for genes to drop. No column may be named twice.
-    n_columns : int, optional
-        Number of output columns; by default one more than the largest in `panel`, or `n_genes`.
-    threads : int
-        0 takes `default_threads()`. The result does not depend on it.
-
-    Returns
-    -------
-    indptr : i64, (m + 1,)
-    indices : i32, (nnz,)
-        Ascending in each row.
-    values : u32, (nnz,)
-
-    Raises
-    ------
-    FrameError
-        For the first row whose bytes are not a frame; `.position` is the row.
-    ValueError
-        When the arguments contradict each other.
-
-    Notes
-    -----
-    One call per batch: the cost is linear in the nonzeros. Every byte is checked before it is used.
-    """
-    shard_of, start, stop = check_rows(shards, shard_of, start, stop)
-    checked, columns = check_panel(panel, n_genes, n_columns)
-    fault, indptr, indices, values = _kernel.gather(
-        shards, shard_of, start, stop, n_genes, checked, columns, count_threads(threads)
-    )
-    if fault is not None:
-        raise frame_error(*fault, n_genes=n_genes)
-    return indptr, indices, values
-
-
-def gather_dense(
-    shards: Sequence[U8],
-    shard_of: Integers,
-    start: Integers,
-    stop: Integers,
-    *,
-    n_genes: int,
-    panel: Integers | None = None,
-    n_columns: int | None = None,
-    transform: str = "raw",
-    totals: Integers | None = None,
-    out: F32 | None = None,
-    threads: int = 0,
-) -> F32:
-    """Return a batch of cells as a dense float32 matrix.
-
-    Parameters
-    ----------
-    shards, shard_of, start, stop, n_genes, panel, n_columns, threads
-        As in `gather`.
-    transform : {"raw", "cp10k", "log1p_cp10k"}
-        Counts; 10,000 x count / total; or the natural log of 1 plus that. An empty cell gives zeros.
-    totals : integers, (m,), optional
-        What to divide by; by default each cell's sum of counts over all genes, also those the panel drops.
-    out : f32, (m, n_columns), optional
-        Filled and returned when given; C order.
-
-    Returns
-    -------
-    f32, (m, n_columns)
-
-    Raises
-    ------
-    FrameError
-        For the first row whose bytes are not a frame; `out` is then undefined.
-    ValueError
-        When the arguments contradict each other.
-
-    Notes
-    -----
-    Computed in float64 and rounded once.
-    """
-    if transform not in TRANSFORMS:
-        raise ValueError(f"transform must be one of {', '.join(TRANSFORMS)}, found {transform!r}")
-    shard_of, start, stop = check_rows(shards, shard_of, start, stop)
-    checked, columns = check_panel(panel, n_genes, n_columns)
-    shape = (len(start), columns)
-    if out is None:
-        out = np.empty(shape, np.float32)
-    elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous or not out.flags.writeable:
-        raise ValueError(
-            f"out must be a writeable float32 array in C order of shape {shape}, found {out.dtype} {out.shape}"
-        )
-    divisors = None if totals is None else check_u64(totals, len(start), "totals")
-    fault = _kernel.gather_dense(
-        shards,
-        shard_of,
-        start,
-        stop,
-        n_genes,
-        checked,
-        TRANSFORMS.index(transform),
-        divisors,
-        out,
-        count_threads(threads),
-    )
-    if fault is not None:
-        raise frame_error(*fault, n_genes=n_genes)
-    return out
 
 
 def fingerprint(indptr: Integers, indices: Integers, values: Integers, gene_hashes: U64, *, threads: int = 0) -> U64:
@@ -295,7 +138,7 @@ def fingerprint(indptr: Integers, indices: Integers, values: Integers, gene_hash
         )
     if indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
         raise ValueError("indptr must start at 0, never fall, and end at the number of nonzeros")
-    result: U64 = _kernel.fingerprint(indptr, indices, values, hashes, count_threads(threads))
+    result: U64 = chosen.fingerprint(indptr, indices, values, hashes, count_threads(threads))
     return result
 
 
@@ -339,13 +182,13 @@ def permute(positions: Integers, n: int, key: int) -> U64:
     checked = check_u64(positions, len(positions), "positions")
     if len(checked) and int(checked.max()) >= n:
         raise ValueError(f"positions must lie in 0..{n - 1}, found {checked.max()}")
-    result: U64 = _kernel.permute(checked, n, key)
+    result: U64 = chosen.permute(checked, n, key)
     return result
 
 
 def mix64(x: Integers) -> U64:
     """Return one SplitMix64 step of each number: u64 in, u64 out; signed input is taken modulo 2^64."""
-    result: U64 = _kernel.mix64(np.ascontiguousarray(as_integers(x, "x").astype(np.uint64)))
+    result: U64 = chosen.mix64(np.ascontiguousarray(as_integers(x, "x").astype(np.uint64)))
     return result
 
 
@@ -372,7 +215,7 @@ def keyed_u64(key: int, uids: Integers, counter: int = 0) -> U64:
     """
     if not 0 <= key < 1 << 64 or not 0 <= counter < 1 << 64:
         raise ValueError(f"key and counter must lie in 0..2^64-1, found {key} and {counter}")
-    result: U64 = _kernel.keyed_u64(key, check_u64(uids, len(uids), "uids"), counter)
+    result: U64 = chosen.keyed_u64(key, check_u64(uids, len(uids), "uids"), counter)
     return result
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from cellmill.kernel.threads import default_threads
 
 __all__ = [
+    "as_i64",
     "as_integers",
     "check_cells",
     "check_column_count",
@@ -61,7 +62,8 @@ def check_u64(array: Integers, length: int, name: str) -> U64:
     return np.ascontiguousarray(checked, dtype=np.uint64)
 
 
-def _as_i64(array: Integers, name: str) -> I64:
+def as_i64(array: Integers, name: str) -> I64:
+    """Return `array` as contiguous i64 of one dimension, or raise ValueError."""
     checked = as_integers(array, name)
     if checked.dtype == np.uint64 and len(checked) and int(checked.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{name} must be below 2^63, found {checked.max()}")
@@ -70,7 +72,7 @@ def _as_i64(array: Integers, name: str) -> I64:
 
 def check_cells(indptr: Integers, indices: Integers, values: Integers) -> tuple[I64, Integers, U32]:
     """Return the arrays of CSR cells in the kernel's dtypes: i64, i32 or i64, u32."""
-    pointers, counts = _as_i64(indptr, "indptr"), as_integers(values, "values")
+    pointers, counts = as_i64(indptr, "indptr"), as_integers(values, "values")
     genes = as_integers(indices, "indices")
     if len(pointers) < 1:
         raise ValueError("indptr must have one entry more than there are cells, found none")
@@ -78,7 +80,7 @@ def check_cells(indptr: Integers, indices: Integers, values: Integers) -> tuple[
         raise ValueError(f"indices and values must be of one length, found {len(genes)} and {len(counts)}")
     if counts.dtype != np.uint32 and len(counts) and not (int(counts.min()) >= 0 and int(counts.max()) < 1 << 32):
         raise ValueError(f"values must lie in 0..2^32-1, found {counts.min()}..{counts.max()}")
-    genes = np.ascontiguousarray(genes) if genes.dtype == np.int32 else _as_i64(genes, "indices")
+    genes = np.ascontiguousarray(genes) if genes.dtype == np.int32 else as_i64(genes, "indices")
     return pointers, genes, np.ascontiguousarray(counts, dtype=np.uint32)
 
 
@@ -92,7 +94,7 @@ def check_rows(
     shards: Sequence[npt.NDArray[np.uint8]], shard_of: Integers, start: Integers, stop: Integers
 ) -> tuple[I64, I64, I64]:
     """Return the three row arrays as i64; a shard that is not there is refused."""
-    number, begin, end = _as_i64(shard_of, "shard_of"), _as_i64(start, "start"), _as_i64(stop, "stop")
+    number, begin, end = as_i64(shard_of, "shard_of"), as_i64(start, "start"), as_i64(stop, "stop")
     if not len(number) == len(begin) == len(end):
         raise ValueError(
             f"shard_of, start and stop must be of one length, found {len(number)}, {len(begin)} and {len(end)}"

@@ -6,9 +6,10 @@ Knows nothing of files: whoever maps positions to shards and rows adds that with
 
 from __future__ import annotations
 
-from cellmill.errors import FrameError
+from cellmill.errors import FrameError, InputError
 
 __all__ = [
+    "COUNT_KIND",
     "COUNT_OVERFLOW",
     "EXCEPTION",
     "GENE_RANGE",
@@ -19,7 +20,7 @@ __all__ = [
     "TRUNCATED",
     "UNARY",
 ]
-__all__ += ["frame_error"]
+__all__ += ["count_kind_error", "frame_error"]
 
 OUTSIDE = 1
 TRUNCATED = 2
@@ -30,6 +31,7 @@ EXCEPTION = 6
 UNARY = 7
 COUNT_OVERFLOW = 8
 GENE_RANGE = 9
+COUNT_KIND = 10  # not the frame's fault: the type asked for does not hold a count
 
 _WORDS = {
     OUTSIDE: "its byte range does not lie inside the shard",
@@ -49,6 +51,17 @@ def frame_error(position: int, code: int, *, n_genes: int) -> FrameError:
     error = FrameError(
         f"frame of row {position} of this batch cannot be decoded (n_genes={n_genes}): {_WORDS[code]}. "
         "The store is damaged or belongs to another gene list; `cellmill verify` finds every damaged shard."
+    )
+    error.position = position  # type: ignore[attr-defined]
+    return error
+
+
+def count_kind_error(position: int, dtype: str) -> InputError:
+    """Return the error for a count of row `position` of a batch that a dtype does not hold; `.position` is that row."""
+    limit = {"int32": "2,147,483,647", "float32": "16,777,216, beyond which it rounds"}.get(dtype, "its range")
+    error = InputError(
+        f"row {position} of this batch holds a count above what {dtype} holds exactly ({limit}). "
+        "Read it as uint32, int64 or float64."
     )
     error.position = position  # type: ignore[attr-defined]
     return error

@@ -6,6 +6,7 @@ Knows frames, panels and the three transforms. Knows nothing of files.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,18 @@ import numpy.typing as npt
 from cellmill.kernel import faults
 from cellmill.kernel.reference.codec import Decoded, decode_frames
 from cellmill.kernel.reference.random import mix64
+from cellmill.kernel.reference.rows import Panel, RowTable
 
-__all__ = ["CP10K", "LOG1P_CP10K", "RAW", "fingerprint", "gather", "gather_dense"]
+__all__ = [
+    "CP10K",
+    "LOG1P_CP10K",
+    "RAW",
+    "fingerprint",
+    "gather",
+    "gather_dense",
+    "gather_rows",
+    "gather_rows_dense",
+]
 
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
@@ -23,6 +34,8 @@ F32 = npt.NDArray[np.float32]
 U64 = npt.NDArray[np.uint64]
 
 RAW, CP10K, LOG1P_CP10K = 0, 1, 2
+_KINDS = (np.uint32, np.int32, np.float32)
+_LARGEST = ((1 << 32) - 1, (1 << 31) - 1, 1 << 24)
 
 
 def _decode_rows(
@@ -57,16 +70,34 @@ def gather(
     start: I64,
     stop: I64,
     n_genes: int,
-    panel: I32 | None,
-    n_columns: int,
+    panel: Panel | None,
+    kind: int,
+    with_totals: bool,
     threads: int,
-) -> tuple[tuple[int, int] | None, I64, I32, U32]:
-    """Return (fault, indptr, indices, values) of the rows."""
-    del n_columns, threads
+) -> tuple[tuple[int, int] | None, I64, I32, npt.NDArray[Any], U64 | None]:
+    """Return (fault, indptr, indices, values, totals) of the rows."""
+    del threads
     decoded = _decode_rows(shards, shard_of, start, stop, n_genes)
+    totals = _segment_sums(decoded.counts.astype(np.uint64), decoded.indptr) if with_totals else None
     if panel is not None and decoded.fault is None:
-        decoded = _to_columns(decoded, panel)
-    return decoded.fault, decoded.indptr, decoded.indices.astype(np.int32), decoded.counts.astype(np.uint32)
+        decoded = _to_columns(decoded, panel.column_of)
+    fault = decoded.fault or _beyond_kind(decoded, kind)
+    return fault, decoded.indptr, decoded.indices.astype(np.int32), decoded.counts.astype(_KINDS[kind]), totals
+
+
+def _beyond_kind(decoded: Decoded, kind: int) -> tuple[int, int] | None:
+    """Return the fault of the first row with a count that the kind does not hold exactly."""
+    beyond = np.flatnonzero(decoded.counts > _LARGEST[kind])
+    if not len(beyond):
+        return None
+    return int(np.searchsorted(decoded.indptr, beyond[0], side="right")) - 1, faults.COUNT_KIND
+
+
+def gather_rows(
+    table: RowTable, rows: I64, n_genes: int, panel: Panel | None, kind: int, with_totals: bool, threads: int
+) -> tuple[tuple[int, int] | None, I64, I32, npt.NDArray[Any], U64 | None]:
+    """Return (fault, indptr, indices, values, totals) of rows by their ids."""
+    return gather(*table.find(rows), n_genes, panel, kind, with_totals, threads)
 
 
 def gather_dense(
@@ -75,7 +106,7 @@ def gather_dense(
     start: I64,
     stop: I64,
     n_genes: int,
-    panel: I32 | None,
+    panel: Panel | None,
     transform: int,
     totals: U64 | None,
     out: F32,
@@ -91,11 +122,25 @@ def gather_dense(
     if totals is None:
         totals = _segment_sums(decoded.counts.astype(np.uint64), decoded.indptr)
     if panel is not None:
-        decoded = _to_columns(decoded, panel)
+        decoded = _to_columns(decoded, panel.column_of)
         row = np.repeat(np.arange(n_rows), np.diff(decoded.indptr))
     out[...] = 0.0
     out[row, decoded.indices] = _transformed(decoded.counts, row, totals, transform)
     return None
+
+
+def gather_rows_dense(
+    table: RowTable,
+    rows: I64,
+    n_genes: int,
+    panel: Panel | None,
+    transform: int,
+    totals: U64 | None,
+    out: F32,
+    threads: int,
+) -> tuple[int, int] | None:
+    """Fill `out` with rows by their ids and return the fault, or None."""
+    return gather_dense(*table.find(rows), n_genes, panel, transform, totals, out, threads)
 
 
 def _transformed(counts: I64, row: I64, totals: U64, transform: int) -> F32:
