@@ -196,39 +196,42 @@ nb::tuple gather_rows(const HeldRows& held, const In<std::int64_t>& rows, std::i
 
 using DenseOut = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Divisors = std::optional<In<std::uint64_t>>;
+using TotalsOut = std::optional<nb::ndarray<std::uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>>;
 
 template <class Find>
 nb::object gather_dense_found(const Find& find, std::size_t rows, std::int64_t n_genes, const nb::object& panel,
-                              int transform, const Divisors& totals, const DenseOut& out, std::size_t threads) {
+                              int transform, const Divisors& divisors, const DenseOut& out,
+                              const TotalsOut& totals, std::size_t threads) {
     const Panel* const columns = to_panel(panel, n_genes);
     const std::size_t width = columns == nullptr ? static_cast<std::size_t>(n_genes) : columns->n_columns();
-    if (out.shape(0) != rows || out.shape(1) != width || (totals && totals->shape(0) != rows) || transform < 0 ||
+    if (out.shape(0) != rows || out.shape(1) != width || (divisors && divisors->shape(0) != rows) || (totals && totals->shape(0) != rows) || transform < 0 ||
         transform > 2)
         throw std::invalid_argument("out and totals must have one row per frame, and out a column per gene");
     const RowFault fault = [&] {
         const nb::gil_scoped_release release;
         const Frames& frames = find();
         return gather_dense(frames, gene_count(n_genes), columns, static_cast<Transform>(transform),
-                            totals ? totals->data() : nullptr, out.data(), threads);
+                            divisors ? divisors->data() : nullptr, out.data(), totals ? totals->data() : nullptr,
+                            threads);
     }();
     return to_fault(fault);
 }
 
 nb::object gather_shards_dense(const nb::sequence& shards, const In<std::int64_t>& shard_of,
                                const In<std::int64_t>& start, const In<std::int64_t>& stop, std::int64_t n_genes,
-                               const nb::object& panel, int transform, const Divisors& totals, const DenseOut& out,
-                               std::size_t threads) {
+                               const nb::object& panel, int transform, const Divisors& divisors, const DenseOut& out,
+                               const TotalsOut& totals, std::size_t threads) {
     const std::size_t rows = row_count(shard_of, start, stop);
     const Shards opened(shards, shard_of.data(), start.data(), stop.data(), rows);
-    return gather_dense_found([&]() -> const Frames& { return opened.frames(); }, rows, n_genes, panel, transform, totals,
-                              out, threads);
+    return gather_dense_found([&]() -> const Frames& { return opened.frames(); }, rows, n_genes, panel, transform, divisors,
+                              out, totals, threads);
 }
 
 nb::object gather_rows_dense(const HeldRows& held, const In<std::int64_t>& rows, std::int64_t n_genes,
-                             const nb::object& panel, int transform, const Divisors& totals, const DenseOut& out,
-                             std::size_t threads) {
+                             const nb::object& panel, int transform, const Divisors& divisors, const DenseOut& out,
+                               const TotalsOut& totals, std::size_t threads) {
     return gather_dense_found([&] { return held.table.find(view(rows)); }, rows.shape(0), n_genes, panel, transform,
-                              totals, out, threads);
+                              divisors, out, totals, threads);
 }
 
 void put_shard(HeldRows& held, std::size_t shard, const In<std::uint8_t>& frames, const In<std::uint32_t>& starts,
@@ -303,10 +306,11 @@ NB_MODULE(_native, m) {
     m.def("gather_rows", &gather_rows, arg("table"), arg("rows").noconvert(), arg("n_genes"), arg("panel").none(),
           arg("kind"), arg("totals"), arg("threads"));
     m.def("gather_dense", &gather_shards_dense, arg("shards"), arg("shard_of").noconvert(), arg("start").noconvert(),
-          arg("stop").noconvert(), arg("n_genes"), arg("panel").none(), arg("transform"), arg("totals").noconvert().none(),
-          arg("out").noconvert(), arg("threads"));
+          arg("stop").noconvert(), arg("n_genes"), arg("panel").none(), arg("transform"), arg("divisors").noconvert().none(),
+          arg("out").noconvert(), arg("totals").noconvert().none(), arg("threads"));
     m.def("gather_rows_dense", &gather_rows_dense, arg("table"), arg("rows").noconvert(), arg("n_genes"),
-          arg("panel").none(), arg("transform"), arg("totals").noconvert().none(), arg("out").noconvert(), arg("threads"));
+          arg("panel").none(), arg("transform"), arg("divisors").noconvert().none(), arg("out").noconvert(),
+          arg("totals").noconvert().none(), arg("threads"));
     m.def("wide_in_use", &wide_in_use);
     m.def("allow_wide", &allow_wide, arg("allowed"));
     m.def("fingerprint", &fingerprint<std::int32_t>, arg("indptr").noconvert(), arg("indices").noconvert(),

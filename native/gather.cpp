@@ -322,12 +322,12 @@ std::pair<RowFault, Csr> gather_sparse(const Frames& frames, std::uint32_t n_gen
 }
 
 RowFault gather_dense(const Frames& frames, std::uint32_t n_genes, const Panel* panel, Transform transform,
-                      const std::uint64_t* divisors, float* out, std::size_t threads) {
+                      const std::uint64_t* divisors, float* out, std::uint64_t* totals, std::size_t threads) {
     const Sizes sizes = read_sizes(frames, n_genes);
     const std::vector<std::size_t> borders = share_work(sizes.upto, threads, kLeastNonzeros);
     std::vector<RowFault> faults(borders.size() - 1);
     const std::size_t n_columns = panel == nullptr ? n_genes : panel->n_columns();
-    const bool own_totals = transform != Transform::raw && divisors == nullptr;
+    const bool sums = totals != nullptr || (transform != Transform::raw && divisors == nullptr);
     run_workers(borders.size() - 1, [&](std::size_t worker) {
         Decoder decoder;
         Scaler scaled(transform);
@@ -344,15 +344,16 @@ RowFault gather_dense(const Frames& frames, std::uint32_t n_genes, const Panel* 
             Fault fault = Fault::none;
             if (panel == nullptr) {
                 fault = decoder.decode(frames[row], n_genes, size, genes.data(), counts.data());
-                if (own_totals && fault == Fault::none) total = sum_of(counts.data(), size);
+                if (sums && fault == Fault::none) total = sum_of(counts.data(), size);
             } else {
                 fault = decoder.decode_some(frames[row], n_genes, size, panel->bits(), genes.data(), counts.data(), size,
-                                            own_totals ? &total : nullptr);
+                                            sums ? &total : nullptr);
             }
             if (fault != Fault::none) {
                 faults[worker] = {row, fault};
                 return;
             }
+            if (totals != nullptr) totals[row] = total;
             if (transform != Transform::raw) scaled.begin_cell(divisors != nullptr ? divisors[row] : total);
             float* const to = out + row * n_columns;
             std::fill_n(to, n_columns, 0.0F);

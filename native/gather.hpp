@@ -49,9 +49,9 @@ Encoded encode_cells(std::span<const std::int64_t> indptr, std::span<const Gene>
 std::pair<RowFault, Csr> gather_sparse(const Frames& frames, std::uint32_t n_genes, const Panel* panel, Kind kind,
                                        std::uint64_t* totals, std::size_t threads);
 
-// `divisors` is null for each cell's own total; `out` holds frames.size() * columns values.
+// `divisors` is null for each cell's own total; `out` holds frames.size() * columns values; `totals` as above.
 RowFault gather_dense(const Frames& frames, std::uint32_t n_genes, const Panel* panel, Transform transform,
-                      const std::uint64_t* divisors, float* out, std::size_t threads);
+                      const std::uint64_t* divisors, float* out, std::uint64_t* totals, std::size_t threads);
 
 // Throws std::invalid_argument when a gene has no hash.
 template <class Gene>

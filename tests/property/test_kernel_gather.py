@@ -104,7 +104,10 @@ def test_dense_rows_are_the_transformed_counts(module, transform, batch, chosen,
     out = np.full((len(batch.dense), n_columns), np.nan, np.float32)
     rows = batch.rows(slice(None))
     made = module.Panel(panel, n_columns)
-    assert module.gather_dense(*rows, n_genes, made, kernel.TRANSFORMS.index(transform), totals, out, 3) is None
+    sums = np.zeros(len(out), np.uint64)
+    kind = kernel.TRANSFORMS.index(transform)
+    assert module.gather_dense(*rows, n_genes, made, kind, totals, out, sums, 3) is None
+    assert np.array_equal(sums, batch.dense.sum(axis=1))
 
     x = through(panel, batch.dense, n_columns).astype(np.float64)
     if transform != "raw":
@@ -139,7 +142,7 @@ def test_rows_of_a_table_are_the_rows_of_its_shards(module, group, batch, data):
     assert found[0] is None and wanted[0] is None
     assert all(np.array_equal(a, b) for a, b in zip(found[1:], wanted[1:], strict=True))
     out = np.empty((len(rows), n_genes), np.float32)
-    assert module.gather_rows_dense(table, rows, n_genes, None, 0, None, out, 2) is None
+    assert module.gather_rows_dense(table, rows, n_genes, None, 0, None, out, None, 2) is None
     assert np.array_equal(out, batch.dense[rows])
 
 

@@ -16,12 +16,14 @@ import numpy.typing as npt
 
 from cellmill.kernel.checks import as_integers, check_cells, check_column_count, check_u64, count_threads
 from cellmill.kernel.gathering import (
+    COUNT_DTYPES,
     TRANSFORMS,
     Gathered,
     Panel,
     RowTable,
     gather,
     gather_dense,
+    gather_frames,
     gather_rows,
     gather_rows_dense,
 )
@@ -30,6 +32,7 @@ from cellmill.kernel.keys import derive_key
 from cellmill.kernel.threads import default_threads, set_threads
 
 __all__ = [
+    "COUNT_DTYPES",
     "IMPLEMENTATION",
     "TRANSFORMS",
     "Gathered",
@@ -41,6 +44,7 @@ __all__ = [
     "fingerprint",
     "gather",
     "gather_dense",
+    "gather_frames",
     "gather_rows",
     "gather_rows_dense",
     "keyed_u64",

@@ -23,6 +23,7 @@ __all__ = [
     "RowTable",
     "gather",
     "gather_dense",
+    "gather_frames",
     "gather_rows",
     "gather_rows_dense",
 ]
@@ -207,21 +208,25 @@ def gather_rows_dense(
     transform: str = "raw",
     totals: Integers | None = None,
     out: F32 | None = None,
+    totals_out: U64 | None = None,
     threads: int = 0,
 ) -> F32:
-    """Return a batch of cells as a dense float32 matrix, (m, n_columns); as `gather_dense`, by row ids."""
+    """Return a batch of cells as a dense float32 matrix, (m, n_columns); as `gather_dense`, by row ids.
+
+    `totals_out`, u64 (m,), is filled with the sum of all counts of each cell, where it is given.
+    """
     made = None if panel is None else panel.made
     result = _dense_out(out, (len(rows), n_genes if panel is None else panel.n_columns))
     divisors = None if totals is None else check_u64(totals, len(rows), "totals")
     fault = chosen.gather_rows_dense(
-        table.made, rows, n_genes, made, _transform(transform), divisors, result, count_threads(threads)
+        table.made, rows, n_genes, made, _transform(transform), divisors, result, totals_out, count_threads(threads)
     )
     if fault is not None:
         raise _error(fault, n_genes, "float32")
     return result
 
 
-def gather(
+def gather_frames(
     shards: Sequence[U8],
     shard_of: Integers,
     start: Integers,
@@ -230,8 +235,10 @@ def gather(
     n_genes: int,
     panel: Panel | Integers | None = None,
     n_columns: int | None = None,
+    dtype: str = "uint32",
+    totals: bool = False,
     threads: int = 0,
-) -> tuple[I64, I32, U32]:
+) -> Gathered:
     """Return a batch of cells as CSR, in the order of the rows asked for; frames are named by their bytes.
 
     Parameters
@@ -246,8 +253,40 @@ def gather(
         Output column of each gene, -1 for genes to drop. No column may be named twice.
     n_columns : int, optional
         Number of output columns; by default one more than the largest in `panel`, or `n_genes`.
-    threads : int
-        0 takes `default_threads()`. The result does not depend on it.
+    dtype, totals, threads
+        As in `gather_rows`.
+
+    Raises
+    ------
+    FrameError
+        For the first row whose bytes are not a frame; `.position` is the row.
+    InputError
+        For the first row with a count that `dtype` does not hold exactly; `.position` is the row.
+    ValueError
+        When the arguments contradict each other.
+    """
+    shard_of, start, stop = check_rows(shards, shard_of, start, stop)
+    made, _ = _panel(panel, n_genes, n_columns)
+    fault, *arrays = chosen.gather(
+        shards, shard_of, start, stop, n_genes, made, _kind(dtype), totals, count_threads(threads)
+    )
+    if fault is not None:
+        raise _error(fault, n_genes, dtype)
+    return Gathered(*arrays)
+
+
+def gather(
+    shards: Sequence[U8],
+    shard_of: Integers,
+    start: Integers,
+    stop: Integers,
+    *,
+    n_genes: int,
+    panel: Panel | Integers | None = None,
+    n_columns: int | None = None,
+    threads: int = 0,
+) -> tuple[I64, I32, U32]:
+    """Return (indptr, indices, values) of a batch; `gather_frames` in its simplest form.
 
     Returns
     -------
@@ -255,26 +294,11 @@ def gather(
     indices : i32, (nnz,)
         Ascending in each row.
     values : u32, (nnz,)
-
-    Raises
-    ------
-    FrameError
-        For the first row whose bytes are not a frame; `.position` is the row.
-    ValueError
-        When the arguments contradict each other.
-
-    Notes
-    -----
-    One call per batch: the cost is linear in the nonzeros. Every byte is checked before it is used.
     """
-    shard_of, start, stop = check_rows(shards, shard_of, start, stop)
-    made, _ = _panel(panel, n_genes, n_columns)
-    fault, indptr, indices, values, _ = chosen.gather(
-        shards, shard_of, start, stop, n_genes, made, 0, False, count_threads(threads)
+    got = gather_frames(
+        shards, shard_of, start, stop, n_genes=n_genes, panel=panel, n_columns=n_columns, threads=threads
     )
-    if fault is not None:
-        raise _error(fault, n_genes, "uint32")
-    return indptr, indices, values
+    return got.indptr, got.indices, got.values
 
 
 def gather_dense(
@@ -289,6 +313,7 @@ def gather_dense(
     transform: str = "raw",
     totals: Integers | None = None,
     out: F32 | None = None,
+    totals_out: U64 | None = None,
     threads: int = 0,
 ) -> F32:
     """Return a batch of cells as a dense float32 matrix; frames are named by their bytes.
@@ -296,13 +321,15 @@ def gather_dense(
     Parameters
     ----------
     shards, shard_of, start, stop, n_genes, panel, n_columns, threads
-        As in `gather`.
+        As in `gather_frames`.
     transform : {"raw", "cp10k", "log1p_cp10k"}
         Counts; 10,000 x count / total; or the natural log of 1 plus that. An empty cell gives zeros.
     totals : integers, (m,), optional
         What to divide by; by default each cell's sum of counts over all genes, also those the panel drops.
     out : f32, (m, n_columns), optional
         Filled and returned when given; C order.
+    totals_out : u64, (m,), optional
+        Filled with the sum of all counts of each cell.
 
     Returns
     -------
@@ -325,7 +352,7 @@ def gather_dense(
     result = _dense_out(out, (len(start), columns))
     divisors = None if totals is None else check_u64(totals, len(start), "totals")
     fault = chosen.gather_dense(
-        shards, shard_of, start, stop, n_genes, made, kind, divisors, result, count_threads(threads)
+        shards, shard_of, start, stop, n_genes, made, kind, divisors, result, totals_out, count_threads(threads)
     )
     if fault is not None:
         raise _error(fault, n_genes, "float32")

@@ -11,7 +11,6 @@ import torch
 from scipy import sparse
 
 from cellmill import kernel
-from cellmill.errors import FrameError
 from cellmill.loader.axis import GeneAxis, Missing, align_genes
 from cellmill.loader.obs import ObsWanted, load_obs
 from cellmill.store import Store
@@ -55,7 +54,10 @@ class Reader:
         self.tokens: Recipe = CSR() if tokens is None else tokens
         self.axis: GeneAxis = align_genes(self.stores, self.tokens.genes, missing=missing)
         self.obs = load_obs(self.stores, obs)
-        self.totals = tuple(_totals(store) for store in self.stores)
+        self.panels = tuple(
+            None if panel is None else kernel.Panel(panel, n_genes=len(panel), n_columns=len(self.axis))
+            for panel in self.axis.panels
+        )
         self.seed = seed
         self.threads = threads
 
@@ -80,18 +82,21 @@ class Reader:
         """
         groups = self._groups(store)
         uids = np.empty(len(row), dtype=np.uint64)
-        totals = np.empty(len(row), dtype=np.int64)
         for code, here in groups:
             uids[here] = self.stores[code].uids(row[here])
-            totals[here] = self.totals[code][row[here]]
         if isinstance(self.tokens, Dense):
-            tokens = self.tokens.wrap(self._dense(groups, row, self.tokens))
-        elif isinstance(self.tokens, CSR) and len(groups) == 1:
-            code, here = groups[0]
-            tokens = self.tokens.wrap(*self._gather(code, row[here], kernel.gather), n_columns=len(self.axis))
+            dense, totals = self._dense(groups, row, self.tokens)
+            tokens = self.tokens.wrap(dense)
         else:
-            keys = kernel.keyed_u64(kernel.derive_key(self.seed, "tokens", epoch), uids)
-            tokens = self.tokens.encode(self._counts(groups, row), self.axis.tokens, keys, totals=totals)
+            counts, totals = self._counts(groups, row)
+            if isinstance(self.tokens, CSR):
+                tokens = self.tokens.wrap(counts.indptr, counts.indices, counts.values, n_columns=len(self.axis))
+            else:
+                keys = kernel.keyed_u64(kernel.derive_key(self.seed, "tokens", epoch), uids)
+                matrix = sparse.csr_array(
+                    (counts.values, counts.indices, counts.indptr), shape=(len(row), len(self.axis))
+                )
+                tokens = self.tokens.encode(matrix, self.axis.tokens, keys, totals=totals)
         return Batch(
             **{name: getattr(tokens, name) for name in ("values", "genes", "indptr", "n_columns")},
             cells=torch.from_numpy(uids.view(np.int64)),
@@ -111,43 +116,40 @@ class Reader:
             return [(0, slice(None))]
         return [(int(code), np.flatnonzero(store == code)) for code in np.unique(store)]
 
-    def _counts(self, groups: Sequence[tuple[int, Any]], row: I64) -> sparse.csr_array:
-        parts: list[sparse.csr_array] = []
-        for code, here in groups:
-            indptr, indices, values = self._gather(code, row[here], kernel.gather)
-            parts.append(sparse.csr_array((values, indices, indptr), shape=(len(indptr) - 1, len(self.axis))))
+    def _counts(self, groups: Sequence[tuple[int, Any]], row: I64) -> tuple[kernel.Gathered, I64]:
+        """Counts of a batch over the axis, and the sum of all counts of each cell."""
+        parts = [
+            self.stores[code].gather(row[here], panel=self.panels[code], totals=True, threads=self._threads())
+            for code, here in groups
+        ]
         if len(parts) == 1:
-            return parts[0]
+            return parts[0], _total(parts[0])
+        totals = np.empty(len(row), dtype=np.int64)
+        for (_, here), part in zip(groups, parts, strict=True):
+            totals[here] = _total(part)
+        n_columns = len(self.axis)
+        matrices = [
+            sparse.csr_array((part.values, part.indices, part.indptr), shape=(len(part.indptr) - 1, n_columns))
+            for part in parts
+        ]
         order = np.argsort(np.concatenate([here for _, here in groups]), kind="stable")
-        together: sparse.csr_array = sparse.vstack(parts, format="csr")[order]
-        return together
+        together = sparse.vstack(matrices, format="csr")[order]
+        return kernel.Gathered(together.indptr, together.indices, together.data, None), totals
 
-    def _dense(self, groups: Sequence[tuple[int, Any]], row: I64, tokens: Dense) -> npt.NDArray[np.float32]:
-        if len(groups) == 1:
-            code, here = groups[0]
-            whole: npt.NDArray[np.float32] = self._gather(
-                code, row[here], kernel.gather_dense, transform=tokens.transform
-            )
-            return whole
+    def _dense(self, groups: Sequence[tuple[int, Any]], row: I64, tokens: Dense) -> tuple[npt.NDArray[np.float32], I64]:
+        """The matrix of a batch, and the sum of all counts of each cell."""
+        how: dict[str, Any] = {"transform": tokens.transform, "threads": self._threads()}
         out = np.empty((len(row), len(self.axis)), dtype=np.float32)
+        totals = np.empty(len(row), dtype=np.uint64)
         for code, here in groups:
-            out[here] = self._gather(code, row[here], kernel.gather_dense, transform=tokens.transform)
-        return out
-
-    def _gather(self, code: int, row: I64, gather: Any, **how: Any) -> Any:
-        store = self.stores[code]
-        try:
-            return gather(
-                *store.frames(row),
-                n_genes=store.n_genes,
-                panel=self.axis.panels[code],
-                n_columns=len(self.axis),
-                threads=self._threads(),
-                **how,
+            whole = isinstance(here, slice)  # all rows are of one store: written where they belong
+            sums = totals if whole else np.empty(len(here), dtype=np.uint64)
+            part = self.stores[code].gather_dense(
+                row[here], panel=self.panels[code], out=out if whole else None, totals_out=sums, **how
             )
-        except FrameError as error:
-            store.read(row[[getattr(error, "position", 0)]])  # the store names shard and row in its error
-            raise
+            if not whole:
+                out[here], totals[here] = part, sums
+        return out, totals.view(np.int64)
 
     def _threads(self) -> int:
         """Worker processes share the cores: one thread each, unless more are asked for."""
@@ -163,5 +165,5 @@ class Reader:
         return made
 
 
-def _totals(store: Store) -> I64:
-    return np.ascontiguousarray(store.totals(), dtype=np.int64)
+def _total(part: kernel.Gathered) -> I64:
+    return np.asarray(part.totals).view(np.int64)

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from cellmill import kernel
-from cellmill.errors import CorruptStoreError, FrameError, InputError, NotFoundError, QueryError, nearest
+from cellmill.errors import CellmillError, CorruptStoreError, FrameError, InputError, NotFoundError, QueryError, nearest
 from cellmill.genes import Vocabulary
 from cellmill.store.manifest import MANIFEST_NAME, Manifest
 from cellmill.store.obs import ObsTable
 from cellmill.store.parquet import read_proven_parquet
-from cellmill.store.rows import checked_rows
+from cellmill.store.rows import checked_rows, exact_counts
 from cellmill.store.shard import Shard, map_uids, open_shard
 from cellmill.store.unchanged import Unchanged
 from cellmill.store.verify import VerifyReport, verify_store
@@ -86,6 +86,8 @@ class Store:
         sizes = np.array([0, *(shard.n_cells for shard in manifest.shards)], dtype=np.int64)
         self._bases = np.cumsum(sizes)
         self._shards: dict[int, Shard] = {}
+        self._table: kernel.RowTable | None = None
+        self._last_panel: tuple[tuple[str, ...], kernel.Panel] | None = None
         self._uids: dict[int, npt.NDArray[np.uint64]] = {}
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path, Manifest]]:
@@ -208,7 +210,14 @@ class Store:
 
     # ---- counts -----------------------------------------------------------------------------------------------
 
-    def read(self, rows: npt.ArrayLike, *, genes: Sequence[str] | None = None, threads: int = 0) -> sparse.csr_array:
+    def read(
+        self,
+        rows: npt.ArrayLike,
+        *,
+        genes: Sequence[str] | kernel.Panel | None = None,
+        dtype: npt.DTypeLike = np.uint32,
+        threads: int = 0,
+    ) -> sparse.csr_array:
         """Return counts of cells in the order asked for.
 
         Parameters
@@ -217,12 +226,15 @@ class Store:
             Row ids, any order, repeats allowed.
         genes
             Gene ids of a panel; its order is the order of the columns. All genes in storage order when None.
+            `store.panel(ids)` prepares a panel once for many reads.
+        dtype
+            Of the counts: any integer or float type; uint32, int32 and float32 are written by the kernel itself.
         threads
             Threads of the kernel; 0 for all cores.
 
         Returns
         -------
-        csr_array, shape (len(rows), n_genes or len(genes)), uint32
+        csr_array, shape (len(rows), n_genes or len(genes))
             Column indices ascending in each row.
 
         Raises
@@ -231,45 +243,124 @@ class Store:
             For a row id outside 0..n_cells-1.
         QueryError
             For a gene that the store does not have.
+        InputError
+            For a count that `dtype` does not hold exactly, naming the row.
         FrameError
             For a cell whose bytes cannot be decoded, naming shard and row.
         """
         ids = self._checked_rows(rows)
-        panel, n_columns = self._panel(genes)
-        try:
-            indptr, indices, values = kernel.gather(
-                *self.frames(ids), n_genes=self.n_genes, panel=panel, n_columns=n_columns, threads=threads
-            )
-        except FrameError as error:
-            raise self._placed(error, ids) from None
-        return sparse.csr_array((values, indices, indptr), shape=(len(ids), n_columns))
+        panel = self.panel(genes)
+        wanted = np.dtype(dtype)
+        made_by = wanted.name if wanted.name in kernel.COUNT_DTYPES else "uint32"
+        got = self.gather(ids, panel=panel, dtype=made_by, threads=threads)
+        values = got.values if wanted.name == made_by else exact_counts(got, wanted, ids)
+        n_columns = self.n_genes if panel is None else panel.n_columns
+        return sparse.csr_array((values, got.indices, got.indptr), shape=(len(ids), n_columns))
 
     def read_dense(
         self,
         rows: npt.ArrayLike,
         *,
-        genes: Sequence[str] | None = None,
+        genes: Sequence[str] | kernel.Panel | None = None,
         transform: Transform = "raw",
+        out: npt.NDArray[np.float32] | None = None,
         threads: int = 0,
     ) -> npt.NDArray[np.float32]:
         """Return counts of cells as a dense array, float32, shape (len(rows), n_genes or len(genes)).
 
-        `transform` is "raw", "cp10k" (counts per 10,000 of the whole cell) or "log1p_cp10k" (its natural log1p).
-        Raises as `read` does.
+        `transform` is "raw", "cp10k" (counts per 10,000 of the whole cell) or "log1p_cp10k" (its natural log1p);
+        `out` is filled and returned where it is given. Raises as `read` does; a count above 2^24 is rounded.
         """
         ids = self._checked_rows(rows)
-        panel, n_columns = self._panel(genes)
+        return self.gather_dense(ids, panel=self.panel(genes), transform=transform, out=out, threads=threads)
+
+    def panel(self, genes: Sequence[str] | kernel.Panel | None) -> kernel.Panel | None:
+        """Return a panel of gene ids, prepared for many reads; None stands for all genes.
+
+        Raises
+        ------
+        QueryError
+            For a gene that the store does not have.
+        InputError
+            For a gene that is named twice.
+        """
+        if genes is None or isinstance(genes, kernel.Panel):
+            return genes
+        key = tuple(genes)
+        if self._last_panel is None or self._last_panel[0] != key:
+            positions = self.gene_positions(key)
+            if len(np.unique(positions)) != len(positions):
+                raise InputError("a panel names each gene once; some are repeated")
+            column_of = np.full(self.n_genes, -1, dtype=np.int32)
+            column_of[positions] = np.arange(len(positions), dtype=np.int32)
+            self._last_panel = key, kernel.Panel(column_of, n_genes=self.n_genes, n_columns=len(positions))
+        return self._last_panel[1]
+
+    def gather(
+        self,
+        rows: npt.NDArray[np.int64],
+        *,
+        panel: kernel.Panel | None = None,
+        dtype: str = "uint32",
+        totals: bool = False,
+        threads: int = 0,
+    ) -> kernel.Gathered:
+        """Return cells as the arrays of a CSR matrix, with little between caller and kernel; see `kernel.gather_rows`.
+
+        Raises as `read` does.
+        """
         try:
-            return kernel.gather_dense(
-                *self.frames(ids),
-                n_genes=self.n_genes,
+            return self._gather(rows, panel=panel, dtype=dtype, totals=totals, threads=threads)
+        except (FrameError, InputError) as error:
+            raise self._placed(error, rows) from None
+
+    def gather_dense(
+        self,
+        rows: npt.NDArray[np.int64],
+        *,
+        panel: kernel.Panel | None = None,
+        transform: Transform = "raw",
+        totals: npt.NDArray[np.int64] | None = None,
+        out: npt.NDArray[np.float32] | None = None,
+        totals_out: npt.NDArray[np.uint64] | None = None,
+        threads: int = 0,
+    ) -> npt.NDArray[np.float32]:
+        """Return cells as a dense matrix; see `kernel.gather_rows_dense`. Raises as `read` does."""
+        try:
+            return self._gather_dense(
+                rows,
                 panel=panel,
-                n_columns=n_columns,
                 transform=transform,
+                totals=totals,
+                out=out,
+                totals_out=totals_out,
                 threads=threads,
             )
         except FrameError as error:
-            raise self._placed(error, ids) from None
+            raise self._placed(error, rows) from None
+
+    def _gather(self, rows: npt.NDArray[np.int64], **how: Any) -> kernel.Gathered:
+        return kernel.gather_rows(self._table_of(rows), rows, n_genes=self.n_genes, **how)
+
+    def _gather_dense(self, rows: npt.NDArray[np.int64], **how: Any) -> npt.NDArray[np.float32]:
+        return kernel.gather_rows_dense(self._table_of(rows), rows, n_genes=self.n_genes, **how)
+
+    def _table_of(self, rows: npt.NDArray[np.int64]) -> kernel.RowTable:
+        """Return the table of rows, in which the shards of these are open."""
+        if self._table is None:
+            self._table = kernel.RowTable(self._bases)
+        for index in self._table.missing(rows):
+            shard = self._shard(index)
+            self._table.put(index, shard.frames, shard.offset_bases, shard.offset_steps)
+        return self._table
+
+    def prefetch(self, rows: npt.ArrayLike) -> None:
+        """Ask for what a later `read` of these cells needs, without waiting: the system reads it from the disk.
+
+        Raises as `read` does.
+        """
+        ids = self._checked_rows(rows)
+        self._table_of(ids).will_need(ids)
 
     def gene_positions(self, gene_ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return the position of genes in storage order, int64.
@@ -325,16 +416,6 @@ class Store:
     def _checked_rows(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
         return checked_rows(rows, n_cells=self.n_cells, where=str(self.path))
 
-    def _panel(self, genes: Sequence[str] | None) -> tuple[npt.NDArray[np.int32] | None, int]:
-        if genes is None:
-            return None, self.n_genes
-        positions = self.gene_positions(genes)
-        if len(np.unique(positions)) != len(positions):
-            raise InputError("a panel names each gene once; some are repeated")
-        panel = np.full(self.n_genes, -1, dtype=np.int32)
-        panel[positions] = np.arange(len(positions), dtype=np.int32)
-        return panel, len(positions)
-
     def _shard_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.searchsorted(self._bases, rows, side="right").astype(np.int64) - 1
 
@@ -356,9 +437,14 @@ class Store:
             self._uids[index] = uids
         return uids
 
-    def _placed(self, error: FrameError, rows: npt.NDArray[np.int64]) -> FrameError:
+    def _placed(self, error: CellmillError, rows: npt.NDArray[np.int64]) -> CellmillError:
         """Return the error with shard and row in its message."""
-        row = int(rows[getattr(error, "position", 0)])
+        position = getattr(error, "position", None)
+        if position is None:
+            return error
+        row = int(rows[position])
+        if not isinstance(error, FrameError):
+            return InputError(f"{self.path}: {str(error).replace(f'row {position} of this batch', f'row {row}', 1)}")
         index = int(self._shard_of(np.array([row]))[0])
         entry = self.manifest.shards[index]
         return FrameError(

@@ -108,8 +108,9 @@ def gather_dense(
     n_genes: int,
     panel: Panel | None,
     transform: int,
-    totals: U64 | None,
+    divisors: U64 | None,
     out: F32,
+    totals: U64 | None,
     threads: int,
 ) -> tuple[int, int] | None:
     """Fill `out` with the rows and return the fault, or None."""
@@ -119,13 +120,14 @@ def gather_dense(
         return decoded.fault
     n_rows = len(decoded.indptr) - 1
     row = np.repeat(np.arange(n_rows), np.diff(decoded.indptr))
-    if totals is None:
-        totals = _segment_sums(decoded.counts.astype(np.uint64), decoded.indptr)
+    sums = _segment_sums(decoded.counts.astype(np.uint64), decoded.indptr)
+    if totals is not None:
+        totals[...] = sums
     if panel is not None:
         decoded = _to_columns(decoded, panel.column_of)
         row = np.repeat(np.arange(n_rows), np.diff(decoded.indptr))
     out[...] = 0.0
-    out[row, decoded.indices] = _transformed(decoded.counts, row, totals, transform)
+    out[row, decoded.indices] = _transformed(decoded.counts, row, sums if divisors is None else divisors, transform)
     return None
 
 
@@ -135,12 +137,13 @@ def gather_rows_dense(
     n_genes: int,
     panel: Panel | None,
     transform: int,
-    totals: U64 | None,
+    divisors: U64 | None,
     out: F32,
+    totals: U64 | None,
     threads: int,
 ) -> tuple[int, int] | None:
     """Fill `out` with rows by their ids and return the fault, or None."""
-    return gather_dense(*table.find(rows), n_genes, panel, transform, totals, out, threads)
+    return gather_dense(*table.find(rows), n_genes, panel, transform, divisors, out, totals, threads)
 
 
 def _transformed(counts: I64, row: I64, totals: U64, transform: int) -> F32:
