@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "bind_model.hpp"
 #include "gather.hpp"
 #include "order.hpp"
 #include "random.hpp"
@@ -317,6 +318,7 @@ NB_MODULE(_native, m) {
           arg("values").noconvert(), arg("gene_hashes").noconvert(), arg("threads"));
     m.def("fingerprint", &fingerprint<std::int64_t>, arg("indptr").noconvert(), arg("indices").noconvert(),
           arg("values").noconvert(), arg("gene_hashes").noconvert(), arg("threads"));
+    bind_model(m);
     m.def("permute", &permute, arg("positions").noconvert(), arg("n"), arg("key"));
     m.def("mix64", [](const In<std::uint64_t>& x) { return map_u64(x, [](std::uint64_t v) { return mix64(v); }); },
           arg("x").noconvert());

@@ -23,7 +23,9 @@ enum class Fault : int {
     unary = 7,
     count_overflow = 8,
     gene_range = 9,
-    count_kind = 10,  // Not the frame's fault: the type that was asked for does not hold a count.
+    head_state = 10,
+    head_escape = 11,
+    count_kind = 20,  // Not the frame's fault: the type that was asked for does not hold a count.
 };
 
 inline constexpr std::size_t kBlock = 128;

@@ -14,6 +14,8 @@ __all__ = [
     "EXCEPTION",
     "GENE_RANGE",
     "HEADER",
+    "HEAD_ESCAPE",
+    "HEAD_STATE",
     "NONZEROS",
     "OUTSIDE",
     "TRAILING",
@@ -31,7 +33,9 @@ EXCEPTION = 6
 UNARY = 7
 COUNT_OVERFLOW = 8
 GENE_RANGE = 9
-COUNT_KIND = 10  # not the frame's fault: the type asked for does not hold a count
+HEAD_STATE = 10
+HEAD_ESCAPE = 11
+COUNT_KIND = 20  # not the frame's fault: the type asked for does not hold a count
 
 _WORDS = {
     OUTSIDE: "its byte range does not lie inside the shard",
@@ -43,6 +47,8 @@ _WORDS = {
     UNARY: "a unary section does not hold one bit per value",
     COUNT_OVERFLOW: "a count is larger than 4,294,967,295",
     GENE_RANGE: "a gene position is not below the number of genes",
+    HEAD_STATE: "its head genes begin or end in a state that no encoder reaches",
+    HEAD_ESCAPE: "an escaped count of a head gene is 0",
 }
 
 
