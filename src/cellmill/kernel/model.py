@@ -76,7 +76,7 @@ def _normalise(histogram: I64) -> I64:
     cells = np.append(histogram[:literals], 0)
     cells[0] += cells.sum() == 0
     total = int(cells.sum())
-    frequency = np.maximum(1, (cells * (2 * TOTAL) + total) // (2 * total))
+    frequency: I64 = np.maximum(1, (cells * (2 * TOTAL) + total) // (2 * total))
     frequency[frequency.argmax()] += max(0, TOTAL - int(frequency.sum()))
     for _ in range(int(frequency.sum()) - TOTAL):
         frequency[frequency.argmax()] -= 1
