@@ -22,7 +22,7 @@ except ImportError:
     native = None
 
 MODULES = [module for module in (reference, native) if module is not None]
-N_GENES = 60
+N_GENES = 24
 
 
 def sample():
@@ -32,7 +32,7 @@ def sample():
     histograms = count_histograms(*_cells(counts), N_GENES)
     data = fit_model(histograms, n_head=N_GENES)
     counts = np.concatenate([counts[:4], np.zeros((1, N_GENES), int), np.ones((1, N_GENES), int), counts[:2]])
-    counts[6, 7], counts[7, [3, 40]], counts[3, 2] = 2**32 - 1, 70_000, 900
+    counts[6, 7], counts[7, [3, 20]], counts[3, 2] = 2**32 - 1, 70_000, 900
     sections, offsets = reference.HeadModel(data).encode(*_cells(counts))
     return data, [sections[a:b].tobytes() for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)]
 
@@ -88,7 +88,7 @@ def test_words_that_nobody_reads_are_refused(number):
     assert all(isinstance(each, int) for each in shared_outcomes([padded + b"\xff" * 2, padded + bytes(40)]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=60), st.sampled_from([0, 1, 7, N_GENES]))
 def test_any_bytes_have_one_outcome(section, capacity):
     shared_outcomes([section], capacity=capacity)
@@ -176,13 +176,13 @@ def test_a_flipped_model_without_its_hash_is_refused_or_gives_valid_cells():
         assert len(set(codes)) == 1
         seen.add(codes[0])
         if codes[0] == 0 and native is not None:
-            # The reference takes 60 steps a model; the native one says whether any byte leaves its bounds.
+            # The reference is slow; the native one says whether any byte leaves its bounds.
             for section in SECTIONS:
                 shared_outcomes([section], opened=[native.HeadModel(data)])
     assert seen >= {0, 1, 2, 3, 4, 6}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=80), st.integers(0, 5), st.binary(max_size=24))
 def test_any_tables_have_one_outcome(tables, n_genes, section):
     data = toy(tables, n_genes=n_genes)

@@ -62,7 +62,7 @@ def make_model(counts, *, fitted):
 
 
 @pytest.mark.parametrize("module", IMPLEMENTATIONS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(counts=counts_of_cells, fitted=st.booleans())
 def test_every_cell_comes_back(module, counts, fitted):
     cells = to_cells(counts)
@@ -75,7 +75,7 @@ def test_every_cell_comes_back(module, counts, fitted):
 
 
 @needs_native
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(counts=counts_of_cells, fitted=st.booleans())
 def test_native_writes_the_bytes_of_the_reference(counts, fitted):
     indptr, indices, values = to_cells(counts)
