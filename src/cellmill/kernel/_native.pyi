@@ -5,6 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
@@ -13,28 +14,56 @@ F32 = npt.NDArray[np.float32]
 Genes = npt.NDArray[np.integer[Any]]
 
 def encode(indptr: I64, indices: Genes, values: U32, n_genes: int, threads: int) -> tuple[U8, U64]: ...
+
+class Panel:
+    def __init__(self, column_of: I32, n_columns: int) -> None: ...
+
+class RowTable:
+    def __init__(self, firsts: I64) -> None: ...
+    def put(self, shard: int, frames: U8, starts: U32, steps: U16) -> None: ...
+    def missing(self, rows: I64) -> list[int]: ...
+    def will_need(self, rows: I64) -> None: ...
+
 def gather(
     shards: Sequence[U8],
     shard_of: I64,
     start: I64,
     stop: I64,
     n_genes: int,
-    panel: I32 | None,
-    n_columns: int,
+    panel: Panel | None,
+    kind: int,
+    totals: bool,
     threads: int,
-) -> tuple[tuple[int, int] | None, I64, I32, U32]: ...
+) -> tuple[tuple[int, int] | None, I64, I32, npt.NDArray[Any], U64 | None]: ...
+def gather_rows(
+    table: RowTable, rows: I64, n_genes: int, panel: Panel | None, kind: int, totals: bool, threads: int
+) -> tuple[tuple[int, int] | None, I64, I32, npt.NDArray[Any], U64 | None]: ...
 def gather_dense(
     shards: Sequence[U8],
     shard_of: I64,
     start: I64,
     stop: I64,
     n_genes: int,
-    panel: I32 | None,
+    panel: Panel | None,
     transform: int,
-    totals: U64 | None,
+    divisors: U64 | None,
     out: F32,
+    totals: U64 | None,
     threads: int,
 ) -> tuple[int, int] | None: ...
+def gather_rows_dense(
+    table: RowTable,
+    rows: I64,
+    n_genes: int,
+    panel: Panel | None,
+    transform: int,
+    divisors: U64 | None,
+    out: F32,
+    totals: U64 | None,
+    threads: int,
+) -> tuple[int, int] | None: ...
+def wide_in_use() -> bool: ...
+def allow_wide(allowed: bool) -> None: ...
 def fingerprint(indptr: I64, indices: Genes, values: U32, gene_hashes: U64, threads: int) -> U64: ...
 def permute(positions: U64, n: int, key: int) -> U64: ...
 def mix64(x: U64) -> U64: ...

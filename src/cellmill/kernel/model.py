@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from cellmill import kernel
 from cellmill.errors import CorruptStoreError
+from cellmill.kernel.implementation import chosen
 from cellmill.kernel.reference.model import (
     HEADER,
     MAGIC,
@@ -125,7 +125,7 @@ def open_model(data: bytes) -> Any:
             f"the model of the head genes cannot be read: {MODEL_FAULTS[code]} ({len(data):,} bytes). "
             "Restore it from a copy or build the store again."
         )
-    return kernel._kernel.HeadModel(data)
+    return chosen.HeadModel(data)
 
 
 def _model_bits(histograms: I64, n_cells: I64) -> tuple[F64, F64]:
