@@ -9,6 +9,7 @@
 #include <string>
 
 #include "decode_wide.hpp"
+#include "encode.hpp"
 #include "parallel.hpp"
 #include "random.hpp"
 
@@ -294,13 +295,14 @@ Encoded encode_cells(std::span<const std::int64_t> indptr, std::span<const Gene>
     encoded.parts.resize(borders.size() - 1);
     encoded.offsets.assign(cells + 1, 0);
     run_workers(borders.size() - 1, [&](std::size_t worker) {
+        Encoder encoder;
         std::vector<std::uint8_t>& out = encoded.parts[worker];
         out.reserve(static_cast<std::size_t>(upto[borders[worker + 1]] - upto[borders[worker]]));
         for (std::size_t cell = borders[worker]; cell < borders[worker + 1]; ++cell) {
             const std::size_t at = static_cast<std::size_t>(upto[cell]);
             const std::size_t size = static_cast<std::size_t>(upto[cell + 1]) - at;
             check_cell(cell, genes.subspan(at, size), counts.subspan(at, size), n_genes);
-            encode_cell(genes.subspan(at, size), counts.subspan(at, size), out);
+            encode_cell(encoder, genes.subspan(at, size), counts.subspan(at, size), out);
             encoded.offsets[cell + 1] = out.size();
         }
     });
