@@ -1,4 +1,4 @@
-// The only file that knows Python: NumPy arrays to spans and back, GIL released around the work.
+// With bind_ingest.cpp the only file that knows Python: NumPy arrays to spans and back, GIL released around the work.
 // Shapes and dtypes have been checked by cellmill.kernel; what would be unsafe is checked again here or below.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "bind_model.hpp"
+#include "bind_ingest.hpp"
 #include "gather.hpp"
 #include "order.hpp"
 #include "random.hpp"
@@ -278,6 +279,7 @@ Out<std::uint64_t> permute(const In<std::uint64_t>& positions, std::uint64_t n, 
 NB_MODULE(_native, m) {
     using nb::arg;
     m.doc() = "The native kernel; call it through cellmill.kernel.";
+    bind_ingest(m);
     m.def("encode", &encode<std::int32_t>, arg("indptr").noconvert(), arg("indices").noconvert(),
           arg("values").noconvert(), arg("n_genes"), arg("threads"));
     m.def("encode", &encode<std::int64_t>, arg("indptr").noconvert(), arg("indices").noconvert(),

@@ -28,6 +28,7 @@ from cellmill.kernel.gathering import (
     gather_rows_dense,
 )
 from cellmill.kernel.implementation import IMPLEMENTATION, chosen, native_error, vectors
+from cellmill.kernel.ingest import IngestedCells, Refusal, ingest_cells
 from cellmill.kernel.keys import derive_key
 from cellmill.kernel.threads import default_threads, set_threads
 
@@ -36,7 +37,9 @@ __all__ = [
     "IMPLEMENTATION",
     "TRANSFORMS",
     "Gathered",
+    "IngestedCells",
     "Panel",
+    "Refusal",
     "RowTable",
     "default_threads",
     "derive_key",
@@ -47,6 +50,7 @@ __all__ = [
     "gather_frames",
     "gather_rows",
     "gather_rows_dense",
+    "ingest_cells",
     "keyed_u64",
     "keyed_uniform",
     "mix64",
