@@ -76,7 +76,7 @@ class Limits:
 
     memory_budget: int = DEFAULT_MEMORY_BUDGET
     spill_dir: Path | None = None
-    max_block_entries: int = 1 << 25
+    max_block_entries: int = 1 << 22
     max_dense_values: int = 1 << 24
 
     @property
@@ -113,7 +113,7 @@ class MatrixInfo:
 
 @dataclass(frozen=True)
 class CountBlock:
-    """Consecutive cells of one matrix, rows in file order, genes ascending in each cell.
+    """Consecutive cells of one matrix, rows in file order; genes ascend in each cell, but for `Source.stored_blocks`.
 
     Attributes
     ----------
@@ -348,32 +348,46 @@ class Source(ABC):
         -----
         Memory is bounded by the block and `limits`, not by the file. Values are the file's own, proven by nobody yet.
         """
-        self._check_open()
         reader = self._reader(matrix)
+        return self._canonical_blocks(reader, self._rows(reader, block_cells, start, stop))
+
+    def stored_blocks(
+        self, matrix: str | None = None, *, block_cells: int = 4096, start: int = 0, stop: int | None = None
+    ) -> Iterator[CountBlock]:
+        """Return `blocks` as they lie in the file: genes of a cell in any order, repeated ones not summed.
+
+        Notes
+        -----
+        For the kernel, which puts cells in order itself; arguments and errors are those of `blocks`.
+        """
+        reader = self._reader(matrix)
+        rows = self._rows(reader, block_cells, start, stop)
+        return (_as_block(piece, reader.info.n_genes) for piece in rows)
+
+    def _rows(self, reader: MatrixReader, block_cells: int, start: int, stop: int | None) -> Iterator[Rows]:
+        self._check_open()
         end = self.n_cells if stop is None else stop
         if not 0 <= start <= end <= self.n_cells:
             raise InputError(f"{self.path}: cells {start} to {end} were asked for, but there are {self.n_cells}.")
         if block_cells < 1:
             raise InputError(f"block_cells must be at least 1, not {block_cells}.")
-        return self._canonical_blocks(reader, start, end, block_cells)
+        return self._sound_rows(reader, start, end, block_cells)
 
-    def _canonical_blocks(self, reader: MatrixReader, start: int, stop: int, block_cells: int) -> Iterator[CountBlock]:
+    def _sound_rows(self, reader: MatrixReader, start: int, stop: int, block_cells: int) -> Iterator[Rows]:
+        try:
+            yield from reader.rows(start, stop, block_cells=block_cells)
+        except BrokenRows as broken:
+            raise self._broken(reader.info.name, str(broken)) from None
+
+    def _canonical_blocks(self, reader: MatrixReader, rows: Iterator[Rows]) -> Iterator[CountBlock]:
         info, merged = reader.info, 0
-        rows = reader.rows(start, stop, block_cells=block_cells)
-        while True:
-            try:
-                piece = next(rows, None)
-            except BrokenRows as broken:
-                raise self._broken(info.name, str(broken)) from None
-            if piece is None:
-                return
+        while (piece := next(rows, None)) is not None:
             ordered, summed = canonical(piece, info.n_genes)
             del piece
             if summed:
                 merged += summed
                 self._merged[info.name] = max(merged, self._merged.get(info.name, 0))
-            indices = ordered.indices.astype(np.int32, copy=False)
-            yield CountBlock(ordered.first, ordered.indptr, indices, ordered.values, info.n_genes, summed)
+            yield _as_block(ordered, info.n_genes, summed)
 
     def _broken(self, matrix: str, finding: str) -> FormatError:
         return FormatError(
@@ -413,6 +427,11 @@ class Source(ABC):
 
     def __repr__(self) -> str:
         return f"<{self.kind} {str(self.path)!r}: {self.n_cells} cells x {self.n_genes} genes>"
+
+
+def _as_block(rows: Rows, n_genes: int, merged: int = 0) -> CountBlock:
+    indices = rows.indices.astype(np.int32, copy=False)
+    return CountBlock(rows.first, rows.indptr, indices, rows.values, n_genes, merged)
 
 
 def dataset_name(path: Path) -> str:

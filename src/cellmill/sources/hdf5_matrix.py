@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cellmill.errors import FormatError
 from cellmill.sources.base import Limits, MatrixInfo
 from cellmill.sources.hdf5 import reading
+from cellmill.sources.hdf5_plain import PlainVector, plain_vector
 from cellmill.sources.rows import BrokenRows, Rows, check_indices, check_pointers, split_rows
 from cellmill.sources.spill import CellHistogram, CellSorter, Entries
 
@@ -49,6 +50,7 @@ class Compressed:
             )
             self.dtype = _value_dtype(self.data.dtype, path, place)
             self.stored = self._stored()
+        self._plain: dict[str, PlainVector | None] = {}
         if n_minor > LARGEST_AXIS:
             raise FormatError(f"{path}, matrix {place}: {n_minor} {minor}s are more than the {LARGEST_AXIS} supported.")
 
@@ -90,17 +92,25 @@ class Compressed:
     def entries(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return indices (proven in range) and values of the stored entries from `start` to `stop`."""
         with reading(self.path, f"matrix {self.place}, stored entries {start} to {stop}"):
-            indices = self.indices[start:stop]
-            values = self.data[start:stop].astype(self.dtype, copy=False)
+            indices = self._read("indices", start, stop)
+            values = self._read("data", start, stop).astype(self.dtype, copy=False)
         check_indices(indices, limit=self.n_minor, first=start, axis=self.minor)
         return indices.astype(np.int32, copy=False), values
+
+    def _read(self, part: str, start: int, stop: int) -> NDArray[Any]:
+        """Return a stretch of `indices` or `data`, past HDF5 where it adds nothing."""
+        dataset = getattr(self, part)
+        if part not in self._plain:
+            self._plain[part] = plain_vector(dataset)
+        plain = self._plain[part]
+        return dataset[start:stop] if plain is None else plain.read(start, stop)
 
     def indices_only(self, start: int, stop: int) -> NDArray[Any]:
         """Return indices of the stored entries from `start` to `stop`, proven in range."""
         with reading(self.path, f"matrix {self.place}, indices {start} to {stop}"):
-            indices = self.indices[start:stop]
+            indices = self._read("indices", start, stop)
         check_indices(indices, limit=self.n_minor, first=start, axis=self.minor)
-        return np.asarray(indices)
+        return indices
 
 
 def _vector(group: h5py.Group, path: Path, place: str, part: str) -> h5py.Dataset:

@@ -83,7 +83,9 @@ def check_indices(indices: NDArray[Any], *, limit: int, first: int, axis: str) -
     BrokenRows
         With the position of the first entry that is out of range, and what it is.
     """
-    if indices.size == 0 or (int(indices.min()) >= 0 and int(indices.max()) < limit):
+    # One look instead of two: as unsigned numbers, negative ones are beyond any limit.
+    unsigned = indices.view(f"{indices.dtype.byteorder}u{indices.itemsize}")
+    if indices.size == 0 or int(unsigned.max()) < min(limit, 1 << (8 * indices.itemsize - (indices.dtype.kind == "i"))):
         return
     at = int(np.flatnonzero((indices < 0) | (indices >= limit))[0])
     raise BrokenRows(
