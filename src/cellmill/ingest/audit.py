@@ -1,6 +1,7 @@
 """The proof that values are raw counts (floor 4): every value, no sample. Pure.
 
-Raw means: finite, not negative, whole, and at most 2^32 - 1. Nothing is rounded or clipped.
+Raw means: finite, not negative, whole, and at most 2^32 - 1. Nothing is rounded or clipped. The kernel proves the
+blocks of a build by the same rule; here is what names the value that it refuses, and the proof of a plan's samples.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cellmill.sources import CountBlock
+from cellmill.sources.rows import Rows, canonical
 
-__all__ = ["MAX_COUNT", "Violation", "find_violation", "proven_counts"]
+__all__ = ["MAX_COUNT", "Violation", "find_violation", "violation_in_cell"]
 
 MAX_COUNT = 2**32 - 1
 
@@ -48,9 +50,25 @@ def find_violation(block: CountBlock) -> Violation | None:
     return Violation(cell=block.start + cell, gene=int(block.indices[at]), value=value, why=_why(value))
 
 
-def proven_counts(block: CountBlock) -> npt.NDArray[np.uint32]:
-    """Return the values of a block in which `find_violation` found nothing as uint32, shape (n_stored,)."""
-    return block.data.astype(np.uint32)
+def violation_in_cell(block: CountBlock, cell: int) -> Violation:
+    """Return the violation in one cell of a block as stored, of which the kernel says that it holds one.
+
+    Notes
+    -----
+    Genes are looked at in ascending order and repeated ones summed first, so that a cell is refused for the same value
+    however its file is ordered.
+    """
+    begin, end = int(block.indptr[cell]), int(block.indptr[cell + 1])
+    stored = Rows(
+        block.start + cell,
+        np.array([0, end - begin], dtype=np.int64),
+        block.indices[begin:end],
+        block.data[begin:end],
+    )
+    rows, _ = canonical(stored, block.n_genes)
+    found = find_violation(CountBlock(rows.first, rows.indptr, rows.indices, rows.values, block.n_genes))
+    assert found is not None, "the kernel and the audit disagree about what a count is"
+    return found
 
 
 def _wrong_values(data: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_] | None:

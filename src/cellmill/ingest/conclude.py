@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from cellmill import kernel
 from cellmill.errors import CellmillError, InputError
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
 from cellmill.ingest.shards import ShardRecord
-from cellmill.storage import hash_file, write_atomic
+from cellmill.storage import write_atomic
 from cellmill.store import VOCABULARY_NAME, FileEntry, Manifest, SourceEntry
 from cellmill.store.staging import Staging
 from cellmill.store.writer import file_entry, own_version, write_genes, write_manifest
@@ -34,9 +35,15 @@ class _Tally:
 
 
 def conclude(
-    plan: BuildPlan, staging: Staging, records: Sequence[ShardRecord], skipped: Sequence[Skipped], *, started: float
+    plan: BuildPlan,
+    staging: Staging,
+    records: Sequence[ShardRecord],
+    skipped: Sequence[Skipped],
+    *,
+    digest_of: Callable[[Path], str],
+    started: float,
 ) -> None:
-    """Write everything of the store but its shards, the manifest last.
+    """Write everything of the store but its shards, the manifest last; `digest_of` gives the hash of an input.
 
     Raises
     ------
@@ -48,7 +55,7 @@ def conclude(
         raise InputError("no input is left to build from:\n" + "\n".join(f"  {s.path}: {s.reason}" for s in skipped))
     base = plan.base.manifest if plan.base else None
     genes = _write_genes(plan, staging, records)
-    sources = [_write_source(plan, staging, source, records) for source in used]
+    sources = [_write_source(plan, staging, source, records, digest_of) for source in used]
     _write_run_report(plan, staging, records, skipped, started)
     manifest = Manifest(
         vocabulary_hash=plan.vocabulary.hash,
@@ -117,7 +124,11 @@ def _tally(plan: SourcePlan, own: Sequence[ShardRecord]) -> _Tally:
 
 
 def _write_source(
-    plan: BuildPlan, staging: Staging, numbered: tuple[int, SourcePlan], records: Sequence[ShardRecord]
+    plan: BuildPlan,
+    staging: Staging,
+    numbered: tuple[int, SourcePlan],
+    records: Sequence[ShardRecord],
+    digest_of: Callable[[Path], str],
 ) -> SourceEntry:
     """Write the report of one input; returns its entry."""
     number, source = numbered
@@ -127,7 +138,7 @@ def _write_source(
             f"{source.path}: {source.n_cells} cells were planned, {tally.n_cells} are in the shards; "
             f"nothing was published. Remove {staging.place} and run the same command again."
         )
-    digest = hash_file(source.path)
+    digest = digest_of(source.path)
     size = source.path.stat().st_size
     if source.path.is_dir():
         size = sum(file.stat().st_size for file in source.path.rglob("*"))

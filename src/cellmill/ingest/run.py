@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cellmill.genes import Vocabulary
 from cellmill.ingest.conclude import conclude
+from cellmill.ingest.digests import Digests
 from cellmill.ingest.plan import BuildOptions, BuildPlan, plan_build
 from cellmill.ingest.shards import Ingestion
 from cellmill.storage import require_free_bytes
@@ -106,6 +107,7 @@ def build(
 def write_store(plan: BuildPlan, staging: Staging, *, threads: int) -> None:
     """Write all of a plan that is not finished yet, the manifest last; the caller publishes it."""
     started = time.time()
-    ingestion = Ingestion(plan, staging, threads=threads)
-    records = ingestion.run()
-    conclude(plan, staging, records, ingestion.skipped, started=started)
+    with Digests() as digests:
+        ingestion = Ingestion(plan, staging, digests, threads=threads)
+        records = ingestion.run()
+        conclude(plan, staging, records, ingestion.skipped, digest_of=digests.of, started=started)

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cellmill import kernel
 from cellmill.errors import CellmillError, InputError
 from cellmill.events import emit
-from cellmill.ingest.audit import find_violation, proven_counts
-from cellmill.ingest.convert import CellBlock, cell_uids, convert_block, gene_hashes
+from cellmill.ingest.ahead import read_ahead
+from cellmill.ingest.audit import Violation
+from cellmill.ingest.convert import cell_uids, convert_block, gene_hashes
+from cellmill.ingest.digests import Digests
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan, input_stamp
 from cellmill.ingest.refuse import refusal
+from cellmill.kernel import IngestedCells
 from cellmill.sources import Source, open_source
 from cellmill.store import ShardEntry
 from cellmill.store.obs import STANDARD_COLUMNS, cast_obs, write_obs
@@ -84,9 +85,10 @@ class Ingestion:
         Inputs left out, by the plan or on the way.
     """
 
-    def __init__(self, plan: BuildPlan, staging: Staging, *, threads: int) -> None:
+    def __init__(self, plan: BuildPlan, staging: Staging, digests: Digests, *, threads: int) -> None:
         self.plan = plan
         self.staging = staging
+        self.digests = digests
         self.threads = threads
         self.hashes = gene_hashes(plan.gene_ids)
         self.storage_of = np.full(len(plan.vocabulary) + 1, -1, dtype=np.int64)
@@ -121,33 +123,32 @@ class Ingestion:
             return
         with open_source(plan.path, format=self.plan.options.format) as source:
             _require_unchanged(plan)
+            self.digests.start(plan.path)
             obs = _standard_obs(plan, source)
             shard = _OpenShard(self, number, plan, obs, start)
+            position_of = self.storage_of[plan.target].astype(np.int32)
+            stored = source.stored_blocks(plan.matrix, block_cells=self.plan.options.block_cells, start=start)
+            violation = None
             try:
-                for block in source.blocks(plan.matrix, block_cells=self.plan.options.block_cells, start=start):
-                    violation = find_violation(block)
-                    if violation is not None:
-                        raise refusal(source, plan.matrix, violation)
-                    shard.add(self._converted(plan, block), merged=block.merged)
-                    self.cells_done += len(block.indptr) - 1
-                    emit(f"building from {plan.path.name}", done=self.cells_done, total=self.plan.n_cells, unit="cells")
-                    if shard.is_full:
-                        shard = shard.close_and_next()
+                with read_ahead(stored) as blocks:
+                    for block in blocks:
+                        cells = convert_block(block, position_of=position_of, hashes=self.hashes, threads=self.threads)
+                        if isinstance(cells, Violation):
+                            violation = cells
+                            break
+                        shard.add(cells)
+                        self.cells_done += cells.n_cells
+                        stage, total = f"building from {plan.path.name}", self.plan.n_cells
+                        emit(stage, done=self.cells_done, total=total, unit="cells")
+                        if shard.is_full:
+                            shard = shard.close_and_next()
+                if violation is not None:  # told only now, since what is said reads the source, too
+                    raise refusal(source, plan.matrix, violation)
                 _require_unchanged(plan)
                 if shard.n_cells:
                     shard.close()
             finally:
                 shard.abandon()
-
-    def _converted(self, plan: SourcePlan, block: Any) -> CellBlock:
-        position_of = self.storage_of[plan.target]
-        return convert_block(
-            block,
-            proven_counts(block),
-            position_of=position_of,
-            hashes=self.hashes,
-            sums_duplicates=bool(plan.report.duplicates),
-        )
 
 
 class _OpenShard:
@@ -178,17 +179,14 @@ class _OpenShard:
         options = self._ingestion.plan.options
         return self.n_cells >= options.shard_cells or self._writer.frames_bytes >= options.shard_bytes
 
-    def add(self, cells: CellBlock, *, merged: int) -> None:
-        """Encode and write a block of cells."""
-        frames, offsets = kernel.encode(
-            cells.indptr, cells.indices, cells.values, n_genes=len(self._detected), threads=self._ingestion.threads
-        )
-        self._writer.append(frames, offsets, nnz=len(cells.values))
-        self._detected += np.bincount(cells.indices, minlength=len(self._detected))
+    def add(self, cells: IngestedCells) -> None:
+        """Write a block of cells."""
+        self._writer.append(cells.frames, cells.offsets, nnz=cells.nnz)
+        self._detected += cells.cells_per_gene
         self._umi += cells.umi_per_source_gene
-        self._largest = max(self._largest, int(cells.values.max(initial=0)))
-        self._merged += merged
-        self._measured.append((cells.fingerprints, cells.totals, cells.n_detected))
+        self._largest = max(self._largest, cells.largest)
+        self._merged += cells.merged
+        self._measured.append((cells.fingerprints, cells.totals, cells.detected))
 
     def close(self) -> None:
         """Finish the shard and its obs, and record them."""
