@@ -18,6 +18,12 @@ The rules, the first that answers wins:
    id is meant, since annotations add later ids for fragments and read-through copies. If that does not decide, the
    name is `Outcome.AMBIGUOUS`.
 
+A retired id bears no symbol of today, only its last one: ``SEPT1`` is the last symbol of a retired id and a former name
+of SEPTIN1, and means SEPTIN1. So a symbol that only retired ids bear means the living gene that a reference or HGNC
+says once bore it, unless the file names that gene as well: then these are two genes, and the retired id is meant. In a
+file that a reference explains, the reference decides here too, since it says which id was counted; fewer than
+50 names are no proof of a reference, and there a living gene goes before a retired one.
+
 A previous name, an orthologue's or an alias never adds to a gene that the same file names better: it is ambiguous then.
 Otherwise an antibody called CD20 would be added to the counts of MS4A1. The same holds for the symbol of an Ensembl id
 that the table does not know, which ranks between a firm name and these. Two names of one such rank for one gene are
@@ -40,6 +46,7 @@ __all__ = ["Outcome", "Resolution", "find_reference", "recognise_species", "reso
 _MADE_UNIQUE = re.compile(r"(.+)[-.](\d{1,4})")
 _REFERENCE_SHARE = 0.9
 _SPECIES_SHARE = 0.3
+_FEW_NAMES = 50
 _ENSEMBL = frozenset({IdKind.ENSEMBL_HUMAN, IdKind.ENSEMBL_MOUSE, IdKind.ENSEMBL_OTHER})
 
 
@@ -222,6 +229,7 @@ class _Symbols:
         self.table = table
         self.names = names
         self.claimed = claimed
+        self.distinct = set(names)
         self.reference = find_reference(names, table)
         self.index: Mapping[str, Sequence[int]] = table.references[self.reference] if self.reference else {}
         self.twice = self._names_with_copies()
@@ -253,9 +261,14 @@ class _Symbols:
 
     def _one(self, name: str, occurrence: int) -> Answer:
         base, copy = self._made_unique(name) or (name, occurrence)
-        if base in self.index:
+        if base in self.index and not self._doubtful(base):
             return self._in_reference(base, copy)
         return self._anywhere(name)
+
+    def _doubtful(self, name: str) -> bool:
+        """Whether the reference gives only retired ids, and was guessed from too few names to be certain."""
+        retired = self.table.retired
+        return len(self.names) < _FEW_NAMES and all(retired[position] for position in self.index[name])
 
     def _in_reference(self, name: str, copy: int) -> Answer:
         positions = self.index[name]
@@ -276,8 +289,12 @@ class _Symbols:
 
     def _anywhere(self, name: str) -> Answer:
         table = self.table
+        current = table.current.get(name, ())
+        heir = self._heir(name) if all(table.retired[position] for position in current) else None
+        if heir is not None:
+            return heir
         for positions, outcome in (
-            (table.current.get(name, ()), Outcome.CURRENT_SYMBOL),
+            (current, Outcome.CURRENT_SYMBOL),
             ({p for index in table.references.values() for p in index.get(name, ())}, Outcome.TENX_SYMBOL),
             (table.previous.get(name, ()), Outcome.PREVIOUS_SYMBOL),
             (table.orthologue.get(name, ()), Outcome.ORTHOLOGUE_SYMBOL),
@@ -287,6 +304,22 @@ class _Symbols:
                 position = self._best(sorted(positions), older_wins=outcome is Outcome.CURRENT_SYMBOL)
                 return _AMBIGUOUS if position is None else (position, outcome)
         return _UNMATCHED
+
+    def _heir(self, name: str) -> Answer | None:
+        """Return the living gene that once bore a name of retired ids; None where the file names that gene as well."""
+        table = self.table
+        for positions, outcome in (
+            ({p for index in table.references.values() for p in index.get(name, ())}, Outcome.TENX_SYMBOL),
+            (table.previous.get(name, ()), Outcome.PREVIOUS_SYMBOL),
+        ):
+            living = [position for position in positions if not table.retired[position]]
+            if living:
+                position = self._best(living)
+                if position is None:
+                    return _AMBIGUOUS
+                named_itself = position in self.claimed or table.symbols[position] in self.distinct
+                return None if named_itself else (position, outcome)
+        return None
 
     def _best(self, positions: Sequence[int], *, older_wins: bool = False) -> int | None:
         """Return the one best established gene, None when that is not decided; positions ascend with the age of ids."""

@@ -138,6 +138,11 @@ class GeneTable:
         return all(before[0] == after[0] and before[2] < after[1] for before, after in pairwise(known))
 
     @cached_property
+    def retired(self) -> Sequence[bool]:
+        """Whether a gene's id is no longer in the annotation; its symbol is then the last that it bore."""
+        return tuple(self.arrow["retired"].to_pylist())
+
+    @cached_property
     def standing(self) -> Sequence[tuple[bool, bool, bool, int]]:
         """How well established each gene is; the best of genes that share a name is what the name means."""
         columns = [self.arrow[name].to_pylist() for name in ("hgnc_id", "retired", "biotype")]

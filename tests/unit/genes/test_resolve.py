@@ -200,3 +200,50 @@ def test_no_genes_resolve_to_no_genes() -> None:
 )
 def test_species_is_recognised(ids: list[str], symbols: list[str] | None, species: str | None) -> None:
     assert recognise_species(ids, symbols) == species
+
+
+def living_bearers(table: GeneTable, name: str) -> set[int]:
+    """The living genes to which a 10x Genomics reference or HGNC says a name once belonged."""
+    bearers = {p for index in table.references.values() for p in index.get(name, ())} | set(
+        table.previous.get(name, ())
+    )
+    return {position for position in bearers if not table.retired[position]}
+
+
+@pytest.mark.parametrize("table", [HUMAN, MOUSE], ids=["human", "mouse"])
+def test_no_name_means_a_retired_id_where_a_living_gene_bore_it(table: GeneTable) -> None:
+    retired = [position for position in range(len(table)) if table.retired[position]]
+    columns = [table.arrow[column].to_pylist() for column in ("symbol", *table.references)]
+    names = sorted({column[p] for column in columns for p in retired if column[p] and living_bearers(table, column[p])})
+    padding = [name for name in table.current if name not in table.references["tenx_2020a"]][: len(names)]
+    together = resolve([*names, *padding], None, table)
+    assert together.reference is None
+    alone = [resolve([name], None, table).ids[0] for name in names]
+    listed = {*names, *padding}
+    for name, one, other in zip(names, alone, together.ids, strict=False):
+        assert one is None or not table.retired[table.positions[one]], name
+        named_itself = any(table.symbols[p] in listed for p in living_bearers(table, name))
+        assert other is None or named_itself or not table.retired[table.positions[other]], name
+    if table is HUMAN:
+        found = resolve(["SEPT1"], None, table)
+        assert (found.ids, found.outcomes) == (("ENSG00000180096",), (Outcome.TENX_SYMBOL,))
+        assert resolve(["C17orf47"], None, table).ids == ("ENSG00000108387",)
+
+
+@pytest.mark.parametrize("reference", HUMAN.references)
+def test_a_name_that_a_reference_gave_to_a_retired_and_a_living_gene_means_the_living_one(reference: str) -> None:
+    index = HUMAN.references[reference]
+    plain = [name for name, positions in index.items() if len(positions) == 1][:20_000]
+    shared = [name for name, positions in index.items() if len({HUMAN.retired[p] for p in positions}) == 2]
+    found = resolve([*plain, *shared], None, HUMAN)
+    assert found.reference == reference
+    assert shared
+    for name, gene_id in zip(shared, found.ids[len(plain) :], strict=True):
+        assert gene_id is None or not HUMAN.retired[HUMAN.positions[gene_id]], name
+
+
+@pytest.mark.parametrize(("old", "heir"), [("C17orf47", "SEPTIN4"), ("SEPT1", "SEPTIN1")])
+def test_a_retired_id_keeps_its_symbol_where_the_file_names_the_living_gene_too(old: str, heir: str) -> None:
+    found = resolve([old, heir], None, HUMAN)
+    assert found.outcomes == (Outcome.CURRENT_SYMBOL, Outcome.CURRENT_SYMBOL)
+    assert [HUMAN.retired[HUMAN.positions[str(gene_id)]] for gene_id in found.ids] == [True, False]
