@@ -125,8 +125,9 @@ def test_a_folder_with_a_matrix_hides_nothing_else_in_it(truth, write, tmp_path)
 
 def test_what_looks_like_counts_but_is_not_read_is_told(truth, write, tmp_path):
     folder = write("mex-v2", truth, tmp_path)
-    for name in ("a.loom", "b.h5ad.gz", "spliced.mtx", "unspliced.mtx.gz", "notes.csv", ".hidden.loom"):
+    for name in ("a.loom", "b.h5ad.gz", "spliced.mtx", "unspliced.mtx.gz", "b.count.csv.gz", "a.tsv", ".hidden.loom"):
         (folder / name).write_text("x")
+    (folder / "obs.csv").write_text("belongs to the matrix")
     for name in ("c.zarr", "d.mill", "deeper"):
         (folder / name).mkdir()
     (folder / "deeper" / "e.rds").write_text("x")
@@ -136,9 +137,10 @@ def test_what_looks_like_counts_but_is_not_read_is_told(truth, write, tmp_path):
     with listening(told.append):
         assert expand_inputs(tmp_path) == [folder]
     (message,) = [event.message for event in told if event.message]
-    assert f"{tmp_path}: passed over 7 that are no input: " in message
-    for name in ("a.loom", "b.h5ad.gz", "c.zarr", "deeper/e.rds", "spliced.mtx", "unspliced.mtx.gz"):
+    assert f"{tmp_path}: passed over 9 that are no input: " in message
+    for name in ("a.loom", "a.tsv", "b.count.csv.gz", "b.h5ad.gz", "c.zarr", "deeper/e.rds", "spliced.mtx"):
         assert name in message
+    assert "obs.csv" not in message and "genes.tsv" not in message
     with pytest.raises(NotFoundError, match=r"no input in this folder. It holds e\.rds, which cellmill does not read"):
         expand_inputs(folder / "deeper")
 
@@ -224,3 +226,38 @@ def test_a_file_system_that_refuses_locks_is_no_obstacle(truth, write, whole, tm
     monkeypatch.setattr(h5py, "File", refuse)
     with open_source(path) as source:
         np.testing.assert_array_equal(whole(source).toarray(), truth.X)
+
+
+def test_a_table_of_text_is_named_with_two_lines_that_convert_it(tmp_path, monkeypatch):
+    text = "gene,cell_1,cell_2\nCD4,1,2\nCD8A,0,3\nTP53,5,0\n"
+    (tmp_path / "a.csv").write_text(text)
+    (tmp_path / "b.tsv").write_text(text.replace(",", "\t"))
+    (tmp_path / "c.count.csv.gz").write_bytes(gzip.compress(text.encode()))
+    anndata = pytest.importorskip("anndata")
+    monkeypatch.chdir(tmp_path)
+    for name, written in (("a.csv", "a.h5ad"), ("b.tsv", "b.h5ad"), ("c.count.csv.gz", "c.count.h5ad")):
+        with pytest.raises(FormatError, match="which this version of cellmill does not read yet") as caught:
+            open_source(tmp_path / name)
+        assert f"{name[-3:] if name[-1] != 'z' else 'csv'} table".upper() in str(caught.value).upper()
+        exec(compile("\n".join(line.strip() for line in str(caught.value).splitlines()[-2:]), name, "exec"))
+        assert anndata.read_h5ad(written).var_names.tolist() == ["CD4", "CD8A", "TP53"]
+
+
+def test_a_zarr_folder_is_named_with_two_lines_that_convert_it(tmp_path, monkeypatch):
+    anndata, _ = pytest.importorskip("anndata"), pytest.importorskip("zarr")
+    anndata.AnnData(np.ones((3, 2), dtype=np.float32)).write_zarr(tmp_path / "cells.zarr")
+    for ask in (open_source, expand_inputs):
+        with pytest.raises(FormatError, match=r"cells\.zarr is a zarr folder, which this version") as caught:
+            ask(tmp_path / "cells.zarr")
+    monkeypatch.chdir(tmp_path)
+    exec(compile("\n".join(line.strip() for line in str(caught.value).splitlines()[-2:]), "zarr", "exec"))
+    assert anndata.read_h5ad("cells.h5ad").shape == (3, 2)
+
+
+def test_unusable_folders_are_kept_on_request(truth, write, tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "readme.txt").write_text("x")
+    path = write("h5ad-csr", truth, tmp_path)
+    assert expand_inputs([tmp_path / "tables", path], keep_unusable=True) == [tmp_path / "tables", path]
+    with pytest.raises(NotFoundError):
+        expand_inputs([tmp_path / "tabels"], keep_unusable=True)

@@ -30,7 +30,7 @@ from cellmill.genes import Alignment, AlignmentReport, GeneTable, Vocabulary, al
 from cellmill.ingest.audit import find_violation
 from cellmill.ingest.base import Base, table_for
 from cellmill.ingest.refuse import refusal
-from cellmill.sources import CountBlock, Source, expand_inputs, open_source
+from cellmill.sources import FORMATS, CountBlock, Source, expand_inputs, open_source
 from cellmill.storage import hash_bytes
 from cellmill.store.obs import STANDARD_COLUMNS, type_name, unify_types
 from cellmill.units import count_text, size_text
@@ -38,6 +38,7 @@ from cellmill.units import count_text, size_text
 __all__ = ["BuildOptions", "BuildPlan", "Skipped", "SourcePlan", "input_stamp", "plan_build", "unified_schema"]
 
 T = TypeVar("T")
+_VOCABULARIES = ("human", "mouse", "union")
 _WINDOW_CELLS = 1024
 _WINDOWS = 3
 _BYTES_PER_COUNT = 1.3  # frames are smaller; obs and offsets come on top
@@ -236,9 +237,11 @@ def plan_build(
         For an input that cannot be used (unless `options.skip_bad`), naming it and the remedy.
     """
     options = options or BuildOptions()
+    _check_policy(options, vocabulary)
     skipped: list[Skipped] = []
     guard = _Guard(skipped, skip=options.skip_bad)
-    found = [guard(path, partial(_candidate, path, options)) for path in expand_inputs(inputs)]
+    paths = expand_inputs(inputs, keep_unusable=options.skip_bad)
+    found = [guard(path, partial(_candidate, path, options)) for path in paths]
     candidates = [candidate for candidate in found if candidate is not None]
     if base:
         chosen, chosen_name, table = base.vocabulary, base.manifest.vocabulary_name, base.table
@@ -278,6 +281,37 @@ def plan_build(
     return BuildPlan(plans, tuple(skipped), chosen, chosen_name, order, schema, options, base)
 
 
+def _check_policy(options: BuildOptions, vocabulary: str | Path | Vocabulary | None) -> None:
+    """Refuse what cannot be meant before a file is opened: files may be many and large.
+
+    Raises
+    ------
+    ConfigError
+        For a share outside 0..1, a format that is not known, or a column renamed to nothing.
+    VocabularyError
+        For a vocabulary that is neither known nor a file.
+    """
+    if not 0.0 <= options.min_match <= 1.0:
+        percent = f"; for {options.min_match:g} % give {options.min_match / 100:g}" if options.min_match <= 100 else ""
+        raise ConfigError(
+            f"min_match (--min-match) is the share of a file's genes that must match, from 0 to 1; found "
+            f"{options.min_match:g}{percent if options.min_match > 1 else ''}"
+        )
+    if options.format is not None and options.format not in FORMATS:
+        raise ConfigError(
+            f"format (--format) {options.format!r} is not known; supported are {', '.join(FORMATS)}."
+            f"{nearest(options.format, FORMATS)}"
+        )
+    for old, new in options.rename:
+        if not old or not new:
+            raise ConfigError(f"rename (--rename): a column name is empty in {old!r} to {new!r}")
+    if isinstance(vocabulary, str | Path) and vocabulary not in _VOCABULARIES and not Path(vocabulary).is_file():
+        raise VocabularyError(
+            f"vocabulary {str(vocabulary)!r} is neither {', '.join(map(repr, _VOCABULARIES))} nor a file."
+            f"{nearest(str(vocabulary), _VOCABULARIES)}"
+        )
+
+
 class _Guard:
     """Runs a step for one input; with `skip`, an input error becomes a `Skipped` instead of ending the plan."""
 
@@ -292,7 +326,7 @@ class _Guard:
             if not self._skip:
                 raise
             self._skipped.append(Skipped(path, str(error)))
-            emit(f"skipped {path.name}", message=f"skipped {error}")
+            emit(f"skipped {path.name}", message=f"skipped {path}")  # why: in the report
             return None
 
 
@@ -304,7 +338,7 @@ def _candidate(path: Path, options: BuildOptions) -> _Candidate:
     for window in windows:
         violation = find_violation(window)
         if violation is not None:
-            raise refusal(source, matrix, violation)
+            raise refusal(source, matrix, violation, skip_bad=options.skip_bad)
     return _Candidate(source, matrix, windows)
 
 
@@ -373,11 +407,6 @@ def _vocabulary(
         wanted = _recognised(candidates, skip_bad=skip_bad)
     if wanted in ("human", "mouse"):
         return Vocabulary.load(str(wanted)), str(wanted), GeneTable.load(str(wanted))
-    if not Path(wanted).exists():
-        raise VocabularyError(
-            f"vocabulary {str(wanted)!r} is neither 'human', 'mouse' or 'union' nor a file."
-            f"{nearest(str(wanted), ['human', 'mouse', 'union'])}"
-        )
     loaded = Vocabulary.from_json(Path(wanted))
     return loaded, Path(wanted).name, table_for(loaded.ids)
 

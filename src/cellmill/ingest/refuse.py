@@ -19,8 +19,11 @@ def is_raw(source: Source, matrix: str) -> bool:
     return all(find_violation(block) is None for block in source.blocks(matrix))
 
 
-def refusal(source: Source, matrix: str, violation: Violation) -> NotRawCountsError:
-    """Return the error for a matrix that is not raw: file, matrix, cell, gene, value, and what to do."""
+def refusal(source: Source, matrix: str, violation: Violation, *, skip_bad: bool = False) -> NotRawCountsError:
+    """Return the error for a matrix that is not raw: file, matrix, cell, gene, value, and what to do.
+
+    With `skip_bad` the file is left out anyway, so that this is no advice.
+    """
     genes = source.genes_of(matrix).index
     cells = source.obs().column("cell")
     gene = genes[violation.gene] if violation.gene < len(genes) else "?"
@@ -29,11 +32,11 @@ def refusal(source: Source, matrix: str, violation: Violation) -> NotRawCountsEr
     return NotRawCountsError(
         f"{source.path}: the matrix {matrix} does not hold raw counts. Cell {cell!r} (row {violation.cell}), gene "
         f"{gene!r} (column {violation.gene}) has the value {shown}, which is {violation.why}; a raw count is a whole "
-        f"number of molecules or reads, 0 or more. {_advice(source, matrix)}"
+        f"number of molecules or reads, 0 or more. {_advice(source, matrix, skip_bad=skip_bad)}"
     )
 
 
-def _advice(source: Source, matrix: str) -> str:
+def _advice(source: Source, matrix: str, *, skip_bad: bool) -> str:
     others = [info.name for info in source.matrices() if info.name != matrix]
     for name in others:
         emit(f"looking for raw counts in {source.path.name}", message=f"proving {name} of {source.path.name}")
@@ -46,7 +49,7 @@ def _advice(source: Source, matrix: str) -> str:
     return (
         f"No matrix of this file holds raw counts (looked at: {looked}). {_guess(source, matrix)}"
         "Ask for the count matrix from before normalisation (often a file with 'raw' or 'counts' in its name beside "
-        "this one), or leave this file out with --skip-bad (in Python: skip_bad=True)."
+        "this one)" + ("." if skip_bad else ", or leave this file out with --skip-bad (in Python: skip_bad=True).")
     )
 
 

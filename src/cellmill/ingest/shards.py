@@ -114,7 +114,7 @@ class Ingestion:
     def _skip(self, number: int, source: SourcePlan, error: CellmillError) -> None:
         self.staging.forget(lambda entry: entry.facts["source"] == number)
         self.skipped.append(Skipped(source.path, str(error)))
-        emit(f"skipped {source.path.name}", message=f"skipped {error}")
+        emit(f"skipped {source.path.name}", message=f"skipped {source.path}")  # why: in the report
 
     def _ingest(self, number: int, plan: SourcePlan, finished: Sequence[ShardRecord]) -> None:
         start = max((record.stop for record in finished), default=0)
@@ -143,7 +143,7 @@ class Ingestion:
                         if shard.is_full:
                             shard = shard.close_and_next()
                 if violation is not None:  # told only now, since what is said reads the source, too
-                    raise refusal(source, plan.matrix, violation)
+                    raise refusal(source, plan.matrix, violation, skip_bad=self.plan.options.skip_bad)
                 _require_unchanged(plan)
                 if shard.n_cells:
                     shard.close()

@@ -43,7 +43,9 @@ def read_facts(config: ExperimentConfig, *, cache_folder: Path) -> dict[str, str
 
 def input_files(config: ExperimentConfig) -> list[Path]:
     """Return every input file and folder of an experiment that reads files, each once; else none."""
-    return expand_inputs(list(config.data.inputs)) if config.data.inputs else []
+    if not config.data.inputs:
+        return []
+    return expand_inputs(list(config.data.inputs), keep_unusable=config.data.skip_bad)
 
 
 def _foreign_stores(config: ExperimentConfig) -> list[Path]:

@@ -38,10 +38,15 @@ FOREIGN = (
     (b"%%MatrixMarket", "a Matrix Market file; name it matrix.mtx, with barcodes.tsv and features.tsv in its folder"),
     (b"<", "a web page, most likely an error page saved by a download"),
 )
-# Files that hold counts, by name, but are not read from a folder.
+# Files that may hold counts, by name, but are not read from a folder.
 UNREAD = re.compile(
-    r"\.(loom|h5mu|h5seurat|rds|rdata|mtx|mtx\.gz|(h5ad|h5|hdf5|loom)\.(gz|bz2|xz|zip))$", re.IGNORECASE
+    r"\.(loom|h5mu|h5seurat|rds|rdata|mtx|mtx\.gz|[ct]sv|(h5ad|h5|hdf5|loom|csv|tsv|txt)\.(gz|bz2|xz|zip))$",
+    re.IGNORECASE,
 )
+# Text that belongs to a matrix beside it: barcodes, features, labels of cells.
+COMPANION = re.compile(r"((barcodes|features|genes)\.(tsv|txt)(\.gz)?|(^|[._-])obs\.csv)$", re.IGNORECASE)
+ZARR_MARKS = (".zgroup", "zarr.json", ".zattrs")
+_LISTED = 8
 STORE_SUFFIXES = frozenset({".zarr", ".mill"})
 
 
@@ -101,7 +106,10 @@ def guess_format(path: str | Path) -> tuple[str, str]:
         return _guess_hdf5(path)
     if MATRIX_NAME.fullmatch(path.name):
         return "mex", f"{path.name} is a Matrix Market file"
-    raise FormatError(f"{path} is {_describe(path)}. {SUPPORTED}.")
+    found = _describe(path)
+    if "text, beginning" in found and (kind := _table_kind(path)):
+        raise _unread(path, f"{found}: a {kind.upper()} table", kind)
+    raise FormatError(f"{path} is {found}. {SUPPORTED}.")
 
 
 def _guess_folder(path: Path) -> tuple[str, str]:
@@ -113,8 +121,8 @@ def _guess_folder(path: Path) -> tuple[str, str]:
             f"{path} holds {len(found)} Matrix Market files ({found[0].name}, {found[1].name}, ...); "
             "name each as an input."
         )
-    if any((path / name).exists() for name in (".zgroup", "zarr.json", ".zattrs")):
-        raise FormatError(f"{path} is a zarr folder, which is not read yet; write it as h5ad. {SUPPORTED}.")
+    if _is_zarr(path):
+        raise _unread(path, "a zarr folder", "zarr")
     names = sorted(item.name for item in path.iterdir())
     listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"
     raise FormatError(f"{path} is a folder without matrix.mtx; it holds {listed}. {SUPPORTED}.")
@@ -131,8 +139,45 @@ def _guess_hdf5(path: Path) -> tuple[str, str]:
         groups = genome_groups(file)
         if groups:
             return "10x-h5", f"HDF5 with the 10x group{'s' if len(groups) > 1 else ''} {', '.join(groups)}"
-        kind = "a loom file" if {"matrix", "row_attrs", "col_attrs"} <= names else "an HDF5 file of another kind"
-        raise FormatError(f"{path} is {kind}: it holds {top_level(file)}. {SUPPORTED}.")
+        if {"matrix", "row_attrs", "col_attrs"} <= names:
+            raise _unread(path, f"a loom file: it holds {top_level(file)}", "loom")
+        raise FormatError(f"{path} is an HDF5 file of another kind: it holds {top_level(file)}. {SUPPORTED}.")
+
+
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).exists() for name in ZARR_MARKS)
+
+
+def _unread(path: Path, what: str, kind: str) -> FormatError:
+    """Return the error for a kind of input that is known but not read yet, with the two lines that convert it."""
+    reading = {
+        "zarr": f"anndata.io.read_zarr({str(path)!r})",
+        "loom": f"anndata.io.read_loom({str(path)!r})",
+        "csv": f"anndata.io.read_csv({str(path)!r}).T",
+        "tsv": f"anndata.io.read_csv({str(path)!r}, delimiter='\\t').T",
+    }[kind]
+    hint = "; leave out .T where rows are cells" if kind in ("csv", "tsv") else ""
+    written = re.sub(r"(\.(zarr|loom|[ct]sv|txt|gz))+$", "", path.name, flags=re.IGNORECASE) + ".h5ad"
+    return FormatError(
+        f"{path} is {what}, which this version of cellmill does not read yet. {SUPPORTED}. "
+        f"To convert it, in Python with anndata{hint}:\n"
+        "    import anndata\n"
+        f"    {reading}.write_h5ad({written!r})"
+    )
+
+
+def _table_kind(path: Path) -> str | None:
+    """Return "csv" or "tsv" for a text file that seems to be a table of several columns, by its first line."""
+    try:
+        with open_text(path) as text:
+            first = text.readline(1 << 16)
+    except (OSError, EOFError):
+        return None
+    if not first or any(byte < 32 and byte not in b"\t\r\n" for byte in first[:64]) or first.startswith((b"<", b"%")):
+        return None
+    found = {kind: first.count(mark) for kind, mark in (("csv", b","), ("tsv", b"\t"))}
+    kind = max(found, key=found.__getitem__)
+    return kind if found[kind] else None
 
 
 def _describe(path: Path) -> str:
@@ -161,7 +206,7 @@ def _describe(path: Path) -> str:
     return f"{zipped}binary of an unknown kind, beginning with {start}; if it should be HDF5, its start is damaged"
 
 
-def expand_inputs(inputs: Iterable[str | Path] | str | Path) -> list[Path]:
+def expand_inputs(inputs: Iterable[str | Path] | str | Path, *, keep_unusable: bool = False) -> list[Path]:
     """Return the inputs that are meant, each once, in the order of first mention.
 
     Parameters
@@ -169,19 +214,23 @@ def expand_inputs(inputs: Iterable[str | Path] | str | Path) -> list[Path]:
     inputs : str, Path or iterable of them
         Files, Matrix Market folders, globs, and folders that hold such inputs at any depth. In a folder .h5ad files,
         .h5 and .hdf5 files but HDF5 of another kind, and Matrix Market folders count; stores and hidden names do not.
-        What else in a folder looks like counts (loom, zarr, .h5ad.gz, other .mtx names) is passed over and told as an
-        event.
+        What else in a folder may hold counts (loom, zarr, CSV, .h5ad.gz, other .mtx names) is passed over and told as
+        an event.
+    keep_unusable : bool
+        Return a folder that holds no input as it is, for opening to refuse, instead of raising.
 
     Raises
     ------
     NotFoundError
         Something named does not exist, or holds no input.
+    FormatError
+        A folder named is a zarr store.
     """
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     found: dict[Path, Path] = {}
     for item in listed:
         for path in _matches(item):
-            for one in _inputs_in(path) if path.is_dir() else [path]:
+            for one in _inputs_in(path, keep_unusable=keep_unusable) if path.is_dir() else [path]:
                 found.setdefault(_identity(one), one)
     if not found:
         raise NotFoundError(f"No input was named. {SUPPORTED}.")
@@ -206,10 +255,15 @@ def _identity(path: Path) -> Path:
         return path.absolute()
 
 
-def _inputs_in(folder: Path) -> list[Path]:
+def _inputs_in(folder: Path, *, keep_unusable: bool) -> list[Path]:
     passed: list[Path] = []
     found = list(_search(folder, passed, set()))
-    names = ", ".join(str(path.relative_to(folder)) for path in passed[:6]) + (", ..." if len(passed) > 6 else "")
+    more = ", ..." if len(passed) > _LISTED else ""
+    names = ", ".join(str(path.relative_to(folder)) for path in passed[:_LISTED]) + more
+    if not found and keep_unusable:
+        return [folder]
+    if not found and _is_zarr(folder):
+        raise _unread(folder, "a zarr folder", "zarr")
     if not found:
         looked = f" It holds {names}, which cellmill does not read." if passed else ""
         raise NotFoundError(f"{folder}: no input in this folder.{looked} {SUPPORTED}.")
@@ -228,7 +282,7 @@ def _search(folder: Path, passed: list[Path], visited: set[Path]) -> Iterator[Pa
     yield from [folder] if len(matrices) == 1 else matrices
     for path in sorted(folder.iterdir()):
         suffix = path.suffix.lower()
-        if path.name.startswith(".") or path in matrices:
+        if path.name.startswith(".") or path in matrices or COMPANION.search(path.name):
             continue
         if suffix in STORE_SUFFIXES or UNREAD.search(path.name):
             if suffix != ".mill":

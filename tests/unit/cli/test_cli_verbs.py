@@ -82,6 +82,8 @@ def test_skip_bad_builds_the_rest_and_lists_what_was_skipped(
     result = call("build", tmp_path / "a.mill", wrong, small_inputs[1], "--skip-bad")
     assert result.exit_code == 0, result.output
     assert "1 skipped" in result.stdout
+    assert result.output.count("raw counts") - result.output.count("holds raw counts") == 1  # the reason, once
+    assert "--skip-bad" not in result.output
     assert "normalised.h5ad" in result.stdout.replace("\n", "")
     assert cm.open(tmp_path / "a.mill").n_cells == 80
     again = answer(call("build", tmp_path / "b.mill", wrong, small_inputs[1], "--skip-bad", "--json"))

@@ -80,6 +80,46 @@ def test_skip_bad_builds_the_rest_and_lists_what_was_skipped(tmp_path, tiny_h5ad
     assert leftovers(tmp_path) == ["s.mill"]
 
 
+def test_skip_bad_leaves_out_folders_and_files_in_which_no_input_is_found(tmp_path, tiny_h5ad):
+    (tmp_path / "cells.zarr").mkdir()
+    (tmp_path / "cells.zarr" / "zarr.json").write_text("{}")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "read.me").write_text("x")
+    (tmp_path / "notes.txt").write_text("nothing here")
+    bad = [tmp_path / name for name in ("cells.zarr", "notes", "notes.txt")]
+    for one in bad:
+        with pytest.raises(InputError, match=r"zarr folder|no input in this folder|text, beginning"):
+            build(tmp_path / "s.mill", [one, tiny_h5ad("good").path], vocabulary="union")
+    store = build(tmp_path / "s.mill", [*bad, tiny_h5ad("good").path], vocabulary="union", skip_bad=True)
+    assert [source.name for source in store.manifest.sources] == ["good"]
+    skipped = json.loads((store.path / "reports" / "build.json").read_text())["skipped"]
+    assert [one["path"] for one in skipped] == [str(path) for path in bad]
+    assert "is a zarr folder" in skipped[0]["reason"]
+    with pytest.raises(InputError, match="no input is left"):
+        build(tmp_path / "t.mill", bad, vocabulary="union", skip_bad=True)
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({"min_match": 60}, r"from 0 to 1; found 60; for 60 % give 0\.6"),
+        ({"min_match": -0.1}, "from 0 to 1; found -0.1"),
+        ({"min_match": float("nan")}, "found nan"),
+        ({"vocabulary": "humna"}, "Did you mean 'human'"),
+        ({"vocabulary": "no/words.json"}, "nor a file"),
+        ({"rename": {"donor": ""}}, "a column name is empty"),
+        ({"format": "h5da"}, "Did you mean 'h5ad'"),
+    ],
+    ids=str,
+)
+def test_policy_that_cannot_be_meant_is_refused_before_a_file_is_read(policy, said, tmp_path):
+    unreadable = tmp_path / "never_opened.h5ad"  # opened, it would be refused as empty
+    unreadable.touch()
+    for skip_bad in (False, True):
+        with pytest.raises(InputError, match=said):
+            build(tmp_path / "s.mill", [unreadable], skip_bad=skip_bad, **policy)
+
+
 def test_with_skip_bad_the_species_of_most_cells_decides(tmp_path, tiny_h5ad):
     human, mouse = (list(Vocabulary.load(s).ids[:40]) for s in ("human", "mouse"))
     files = [tiny_h5ad("a_mouse", n_cells=20, genes=mouse).path, tiny_h5ad("b_human", genes=human).path]
