@@ -141,6 +141,41 @@ def test_a_changed_arm_reaches_that_arm_only(finished: ExperimentResult) -> None
     assert (runs / "both" / "seed-0" / "model" / "model.safetensors").read_bytes() == old
 
 
+def test_plans_of_another_format_are_made_again_before_training(
+    finished: ExperimentResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(finished.out.parent, EXPERIMENT)
+    run_experiment(path)
+    for module in ("mixture.plan", "pipeline.stages"):
+        monkeypatch.setattr(f"cellmill.{module}.PLAN_FORMAT", 99)
+    events: list[Event] = []
+    with listening(events.append):
+        result = run_experiment(path, upto="train")
+    why = {one.stage.name: one.why for one in result.outcomes if one.ran}
+    assert why["plan blood"] == "changed: plan format"
+    assert {one.split()[0] for one in why} == {"plan", "train"}
+    assert not [event.message for event in events if "another run" in event.message]
+    record = json.loads((finished.out / "runs" / "blood" / "seed-0" / "run.json").read_text())
+    assert record["hashes"]["plan"] == result.results("plan blood")["hash"]
+    monkeypatch.undo()
+    run_experiment(path)
+
+
+def test_a_run_that_means_something_else_begins_again_without_advice(finished: ExperimentResult) -> None:
+    path = write(finished.out.parent, EXPERIMENT)
+    run_experiment(path)
+    folder = finished.out / "runs" / "blood" / "seed-0"
+    settings = json.loads((folder / "settings.json").read_text())
+    (folder / "settings.json").write_text(json.dumps({**settings, "plan hash": "of another version"}))
+    (finished.out / "records" / "train_blood_0.json").unlink()
+    events: list[Event] = []
+    with listening(events.append):
+        run_experiment(path)
+    (said,) = [event.message for event in events if event.message.startswith("begins again")]
+    assert "plan hash: there 'of another version'" in said
+    assert "restart" not in said
+
+
 def test_killed_anywhere_it_continues_and_ends_the_same(finished: ExperimentResult, tmp_path: Path) -> None:
     run_experiment(write(finished.out.parent, EXPERIMENT))
     path = write(tmp_path)

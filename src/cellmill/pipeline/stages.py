@@ -4,7 +4,8 @@ Knows the words of the experiment file; knows no file, no store and no model. Th
 stores that exist) are handed in, so a plan can be computed, printed and tested without any data.
 
 The key of a stage is the hash of its own inputs and of the keys of the stages before it. Two runs with the same key do
-the same work, so the second need not do it.
+the same work, so the second need not do it. The formats of stores, plans and results are inputs too: when a version of
+cellmill writes another one, what hangs on it is done again.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from cellmill.evaluate.results import RESULT_FORMAT
+from cellmill.mixture.plan import PLAN_FORMAT
 from cellmill.pipeline.config import ArmConfig, ComponentConfig, ExperimentConfig
 from cellmill.storage import hash_bytes
+from cellmill.store.format import FORMAT_VERSION
 
 __all__ = ["KINDS", "Facts", "Stage", "plan_stages", "stages_upto"]
 
@@ -125,6 +129,7 @@ def _data_stages(config: ExperimentConfig, facts: Facts) -> list[Stage]:
     policy = {word: _plain(data)[word] for word in ("vocabulary", "min_match", "counts", "rename", "skip_bad")}
     if data.vocabulary in facts:
         policy["vocabulary"] = facts[str(data.vocabulary)]
+    policy["store format"] = FORMAT_VERSION
     if data.simulate is None:
         files = {name: digest for name, digest in facts.items() if name.startswith("input:")}
         return [stage("build", name="build the store", inputs={**policy, "inputs": files}, outputs=["@store"])]
@@ -162,6 +167,7 @@ def _plan_stage(config: ExperimentConfig, name: str, arm: ArmConfig, facts: Fact
         "split": _plain(config.split),
         "seed": config.seed,
         "exclude": [_with_digest(_plain(one), facts) for one in arm.exclude],
+        "plan format": PLAN_FORMAT,
         "held out": [_with_digest(_held_out(one), facts) for one in _plain_list(config.evaluation) if not one["split"]],
         "store": facts.get(str(config.data.store)),
     }
@@ -188,7 +194,7 @@ def _evaluate_stage(config: ExperimentConfig, arm: str, seed: int, facts: Facts,
         "evaluate",
         (arm, seed),
         name=f"evaluate {arm} seed {seed}",
-        inputs={"sets": sets, "split": _plain(config.split), "seed": config.seed},
+        inputs={"result format": RESULT_FORMAT, "sets": sets, "split": _plain(config.split), "seed": config.seed},
         after=after,
         outputs=[f"runs/{arm}/seed-{seed}/evaluation/evaluation.json"],
     )

@@ -136,10 +136,10 @@ def _check_folder(resolved: _Resolved, *, restart: bool) -> None:
         different = [key for key in settings if found.get(key) != settings[key]]
         if different:
             said = "; ".join(f"{key}: there {found.get(key)!r}, now {settings[key]!r}" for key in different)
-            raise StateMismatchError(
-                f"{folder}: this folder holds another run ({said}). Give `out` another folder, or start over with "
-                "restart=True (on the command line --restart), which removes what is there."
-            )
+            error = StateMismatchError(f"{folder}: this folder holds another run ({said})")
+            # A note, since a pipeline starts over by itself: the finding is then news, and this no advice.
+            error.add_note("Give `out` another folder, or start over with restart=True, which removes what is there.")
+            raise error
         return
     others = [path.name for path in folder.iterdir() if path.name != ".lock"]
     if others and not claim.exists():

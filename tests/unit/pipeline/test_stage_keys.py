@@ -99,6 +99,24 @@ def test_held_out_cells_without_a_split_are_part_of_every_plan() -> None:
     assert "plan base" not in changed(lambda content: content["evaluation"].append({**extra, "split": "test"}))
 
 
+@pytest.mark.parametrize(
+    ("name", "reached"),
+    [
+        ("FORMAT_VERSION", {"build", "genes", "plan", "train", "evaluate", "report"}),
+        ("PLAN_FORMAT", {"plan", "train", "evaluate", "report"}),
+        ("RESULT_FORMAT", {"evaluate", "report"}),
+    ],
+)
+def test_another_format_reaches_what_is_written_in_it_and_after(
+    name: str, reached: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = parse_experiment(EXPERIMENT, base=Path("/e"))
+    old = {one.name: one.key for one in plan_stages(config, {})}
+    monkeypatch.setattr(f"cellmill.pipeline.stages.{name}", 99)
+    new = plan_stages(config, {})
+    assert {one.kind for one in new if one.key != old[one.name]} == reached
+
+
 def test_everything_hangs_on_the_inputs() -> None:
     content = copy.deepcopy(EXPERIMENT)
     content["data"] = {"inputs": ["a/*.h5ad"]}
