@@ -8,15 +8,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from scvi.module import LDVAE
 from scvi.train import TrainingPlan
 
@@ -31,6 +36,7 @@ from cellmill.train.record import Row
 __all__ = ["Fitted", "build_training_plan", "fit", "measure", "quiet", "torch_seed"]
 
 SMALL_BATCH_NUMBERS = 400_000
+_TERMINATED = 128 + signal.SIGTERM  # what shells expect
 
 
 @dataclass(frozen=True)
@@ -101,13 +107,45 @@ def fit(
         )
         resumed = str(checkpoint) if checkpoint.exists() else None
         try:
-            trainer.fit(plan, datamodule=data, ckpt_path=resumed, weights_only=False)
+            with _signals_as_before():
+                trainer.fit(plan, datamodule=data, ckpt_path=resumed, weights_only=False)
         except ValueError as error:
             if "invalid values" not in str(error):  # how torch's distributions say that a parameter is no number
                 raise
             raise _diverged(config, len(keeper.history)) from None
     module.eval()
     return Fitted(keeper.history, str(plan.device))
+
+
+@contextlib.contextmanager
+def _signals_as_before() -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the process as they do outside Lightning.
+
+    Lightning waits with SIGTERM for the end of a batch and then exits with code 0, so that whoever asked believes the
+    work done; an interrupt becomes an exit with 1. A handler that stands before is called at once, so ours ends the
+    process: the checkpoint is atomic, nothing is lost but the epoch.
+    """
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    interrupt = signal.getsignal(signal.SIGINT)
+    if ours:
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except SIGTERMException:  # a handler of the host's was called and came back
+        raise SystemExit(_TERMINATED) from None
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, interrupt)  # Lightning ignores it from the first one on
+        raise KeyboardInterrupt from None
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _diverged(config: RunConfig, epoch: int) -> DivergedError:
