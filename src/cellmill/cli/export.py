@@ -10,9 +10,9 @@ from rich.text import Text
 
 import cellmill as cm
 from cellmill.cli.display import console, examples, print_json
-from cellmill.cli.parameters import AsJson, StoreArgument, Where, check_out
+from cellmill.cli.parameters import AsJson, StoreArgument, Where, check_out, no_match_advice
 from cellmill.cli.progress import drawn
-from cellmill.errors import StoreExistsError
+from cellmill.errors import InputError, StoreExistsError
 from cellmill.units import count_text, size_text
 
 __all__ = ["app", "h5ad"]
@@ -45,11 +45,13 @@ def h5ad(
     as_json: AsJson = False,
 ) -> None:
     """Write cells as an AnnData file: raw counts in X, obs, genes; as a stream, so memory stays small."""
+    check_out(out, endings=(".h5ad",))
     if out.exists() and not overwrite:
         raise StoreExistsError(f"{out}: there is something already. To replace it, add --overwrite.")
-    check_out(out)
     opened = cm.open(store)
     rows = opened.select(where) if where else None
+    if rows is not None and len(rows) == 0:
+        raise InputError(f"{store}: no cell meets {where!r}, so there is nothing to write. {no_match_advice(store)}")
     with drawn():
         cm.export.h5ad(opened, out, rows=rows, overwrite=overwrite)
     n_cells = opened.n_cells if rows is None else len(rows)

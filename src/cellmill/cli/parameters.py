@@ -25,6 +25,7 @@ __all__ = [
     "Where",
     "check_out",
     "listed",
+    "no_match_advice",
     "renames",
 ]
 
@@ -100,6 +101,11 @@ def check_out(path: Path, *, endings: tuple[str, ...] = ()) -> None:
         raise ConfigError(f"{path}: this is a folder; give the name of a file to write, for example {path / 'out'}")
     if not path.parent.is_dir():
         raise NotFoundError(f"{path.parent}: there is no such folder to write {path.name} in; make it first")
+
+
+def no_match_advice(store: Path) -> str:
+    """Return how to see which values a column has, for a condition that no cell meets."""
+    return f'To see what values a column has: cellmill query {store} "SELECT DISTINCT dataset FROM obs"'
 
 
 def listed(text: str | None) -> list[str] | None:

@@ -195,6 +195,12 @@ class _Keeper(pl.Callback):  # type: ignore[misc]  # Lightning carries no types 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = list(state_dict["history"])
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        done, total = len(self.history), self._config.epochs
+        if 0 < done < total:
+            title = f"training {self._config.title}"
+            emit(title, message=f"{title}: continues from epoch {done + 1} of {total}")
+
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         # Not at the start of the epoch: whether Lightning makes the data iterator, which draws from the generator,
         # before or after that depends on whether the run was resumed.

@@ -227,7 +227,9 @@ def test_names_become_distinct(names: list[str]) -> None:
         (("query", "SELECT 1", "-o", "folder.csv"), "folder.csv"),
         (("hvg", "-o", "no-folder/x.txt"), "no-folder"),
         (("hvg", "-o", "x.json"), ".txt, .csv or .parquet"),
+        (("hvg", "-o", "x.tsv"), ".txt, .csv or .parquet"),
         (("export h5ad", "no-folder/x.h5ad"), "no-folder"),
+        (("export h5ad", "x.loom"), "use .h5ad"),
         (("genes vocabulary", "-o", "no-folder/x.json"), "no-folder"),
         (("head", "--columns", ""), "commas"),
     ],
@@ -411,6 +413,13 @@ def test_export_h5ad(call: Call, small_store: Path, tmp_path: Path) -> None:
     assert "--overwrite" in refused.stderr
     replaced = call("export", "h5ad", small_store, out, "--overwrite")
     assert "240 cells" in replaced.stdout
+
+
+def test_export_of_no_cells_is_an_error_that_names_the_condition(call: Call, small_store: Path, tmp_path: Path) -> None:
+    result = call("export", "h5ad", small_store, tmp_path / "none.h5ad", "--where", "tissue = 'lung'")
+    assert result.exit_code == 2
+    assert "no cell meets \"tissue = 'lung'\"" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---- doctor -------------------------------------------------------------------------------------------------------

@@ -482,3 +482,14 @@ def test_keys_of_recipes_follow_seed_epoch_and_cell(atlas):
     for cell in list(one[0])[:20]:
         assert len({one[0][cell], one[1][cell], other[0][cell], other[1][cell]}) == 4
     assert len(set(one[0].values())) == 300
+
+
+def test_a_loader_of_another_batch_size_goes_on_with_the_next_cell(atlas):
+    whole = np.concatenate([batch.rows.numpy() for batch in Loader(atlas, batch_size=100)])
+    loader = Loader(atlas, batch_size=100)
+    first = next(iter(loader))
+    other = Loader(atlas, batch_size=37)
+    other.load_state_dict(loader.state_dict(after=first))
+    rest = [batch.rows.numpy() for batch in other]
+    assert len(rest[0]) == 37
+    np.testing.assert_array_equal(np.concatenate(rest), whole[100:])

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from cellmill.events import Event, listening
 from cellmill.train import RunRecord, train_run
 
 torch = pytest.importorskip("torch")
@@ -52,7 +53,11 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(run_of: Any)
     assert not RunRecord.read(run["out"]).finished
     assert not (Path(run["out"]) / "model").exists()
 
-    resumed = train_run(run)
+    events: list[Event] = []
+    with listening(events.append):
+        resumed = train_run(run)
+    (said,) = [event.message for event in events if "continues from epoch" in event.message]
+    assert said in (f"training same: continues from epoch {second + i} of {epochs}" for i in (0, 1))
     whole = train_run(run_of("whole", epochs=epochs, name="same"))
     ours, theirs = (load_file(one.model_folder / "model.safetensors") for one in (resumed, whole))
     for name, value in theirs.items():
