@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +32,21 @@ class Species(StrEnum):
 
     human = "human"
     mouse = "mouse"
+
+
+_SHOWN_HINTS = 10
+_MEANINGS = {
+    cm.genes.Outcome.EXACT_ID: "an Ensembl id of the table, whatever its version",
+    cm.genes.Outcome.SYMBOL_WITH_ID: "an Ensembl id written inside the name, as in TAP2_ENSG00000204267",
+    cm.genes.Outcome.CURRENT_SYMBOL: "the symbol that the gene has today",
+    cm.genes.Outcome.TENX_SYMBOL: "the name that a 10x Genomics reference gives the gene",
+    cm.genes.Outcome.PREVIOUS_SYMBOL: "a symbol that the gene had before, according to HGNC",
+    cm.genes.Outcome.ORTHOLOGUE_SYMBOL: "the earlier name of the human gene of the same symbol, for mouse",
+    cm.genes.Outcome.ALIAS: "another name of the gene, according to HGNC",
+    cm.genes.Outcome.AMBIGUOUS: "a name that may mean several genes, or a gene that the file names better; not used",
+    cm.genes.Outcome.UNMATCHED: "a name that is not in the table; not used",
+    cm.genes.Outcome.NOT_IN_VOCABULARY: "a gene that is known, but not in the vocabulary; not used",
+}
 
 
 def _is_store(path: Path) -> bool:
@@ -82,6 +98,8 @@ def vocabulary(
             "only_here": len(mine - theirs),
             "only_there": len(theirs - mine),
         }
+        if not mine & theirs:
+            found["compared_with"]["hint"] = _no_share_hint(words, other)
     if out is not None:
         words.to_json(out)
         found["written"] = str(out)
@@ -98,9 +116,26 @@ def _show_vocabulary(found: dict[str, Any]) -> None:
     if other := found.get("compared_with"):
         shown[f"shared with {other['name']}"] = other["shared"]
         shown["only here"], shown["only there"] = other["only_here"], other["only_there"]
+        if "hint" in other:
+            shown["why"] = other["hint"]
     if "written" in found:
         shown["written"] = found["written"]
     show_facts(f"vocabulary {found['name']}", shown)
+
+
+def _no_share_hint(mine: cm.Vocabulary, other: cm.Vocabulary) -> str:
+    """Say why two vocabularies share no id: of different species, or one keyed by symbols and the other by ids."""
+    species = [cm.genes.recognise_species(words.ids, None) for words in (mine, other)]
+    if None not in species and species[0] != species[1]:
+        return f"they are of two species, {species[0]} here and {species[1]} there"
+    table = cm.genes.GeneTable.load(species[0] or species[1] or "human")
+    resolved = [set(cm.genes.resolve(words.ids, None, table).ids) - {None} for words in (mine, other)]
+    if common := len(resolved[0] & resolved[1]):
+        return (
+            f"the ids are written in two ways (here {mine.ids[0]}, there {other.ids[0]}); {count_text(common)} genes "
+            "are the same when symbols are resolved, as `cellmill build` does: cellmill genes map NAME... shows each"
+        )
+    return f"no id of one is in the other (here {mine.ids[0]}, there {other.ids[0]})"
 
 
 @app.command(
@@ -125,14 +160,46 @@ def map_ids(
         raise InputError("no genes were given: name them, or pipe them in and give -")
     chosen = species.value if species else cm.genes.recognise_species(wanted, None) or "human"
     found = cm.genes.resolve(wanted, None, cm.genes.GeneTable.load(chosen))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"query": query, "gene_id": gene_id, "outcome": outcome.name.casefold()}
         for query, gene_id, outcome in zip(wanted, found.ids, found.outcomes, strict=True)
     ]
+    for row in rows:
+        if row["outcome"] == cm.genes.Outcome.UNMATCHED.value and (hint := _spelling_hint(row["query"], chosen)):
+            row["hint"] = hint
     if as_json:
         print_json({"species": chosen, "genes": rows})
         return
     show_table(["gene", chosen, "found as"], [[row["query"], row["gene_id"], row["outcome"]] for row in rows])
+    hints = [f"{row['query']}: {row['hint']}" for row in rows if "hint" in row]
+    for hint in hints[:_SHOWN_HINTS]:
+        console().print(Text(hint), soft_wrap=True)
+    if len(hints) > _SHOWN_HINTS:
+        console().print(f"... and {count_text(len(hints) - _SHOWN_HINTS)} hints more: --json gives all")
+    _explain([row["outcome"] for row in rows])
+
+
+def _spelling_hint(query: str, species: str) -> str | None:
+    """Return what an unmatched name may have been meant for: other case, or the other species."""
+    for other in sorted(Species, key=lambda one: one.value != species):
+        names = cm.genes.GeneTable.load(other.value).known_names
+        for spelt in dict.fromkeys((query, query.upper(), query.capitalize())):
+            if spelt not in names:
+                continue
+            if other.value == species:
+                return f"upper and lower case count; {species} has {spelt}"
+            return f"{other.value} has {spelt}: add --species {other.value}" + (
+                "" if spelt == query else f" and write {spelt}"
+            )
+    return None
+
+
+def _explain(outcomes: Iterable[str]) -> None:
+    """Say what the outcomes that were shown mean, once each."""
+    shown = {outcome.casefold() for outcome in outcomes}
+    for outcome, meaning in _MEANINGS.items():
+        if outcome.value in shown:
+            console().print(Text(f"  {outcome.value}: {meaning}", style="dim"), soft_wrap=True)
 
 
 @app.command(
@@ -158,6 +225,7 @@ def report(
         return
     for name, one in reports.items():
         _show_report(name, one)
+    _explain(outcome for one in reports.values() for outcome, count in one["outcomes"].items() if count)
 
 
 def _reports_of_store(path: Path) -> dict[str, Any]:

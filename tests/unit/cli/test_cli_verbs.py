@@ -321,6 +321,36 @@ def test_genes_map(call: Call) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("cd8a", (), "cd8a: upper and lower case count; human has CD8A"),
+        ("Trp53", ("--species", "human"), "Trp53: mouse has Trp53: add --species mouse"),
+        ("cd8a", ("--species", "mouse"), "cd8a: upper and lower case count; mouse has Cd8a"),
+    ],
+)
+def test_genes_map_hints_at_case_and_species(call: Call, name: str, words: tuple[str, ...], said: str) -> None:
+    assert said in told(call("genes", "map", name, *words))
+    assert "upper and lower" not in told(call("genes", "map", "TP53"))
+
+
+def test_the_words_for_how_a_gene_was_found_are_explained(call: Call, small_store: Path) -> None:
+    text = told(call("genes", "report", small_store))
+    assert text.count("exact_id: an Ensembl id of the table") == 1  # for all sources
+    assert "previous_symbol:" not in text
+    assert "tenx_symbol: the name that a 10x Genomics reference" in told(call("genes", "map", "SEPT2", "TP53"))
+
+
+def test_vocabularies_that_share_nothing_say_why(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "symbols.json").write_text(json.dumps({"TP53": 0, "CD3E": 1, "MS4A1": 2, "no gene": 3}))
+    text = told(call("genes", "vocabulary", "human", "--compare", tmp_path / "symbols.json"))
+    assert "3 genes are the same when symbols are resolved" in text
+    assert "two species" in told(call("genes", "vocabulary", "human", "--compare", "mouse"))
+    compared = answer(call("genes", "vocabulary", "human", "--compare", "human", "--json"))
+    assert isinstance(compared, dict)
+    assert "hint" not in compared["compared_with"]
+
+
 def test_genes_vocabulary_of_a_store_goes_out_and_comes_back(call: Call, small_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "vocabulary.json"
     result = call("genes", "vocabulary", small_store, "-o", out)
