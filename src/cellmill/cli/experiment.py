@@ -8,7 +8,7 @@ from rich.text import Text
 
 import cellmill as cm
 from cellmill.cli.display import console, print_json
-from cellmill.cli.progress import drawn, is_drawing
+from cellmill.cli.progress import drawn, is_quiet
 
 __all__ = ["run_and_show"]
 
@@ -22,7 +22,7 @@ def run_and_show(path: Path, *, upto: str | None, as_json: bool) -> None:
         return
     out = console()
     lines = str(result).splitlines()
-    if out.is_terminal and is_drawing():  # what became of each stage has just been said there
+    if not is_quiet():  # what became of each stage has just been said on standard error
         lines = lines[len(result.outcomes) :]
     for line in lines:
         out.print(Text(line), soft_wrap=True)

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rich.text import Text
 
 import cellmill as cm
-from cellmill.cli.display import examples, plain, print_json, show_table
-from cellmill.cli.parameters import AsJson, StoreArgument, Where, listed
+from cellmill.cli.display import console, examples, plain, print_json, show_table
+from cellmill.cli.parameters import AsJson, StoreArgument, Where, listed, no_match_advice
 
 __all__ = ["EPILOG", "first_cells", "head"]
 
@@ -19,6 +20,7 @@ EPILOG = examples(
     "cellmill head atlas.mill --where \"tissue = 'blood'\"",
 )
 _SHOWN_BY_DEFAULT = 6
+_NAMED_COLUMNS = 12
 _HIDDEN_BY_DEFAULT = {"uid", "fingerprint"}
 
 
@@ -56,13 +58,19 @@ def head(
     """Show the first cells of a store: their obs and their highest counts."""
     wanted = listed(columns)
     opened = cm.open(store)
+    left_out: list[str] = []
     if wanted is None and not as_json:
         shown = [name for name in opened.obs.columns if name not in _HIDDEN_BY_DEFAULT]
         standard = [name for name in ("cell", "dataset", "total_counts", "n_genes_detected") if name in shown]
         wanted = standard + [name for name in shown if name not in standard][: _SHOWN_BY_DEFAULT - len(standard)]
+        left_out = [name for name in opened.obs.columns if name not in wanted]
     cells = first_cells(opened, n=n, columns=wanted, where=where)
     if as_json:
         print_json(cells)
+        return
+    if not cells:
+        reason = f"no cell meets {where!r}. {no_match_advice(store)}" if where else "it holds no cells"
+        console().print(Text(f"{store}: {reason}"), soft_wrap=True)
         return
     names = ["row", *(wanted or []), "highest counts"]
     lines = []
@@ -70,3 +78,7 @@ def head(
         top = ", ".join(f"{gene} {count}" for gene, count in cell.pop("top_genes").items())
         lines.append([*(plain(value) for value in cell.values()), top])
     show_table(names, lines, raw=["row", "uid", "fingerprint"], whole=names[:-1])
+    if left_out:
+        shown_columns = ", ".join(left_out[:_NAMED_COLUMNS]) + (", ..." if len(left_out) > _NAMED_COLUMNS else "")
+        advice = f"--columns {left_out[0]} shows what you name, --json all"
+        console().print(Text(f"columns left out: {shown_columns}. {advice}"), soft_wrap=True)

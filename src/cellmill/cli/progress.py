@@ -27,7 +27,7 @@ from rich.text import Text
 from cellmill.events import Event, listening
 from cellmill.units import count_text, time_text
 
-__all__ = ["BarListener", "LineListener", "drawn", "is_drawing", "set_quiet"]
+__all__ = ["BarListener", "LineListener", "drawn", "is_quiet", "set_quiet"]
 
 _SECONDS_BETWEEN_LINES = 5.0
 _quiet: ContextVar[bool] = ContextVar("cellmill_cli_quiet", default=False)
@@ -38,9 +38,9 @@ def set_quiet(quiet: bool, /) -> None:
     _quiet.set(quiet)
 
 
-def is_drawing() -> bool:
-    """Return whether progress is shown on a terminal."""
-    return not _quiet.get() and Console(stderr=True).is_terminal
+def is_quiet() -> bool:
+    """Return whether no progress is shown, neither on a terminal nor in a log."""
+    return _quiet.get()
 
 
 def _amount(done: int, total: int, unit: str) -> str:

@@ -51,8 +51,14 @@ def test_verb_runs_the_experiment_up_to_its_stage(call: Call, runner: Recorder, 
     result = call(verb, "experiment.yaml")
     assert result.exit_code == 0, result.output
     assert runner.calls == [((Path("experiment.yaml"),), {"upto": upto})]
-    assert result.stdout.splitlines() == str(FakeResult()).splitlines()
+    assert result.stdout.splitlines() == ["report: out/report.html"]  # the stages are told once, on standard error
     assert "train base seed 0: 1 of 2 epochs" in result.stderr
+
+
+def test_stages_are_told_once_also_where_no_progress_is_shown(call: Call, runner: Recorder) -> None:
+    quiet, loud = call("--quiet", "run", "experiment.yaml"), call("run", "experiment.yaml")
+    assert (quiet.stdout.splitlines(), quiet.stderr) == (str(FakeResult()).splitlines(), "")
+    assert "done: one" not in loud.stdout
 
 
 @pytest.mark.parametrize("verb", ["run", "train", "evaluate"])

@@ -185,6 +185,23 @@ def test_head_takes_columns_and_a_condition(call: Call, small_store: Path) -> No
     assert [cell["row"] for cell in cells] == cm.open(small_store).select(where)[:2].tolist()
 
 
+def test_head_names_the_columns_that_it_leaves_out(call: Call, small_store: Path) -> None:
+    result = call("head", small_store)
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("columns left out: ")]
+    header = next(line for line in result.stdout.splitlines() if "total_counts" in line)
+    for name in cm.open(small_store).obs.columns:
+        assert name in header or name in line
+    assert "--columns" in line
+    assert "left out" not in call("head", small_store, "--columns", "cell_type").stdout
+
+
+def test_head_says_that_no_cell_meets_a_condition(call: Call, small_store: Path) -> None:
+    result = call("head", small_store, "--where", "tissue = 'lung'")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"{small_store}: no cell meets \"tissue = 'lung'\"")
+    assert answer(call("head", small_store, "--where", "tissue = 'lung'", "--json")) == []
+
+
 def test_head_of_an_unknown_column_names_the_nearest(call: Call, small_store: Path) -> None:
     result = call("head", small_store, "--columns", "cell_typ")
     assert result.exit_code == 2
