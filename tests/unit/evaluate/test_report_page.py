@@ -20,8 +20,9 @@ pytest.importorskip("jinja2")
 from matplotlib.figure import Figure
 
 from cellmill.errors import ConfigError, NotFoundError
-from cellmill.evaluate import choose_genes, collect_report, evaluate_run, figures, write_report
+from cellmill.evaluate import choose_genes, collect, collect_report, evaluate_run, figures, write_report
 from cellmill.evaluate.collect import number_text
+from cellmill.evaluate.metrics import interval
 from cellmill.evaluate.report import ReportData
 
 
@@ -151,10 +152,20 @@ def test_there_are_three_numbers_that_matter_whatever_the_arms(experiment: Any, 
     assert "against base" in data.headline[1].label
     assert "more" not in data.headline[1].label  # the size control is never the finding
     alone = collect_report("one", arms={"base": experiment.arms["base"][:1]})
-    assert [one.label.split()[0] for one in alone.headline] == ["R²", "above", "cells"]
+    assert [one.label.split()[0] for one in alone.headline] == ["R²", "against", "cells"]
     assert "one seed" in alone.headline[0].detail
     uncontrolled = collect_report("two", arms=experiment.arms, base="base")
     assert len(uncontrolled.headline) == 3
+
+
+@pytest.mark.parametrize("best", ["mean profile", "PCA"])
+def test_the_headline_compares_with_the_best_baseline(data: ReportData, best: str) -> None:
+    known = {"mean profile": interval([0.2]), "PCA": interval([0.2]), "unmeasured": interval([])}
+    row = replace(data.table[0], r2=interval([0.25]), baselines={**known, best: interval([0.3])})
+    accuracy, against, _ = collect._headline([row], [row.set], data.arms, row.arm, None)
+    assert accuracy.detail.endswith(f"best baseline: {best} 0.300")
+    assert against.label == f"against the best baseline, {best}"
+    assert against.value == "−0.050"  # the baseline is better, and the headline says so
 
 
 def test_a_report_of_one_arm_and_one_seed_has_no_intervals_and_no_empty_figures(
