@@ -124,6 +124,15 @@ class Loader(IterableDataset[Batch]):
         if not self._shared.is_shared():  # a copy, not a worker's loader
             self._shared.share_memory_()
 
+    def __repr__(self) -> str:
+        plan, schedule = self.plan, self.schedule
+        epochs = "no end of epochs" if self.epochs is None else f"epochs: {self.epochs}"
+        rank = f", rank {schedule.rank} of {schedule.world_size}" if schedule.world_size > 1 else ""
+        return (
+            f"<Loader of {plan.n_cells:,} cells, {plan.n_draws:,} draws an epoch in batches of {schedule.batch_size}, "
+            f"{epochs}, {len(self.gene_ids):,} genes, next draw {self._position:,}{rank}>"
+        )
+
     # ---- what it gives ----------------------------------------------------------------------------------------
 
     @property

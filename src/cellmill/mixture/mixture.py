@@ -115,6 +115,11 @@ class Mixture:
         self.draws = draws
         self._check()
 
+    def __repr__(self) -> str:
+        names = ", ".join(one.name for one in self.components[:6]) + (", ..." if len(self.components) > 6 else "")
+        title = f" {self.name!r}" if self.name else ""
+        return f"<Mixture{title} of {len(self.components)} components: {names}; plan() shows cells and shares>"
+
     @classmethod
     def from_yaml(cls, path: str | Path) -> Mixture:
         """Return the mixture that a YAML file describes; store paths begin at the file's folder.

@@ -18,7 +18,18 @@ __all__ = ["Batch", "TokenBatch"]
 Tensor = torch.Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+def _summary(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        where = "" if value.device.type == "cpu" else f" on {value.device}"
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}{where}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {_summary(one)}" for name, one in value.items()) + "}"
+    if isinstance(value, tuple) and len(value) > 3:
+        return f"({len(value)} names)"
+    return repr(value)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TokenBatch:
     """What a recipe makes of the counts of n cells.
 
@@ -38,6 +49,11 @@ class TokenBatch:
     genes: Tensor | None = None
     indptr: Tensor | None = None
     n_columns: int = 0
+
+    def __repr__(self) -> str:
+        """Name each field with its shape; the numbers would fill the screen."""
+        said = (f"{one.name}={_summary(getattr(self, one.name))}" for one in fields(self))
+        return f"{type(self).__name__}({', '.join(said)})"
 
     def to_sparse_csr(self) -> Tensor:
         """Return the counts as a torch sparse CSR tensor, float32[n, n_columns].
@@ -69,7 +85,7 @@ class TokenBatch:
         return out
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Batch(TokenBatch):
     """A batch of n cells as the loader yields it.
 

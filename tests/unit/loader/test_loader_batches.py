@@ -493,3 +493,16 @@ def test_a_loader_of_another_batch_size_goes_on_with_the_next_cell(atlas):
     rest = [batch.rows.numpy() for batch in other]
     assert len(rest[0]) == 37
     np.testing.assert_array_equal(np.concatenate(rest), whole[100:])
+
+
+def test_mixture_loader_and_batch_say_in_a_line_what_they_are(atlas):
+    mix = Mixture([Component("blood", atlas, where="tissue = 'blood'")], name="mine")
+    assert repr(mix) == "<Mixture 'mine' of 1 components: blood; plan() shows cells and shares>"
+    loader = Loader(mix, batch_size=50, obs=["cell_type"])
+    n = len(atlas.select("tissue = 'blood'"))
+    assert repr(loader).startswith(f"<Loader of {n:,} cells, {n:,} draws an epoch in batches of 50, epochs: 1, ")
+    batch = next(iter(loader))
+    assert "values=int32[" in repr(batch)
+    assert "obs={cell_type: int64[50]}" in repr(batch)
+    assert "tensor(" not in repr(batch)
+    assert len(repr(batch)) < 600
