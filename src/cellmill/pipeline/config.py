@@ -324,8 +324,12 @@ def parse_experiment(
 
 def _problems_text(error: ValidationError, place_of: typing.Callable[[Place], str]) -> str:
     lines = []
-    for problem in error.errors():
+    problems = error.errors()
+    for problem in problems:
         place: Place = tuple(problem["loc"])
+        inside = any(len(one["loc"]) > len(place) and one["loc"][: len(place)] == place for one in problems)
+        if problem["type"] == "too_short" and inside:
+            continue  # its entries are there and wrong, which is said already
         lines.append(f"{place_of(place)}: {_problem_text(place, problem)}")
     return "\n".join(lines)
 
@@ -340,6 +344,8 @@ def _problem_text(place: Place, problem: Mapping[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"the key {place[-1]!r}{_inside(place[:-1])} is missing."
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "too_short":
+        message = f"expected at least {problem['ctx']['min_length']} entry, found {problem['ctx']['actual_length']}"
     found = "" if isinstance(problem["input"], Mapping | list | tuple | BaseModel) else f" (found {problem['input']!r})"
     return f"{_place_text(place)}: {message}{found}" if place else f"{message}{found}"
 

@@ -128,4 +128,5 @@ def _query_message(sql: str, error: str, columns: Sequence[str]) -> str:
     if missing and missing.group(1) not in columns:
         hint = f" obs has no column {missing.group(1)!r}.{nearest(missing.group(1), columns)}"
     first_line = error.strip().splitlines()[0] if error.strip() else "no message"
-    return f"the SQL {sql.strip()!r} cannot be run over obs: {first_line}.{hint} Columns: {', '.join(columns)}"
+    said = first_line.rstrip(".!")  # DuckDB ends some in one, some in none
+    return f"the SQL {sql.strip()!r} cannot be run over obs: {said}.{hint} Columns: {', '.join(columns)}"

@@ -41,3 +41,14 @@ def test_three_donors_of_each_tissue_are_held_out_of_every_arm(example: Experime
         for arm in example.arms:
             trained = Mixture.from_dict(arm_mixture(example, arm)).plan()
             assert not donors & set(trained.stores[0].column("donor_id", trained.rows(0)).to_pylist())
+
+
+def test_a_copied_example_writes_nothing_outside_its_folder(tmp_path: Path) -> None:
+    copied = tmp_path / "copied" / EXAMPLE.name
+    copied.parent.mkdir()
+    copied.write_bytes(EXAMPLE.read_bytes())
+    config = load_experiment(copied)
+    assert config.out is not None
+    assert config.data.store is not None
+    for written in (config.out, config.data.store):
+        assert written.resolve().is_relative_to(copied.parent.resolve())

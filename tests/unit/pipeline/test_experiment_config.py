@@ -145,3 +145,10 @@ def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\x89HDF\xff\xfe")
     with pytest.raises(ConfigError, match="not a text file"):
         load_experiment(path)
+
+
+def test_a_wrong_component_is_told_alone_and_an_empty_list_in_words(tmp_path: Path) -> None:
+    said = refused(tmp_path, GOOD.replace("gut'\", choose: 100", "gut'\", choose: 100, proportion: 0.5"))
+    assert len(said.splitlines()) == 1, said
+    assert "give one of proportion, repeat, choose" in said
+    assert "seeds: expected at least 1 entry, found 0" in refused(tmp_path, GOOD.replace("[0, 1]", "[]"))

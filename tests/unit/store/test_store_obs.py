@@ -173,3 +173,10 @@ def test_a_query_that_fails_over_sound_files_is_the_querys_fault(tmp_path):
 def test_cast_obs_makes_nan_null_also_on_the_way_to_text():
     table = cast_obs(pa.table({"x": [np.nan, 2.0]}), [("x", "category")])
     assert table.column("x").to_pylist() == [None, "2"]
+
+
+@pytest.mark.parametrize("sql", ["SELECT tissu FROM obs", "SELECT no_such_function(1)", "SELECT tissue! FROM obs"])
+def test_what_duckdb_says_ends_with_one_full_stop(tmp_path, sql):
+    with pytest.raises(QueryError) as caught:
+        obs_of(tmp_path, {"tissue": ["blood"]}).query(sql)
+    assert ". " in str(caught.value) and "!." not in str(caught.value) and ".." not in str(caught.value)
