@@ -19,6 +19,11 @@ The tree; the builtin in brackets is inherited too, so that `except ValueError` 
     │   └── StoreLockedError (BlockingIOError)  somebody else is writing here
     ├── StateMismatchError (ValueError)    a resumed run whose store, plan or vocabulary has changed
     ├── DivergedError (ArithmeticError)    a training whose numbers are finite no more
+    ├── RemoteError (OSError)              a server that does not give what it should; the message names the URL
+    │   ├── RemoteDeniedError (PermissionError)   it wants other credentials, or some
+    │   ├── RemoteTimeoutError (TimeoutError)     it does not answer in time, again and again
+    │   └── RemoteChangedError             an object that was replaced while it was being read
+    ├── CacheError (OSError)               a folder for what was fetched that cannot be used
     ├── DiskSpaceError (OSError)           not enough room, found out before starting
     └── MissingDependencyError (ImportError)    an optional dependency; the message names the extra
 
@@ -32,6 +37,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "CacheError",
     "CellmillError",
     "ConfigError",
     "CorruptStoreError",
@@ -46,6 +52,10 @@ __all__ = [
     "NotFoundError",
     "NotRawCountsError",
     "QueryError",
+    "RemoteChangedError",
+    "RemoteDeniedError",
+    "RemoteError",
+    "RemoteTimeoutError",
     "StateMismatchError",
     "StoreError",
     "StoreExistsError",
@@ -135,6 +145,30 @@ class StateMismatchError(CellmillError, ValueError):
 
 class DivergedError(CellmillError, ArithmeticError):
     """A training whose loss or parameters are finite no more."""
+
+    exit_code = 2
+
+
+class RemoteError(CellmillError, OSError):
+    """A server cannot be reached, or does not give what was asked for; the message names the URL."""
+
+
+class RemoteDeniedError(RemoteError, PermissionError):
+    """A server refuses: credentials are missing, wrong, or not enough."""
+
+    exit_code = 2
+
+
+class RemoteTimeoutError(RemoteError, TimeoutError):
+    """A server does not answer in time, however often it is asked."""
+
+
+class RemoteChangedError(RemoteError):
+    """An object was replaced after it was opened; the message names both ETags."""
+
+
+class CacheError(CellmillError, OSError):
+    """The folder for what was fetched cannot be made or written to."""
 
     exit_code = 2
 

@@ -23,6 +23,7 @@ from cellmill.cli.progress import drawn
 from cellmill.errors import CellmillError, MissingDependencyError
 from cellmill.events import emit
 from cellmill.storage import free_bytes
+from cellmill.storage.cache import Cache
 from cellmill.units import size_text
 
 __all__ = ["EPILOG", "EXTRAS", "Diagnosis", "diagnose", "doctor"]
@@ -36,6 +37,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "torch": ("torch", "safetensors"),
     "scvi": ("torch", "safetensors", "scvi-tools", "lightning"),
     "report": ("matplotlib", "jinja2"),
+    "cloud": ("obstore",),
 }
 # distribution -> its module, where they are not called alike
 _MODULES = {"pyyaml": "yaml", "scvi-tools": "scvi"}
@@ -75,6 +77,8 @@ class Diagnosis:
         Memory that this process may use, the limit of its container included.
     free_disk_bytes : int
         Free in the folder of work.
+    cache, cache_bytes, cache_limit_bytes : Path, int, int
+        Where what is read from URLs is kept, how much lies there, and how much may.
     """
 
     cellmill: str
@@ -87,6 +91,9 @@ class Diagnosis:
     memory_bytes: int | None
     folder: Path
     free_disk_bytes: int
+    cache: Path
+    cache_bytes: int
+    cache_limit_bytes: int
     packages: dict[str, str | None]
     extras: tuple[ExtraState, ...]
 
@@ -201,6 +208,7 @@ def diagnose(folder: Path | None = None) -> Diagnosis:
         )
         for name, brings in EXTRAS.items()
     )
+    cache = Cache()
     return Diagnosis(
         cellmill=cm.__version__,
         python=platform.python_version(),
@@ -212,6 +220,9 @@ def diagnose(folder: Path | None = None) -> Diagnosis:
         memory_bytes=_memory_bytes(),
         folder=folder,
         free_disk_bytes=free_bytes(folder),
+        cache=cache.folder,
+        cache_bytes=cache.usage().n_bytes,
+        cache_limit_bytes=cache.limit_bytes,
         packages={name: _version(name) for name in _REQUIRED},
         extras=extras,
     )
@@ -231,6 +242,7 @@ def _show(found: Diagnosis) -> None:
             "cores": found.n_cores,
             "memory": size_text(found.memory_bytes) if found.memory_bytes else "not known",
             "free disk": f"{size_text(found.free_disk_bytes)} in {found.folder}",
+            "cache of URLs": f"{size_text(found.cache_bytes)} of {size_text(found.cache_limit_bytes)} in {found.cache}",
         },
     )
     rows = [[name, version or "missing", "always"] for name, version in found.packages.items()]

@@ -232,7 +232,7 @@ def _reports_of_store(path: Path) -> dict[str, Any]:
     store = cm.open(path)
     found = {}
     for source in store.manifest.sources:
-        content = json.loads((store.path / source.report.path).read_text(encoding="utf-8"))
+        content = json.loads(store.local_file(source.report).read_text(encoding="utf-8"))
         found[source.name] = content.get("genes", content)
     return found
 

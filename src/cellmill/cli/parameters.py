@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cellmill.errors import ConfigError, NotFoundError
+from cellmill.storage.urls import UrlPath, is_url
 
 __all__ = [
     "AsJson",
@@ -29,7 +30,19 @@ __all__ = [
     "renames",
 ]
 
-StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A store: a folder made by `cellmill build`.")]
+
+def _store_path(text: str) -> Path:
+    return UrlPath(text) if is_url(text) else Path(text)
+
+
+StoreArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="STORE",
+        parser=_store_path,
+        help="A store: a folder made by `cellmill build`, or the URL of one (s3://, gs://, https://).",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to standard output, for programs.")]
 Where = Annotated[
     str | None,

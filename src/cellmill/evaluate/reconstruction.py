@@ -236,7 +236,7 @@ def _score_set(
         name=one.name,
         pearson=joined,
         r2={name: r2_per_cell(values) for name, values in joined.items()},
-        stores=[str(Path(store.path).absolute()) for _, store, rows in one.parts for _ in range(len(rows))],
+        stores=[store.location for _, store, rows in one.parts for _ in range(len(rows))],
         rows=np.concatenate([rows for _, _, rows in one.parts]),
         uids=np.concatenate([store.uids(rows) for _, store, rows in one.parts]),
         cell_types=[label for part, store, rows in one.parts for label in read_labels(store, part.cell_type, rows)],

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, get_args
 import yaml
 
 from cellmill.errors import ConfigError, MixtureError, NotFoundError, nearest
+from cellmill.storage.urls import is_url
 from cellmill.store import Store
 
 __all__ = [
@@ -297,7 +298,7 @@ def _entry(value: object, kind: type, base: Path | None, *, where: str) -> dict[
 
 
 def _placed(store: StoreLike, base: Path | None) -> StoreLike:
-    if base is None or not isinstance(store, str | Path) or "://" in str(store):
+    if base is None or not isinstance(store, str | Path) or is_url(store):
         return store
     return base / store
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cellmill.errors import ConfigError, nearest
 from cellmill.pipeline.yamlplace import Place, read_yaml
+from cellmill.storage.urls import UrlPath, checked_url, is_url
 
 __all__ = [
     "ArmConfig",
@@ -411,4 +412,6 @@ def _vocabulary(name: str | None, base: Path) -> str | None:
 
 
 def _from(base: Path, path: Path) -> Path:
+    if is_url(path):
+        return UrlPath(checked_url(path))
     return Path(os.path.abspath(base / path.expanduser()))  # noqa: PTH100 -- links are kept: a link's name is the data set's

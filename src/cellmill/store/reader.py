@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from cellmill import kernel
-from cellmill.errors import CellmillError, CorruptStoreError, FrameError, InputError, NotFoundError, QueryError, nearest
+from cellmill.errors import CellmillError, ConfigError, CorruptStoreError, FrameError, InputError, NotFoundError, QueryError, nearest
 from cellmill.genes import Vocabulary
-from cellmill.store.manifest import MANIFEST_NAME, Manifest
+from cellmill.storage.urls import is_url
+from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest
 from cellmill.store.obs import ObsTable
 from cellmill.store.parquet import read_proven_parquet
 from cellmill.store.rows import checked_rows, exact_counts
@@ -35,8 +36,16 @@ Transform = Literal["raw", "cp10k", "log1p_cp10k"]
 Frames = tuple[list[npt.NDArray[np.uint8]], npt.NDArray[np.int64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]
 
 
-def open_store(path: str | Path) -> Store:
+def open_store(path: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> Store:
     """Open a store; reads its manifest only, shards are mapped when asked for.
+
+    Parameters
+    ----------
+    path
+        A folder, or a URL that begins with s3://, gs:// or https:// (extra `cloud`).
+    storage_options
+        For a URL: credentials, region and endpoint by obstore's names, where its environment variables do not say
+        them; and `cache_folder`, `cache_limit` ("50 GiB"), `timeout_seconds`, `max_retries`, `client_options`.
 
     Raises
     ------
@@ -44,7 +53,15 @@ def open_store(path: str | Path) -> Store:
         When there is no store at `path`.
     CorruptStoreError
         When the manifest does not hold together.
+    RemoteError
+        When the server of a URL does not give it; RemoteDeniedError when it wants credentials.
     """
+    if is_url(path):
+        remote = importlib.import_module("cellmill.store.remote")  # with obstore, which is optional
+        opened: Store = remote.open_remote(path, storage_options)
+        return opened
+    if storage_options:
+        raise ConfigError(f"{path}: storage_options are for stores at a URL, this is a path")
     folder = Path(path)
     manifest_path = folder / MANIFEST_NAME
     try:
@@ -55,8 +72,6 @@ def open_store(path: str | Path) -> Store:
 
 
 def _not_a_store(folder: Path) -> str:
-    if "://" in str(folder):
-        return f"{folder}: this version opens stores on a local disk only; copy the store here and open the copy"
     if not folder.exists():
         near = nearest(folder.name, [p.name for p in folder.parent.glob("*.mill")] if folder.parent.is_dir() else [])
         return f"{folder}: there is no store here.{near} Make one with: cellmill build {folder} INPUT..."
@@ -122,6 +137,15 @@ class Store:
         return self.manifest.digest
 
     @property
+    def location(self) -> str:
+        """What opens this store again, from any folder: an absolute path, or a URL."""
+        return str(self.path)
+
+    def local_file(self, entry: FileEntry) -> Path:
+        """Return where a file of the store lies on this machine; of a store at a URL it is fetched."""
+        return self.path / entry.path
+
+    @property
     def vocabulary_hash(self) -> str:
         """Hash of the vocabulary whose tokens `genes` carries."""
         return self.manifest.vocabulary_hash
@@ -136,7 +160,7 @@ class Store:
         """Genes in storage order: gene_id, symbol (text), token (int64), detection_rate (float64, share of cells)."""
         entry = self.manifest.genes
         with self._unchanged.during():
-            table = read_proven_parquet(self.path / entry.path, entry)
+            table = read_proven_parquet(self.local_file(entry), entry)
         if table.column_names != ["gene_id", "symbol", "token", "detection_rate"]:
             raise CorruptStoreError(f"{self.path / entry.path}: not a table of genes (columns {table.column_names})")
         return table
@@ -150,7 +174,7 @@ class Store:
     def vocabulary(self) -> Vocabulary:
         """The vocabulary that the store was built with, also its genes that no source measured."""
         with self._unchanged.during():
-            vocabulary = Vocabulary.from_json(self.path / self.manifest.vocabulary.path)
+            vocabulary = Vocabulary.from_json(self.local_file(self.manifest.vocabulary))
         if vocabulary.hash != self.manifest.vocabulary_hash:
             raise CorruptStoreError(
                 f"{self.path / self.manifest.vocabulary.path}: its hash is {vocabulary.hash}, the manifest says "
@@ -392,6 +416,13 @@ class Store:
             start[chosen], stop[chosen] = self._shard(int(index)).spans(rows[chosen] - self._bases[index])
         return [self._shard(int(i)).frames for i in used], local.astype(np.int64), start, stop
 
+    def prefetch(self, rows: npt.ArrayLike) -> None:
+        """Bring near what a later `read` of these cells needs: for a store at a URL, into the cache on this disk.
+
+        For a store in a folder the rows are checked, and nothing else is done. Raises as `read` does.
+        """
+        self._checked_rows(rows)
+
     # ---- out and check ----------------------------------------------------------------------------------------
 
     def to_anndata(self, rows: npt.ArrayLike | None = None) -> anndata.AnnData:
@@ -433,7 +464,7 @@ class Store:
         if uids is None:
             entry = self.manifest.shards[index]
             with self._unchanged.during():
-                uids = map_uids(self.path / entry.uids.path, entry)
+                uids = map_uids(self.local_file(entry.uids), entry)
             self._uids[index] = uids
         return uids
 

@@ -232,7 +232,7 @@ def _manifest_batches(plan: Plan, part: str) -> Iterator[pa.Table]:
             store = plan.stores[segment.store]
             for start in range(0, len(segment), _ROWS_AT_A_TIME):
                 rows = segment.take(np.arange(start, min(start + _ROWS_AT_A_TIME, len(segment)), dtype=np.int64))
-                same = [part, component.name, str(Path(store.path).absolute())]
+                same = [part, component.name, store.location]
                 repeated = [pa.array([value] * len(rows), pa.string()).dictionary_encode() for value in same]
                 columns = [*repeated, pa.array(rows), pa.array(store.uids(rows))]
                 yield pa.table(columns, names=_SCHEMA.names).cast(_SCHEMA)

@@ -220,7 +220,7 @@ def _first_record(resolved: _Resolved, library: dict[str, Any]) -> RunRecord:
         hashes={
             "plan": plan.hash,
             "validation": resolved.validation.hash if resolved.validation else None,
-            "stores": {str(Path(store.path).absolute()): store.digest for store in plan.stores},
+            "stores": {store.location: store.digest for store in plan.stores},
             "vocabulary": sorted({store.vocabulary_hash for store in plan.stores}),
             "genes": _gene_hash(resolved.genes),
         },

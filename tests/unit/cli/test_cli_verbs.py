@@ -484,7 +484,9 @@ def test_doctor_json(call: Call) -> None:
     assert found["kernel"] == cm.kernel.IMPLEMENTATION
     assert found["n_cores"] >= 1
     assert found["free_disk_bytes"] > 0
-    assert set(found["extras"]) == {"anndata", "torch", "scvi", "report"}
+    assert set(found["extras"]) == {"anndata", "cloud", "torch", "scvi", "report"}
+    assert found["cache_limit_bytes"] > 0
+    assert found["cache_bytes"] >= 0
 
 
 def test_doctor_says_why_the_reference_runs_and_how_to_mend_it(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

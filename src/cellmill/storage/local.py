@@ -1,4 +1,4 @@
-"""Bytes on disk (floor 2): mapped, hashed, written atomically, locked. Knows nothing of cells.
+"""Files on this machine (floor 2): mapped, hashed, written atomically, locked. Knows nothing of cells.
 
 Every file that others may read is written under a temporary name in the same folder, flushed to the disk, and
 renamed; the folder is flushed too. So a reader sees the old file or the new one, never half of either.
