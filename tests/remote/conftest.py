@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
+import shutil
 import threading
 import time
 import urllib.parse
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from cellmill.ingest import build
+from cellmill.store import open_store
 
 
 @dataclass
@@ -144,17 +146,28 @@ def cache_folder(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def local(tmp_path, tiny_h5ad):
-    """A store of several shards in a folder."""
-    file = tiny_h5ad(n_cells=250, n_genes=90)
-    return build(tmp_path / "s.mill", [file.path], vocabulary="union", shard_cells=64, block_cells=32)
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Path:
+    """Where stores lie that were built once, and are copied for each test."""
+    return tmp_path_factory.mktemp("built")
 
 
 @pytest.fixture
-def wide(tmp_path, tiny_h5ad):
-    """A store whose one shard is 20 blocks long, and so are its offsets (32 bits): counts that no codec makes small."""
-    rng = np.random.default_rng(3)
-    counts = rng.integers(1, 2**31, (200, 1700)) * (rng.random((200, 1700)) < 0.9)
-    file = tiny_h5ad("wide", counts=counts, dtype="int64")
-    return build(tmp_path / "wide.mill", [file.path], vocabulary="union")
+def local(tmp_path, tiny_h5ad, built):
+    """A store of four shards in a folder."""
+    kept = built / "s.mill"
+    if not kept.exists():
+        file = tiny_h5ad(n_cells=250, n_genes=90)
+        build(kept, [file.path], vocabulary="union", shard_cells=64, block_cells=32)
+    return open_store(shutil.copytree(kept, tmp_path / "s.mill"))
+
+
+@pytest.fixture
+def wide(tmp_path, tiny_h5ad, built):
+    """A store of one shard, 20 blocks long, with offsets of 32 bits: counts that no codec makes small."""
+    kept = built / "wide.mill"
+    if not kept.exists():
+        rng = np.random.default_rng(3)
+        counts = rng.integers(1, 2**31, (200, 1700)) * (rng.random((200, 1700)) < 0.9)
+        build(kept, [tiny_h5ad("wide", counts=counts, dtype="int64").path], vocabulary="union")
+    return open_store(shutil.copytree(kept, tmp_path / "wide.mill"))

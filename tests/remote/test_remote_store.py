@@ -261,3 +261,27 @@ def test_ranges_cover_blocks_in_order_with_small_gaps_and_bounded_length(blocks)
     assert len(plan) <= far + 1 + longest
     unwanted = set(covered) - blocks
     assert all(min(abs(number - block) for block in blocks) <= GAP_BLOCKS for number in unwanted)
+
+
+def test_what_writes_refuses_a_url(local, serve, tmp_path):
+    url = serve(local.path).url
+    for work in (
+        lambda: cm.append(url, [tmp_path / "tiny.h5ad"]),
+        lambda: cm.build(url, [tmp_path / "tiny.h5ad"]),
+        lambda: cm.merge(tmp_path / "new.mill", [local.path, url]),
+        lambda: cm.merge(url, [local.path]),
+    ):
+        with pytest.raises(ConfigError, match=f"{url}: .* on a disk of this machine"):
+            work()
+    assert not (tmp_path / "new.mill").exists()
+
+
+def test_a_store_that_was_appended_to_goes_on_as_it_was_opened(local, serve, tmp_path, tiny_h5ad):
+    served = serve(local.path)
+    remote = cm.open(served.url)
+    remote.read([0])
+    expected = local.read(range(250)).toarray()
+    cm.append(local.path, [tiny_h5ad("more", n_cells=40, n_genes=90, seed=4).path])
+    np.testing.assert_array_equal(remote.read(range(250)).toarray(), expected)
+    assert len(remote) == 250 and len(cm.open(served.url)) == 290
+    np.testing.assert_array_equal(cm.open(served.url).read([289]).toarray(), cm.open(local.path).read([289]).toarray())

@@ -14,8 +14,9 @@ from rich.text import Text
 
 import cellmill as cm
 from cellmill.cli.display import console, examples, print_json, show_facts, show_table
-from cellmill.cli.parameters import AsJson, check_out
+from cellmill.cli.parameters import AsJson, check_out, store_path
 from cellmill.errors import InputError, NotFoundError
+from cellmill.storage.urls import UrlPath
 from cellmill.units import count_text
 
 __all__ = ["Species", "app", "load_vocabulary", "map_ids", "report", "vocabulary"]
@@ -207,7 +208,12 @@ def _explain(outcomes: Iterable[str]) -> None:
     epilog=examples("cellmill genes report atlas.mill", "cellmill genes report gut.h5ad --vocabulary human --json"),
 )
 def report(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A store, or an input file or folder not built yet.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", parser=store_path, help="A store or its URL, or an input file or folder not built yet."
+        ),
+    ],
     vocabulary: Annotated[
         str | None,
         typer.Option(
@@ -217,9 +223,12 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Show how the genes of each input were matched to the vocabulary, and what was not."""
-    if not path.exists():
+    is_remote = isinstance(path, UrlPath)
+    if not is_remote and not path.exists():
         raise NotFoundError(f"{path}: there is nothing here; give a store or an input file")
-    reports = _reports_of_store(path) if _is_store(path) else {path.name: _report_of_input(path, vocabulary)}
+    reports = (
+        _reports_of_store(path) if is_remote or _is_store(path) else {path.name: _report_of_input(path, vocabulary)}
+    )
     if as_json:
         print_json(reports)
         return

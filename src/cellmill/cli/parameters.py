@@ -28,10 +28,12 @@ __all__ = [
     "listed",
     "no_match_advice",
     "renames",
+    "store_path",
 ]
 
 
-def _store_path(text: str) -> Path:
+def store_path(text: str) -> Path:
+    """Return a path, or a URL as one."""
     return UrlPath(text) if is_url(text) else Path(text)
 
 
@@ -39,7 +41,7 @@ StoreArgument = Annotated[
     Path,
     typer.Argument(
         metavar="STORE",
-        parser=_store_path,
+        parser=store_path,
         help="A store: a folder made by `cellmill build`, or the URL of one (s3://, gs://, https://).",
     ),
 ]

@@ -9,6 +9,7 @@ from cellmill.ingest.base import Base
 from cellmill.ingest.plan import BuildOptions, BuildPlan, plan_build
 from cellmill.ingest.run import write_store
 from cellmill.storage import require_free_bytes
+from cellmill.storage.urls import refuse_url
 from cellmill.store import Store, open_store
 from cellmill.store.staging import Staging, writing_told
 
@@ -60,6 +61,7 @@ def append_inputs(
     --------
     >>> store = append_inputs("atlas.mill", ["c.h5ad"])  # doctest: +SKIP
     """
+    refuse_url(path, what="append")
     target = Path(path).resolve() if Path(path).is_symlink() else Path(path)
     open_store(target)  # says what is wrong before anything is made beside it
     options = BuildOptions(

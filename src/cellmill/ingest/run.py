@@ -12,6 +12,7 @@ from cellmill.ingest.digests import Digests
 from cellmill.ingest.plan import BuildOptions, BuildPlan, plan_build
 from cellmill.ingest.shards import Ingestion
 from cellmill.storage import require_free_bytes
+from cellmill.storage.urls import refuse_url
 from cellmill.store import Store, open_store
 from cellmill.store.staging import Staging, check_target, writing_told
 
@@ -81,6 +82,7 @@ def build(
     --------
     >>> store = build("atlas.mill", ["a.h5ad", "b.h5"])  # doctest: +SKIP
     """
+    refuse_url(path, what="build")
     target = Path(path).resolve() if Path(path).is_symlink() else Path(path)
     check_target(target, overwrite=overwrite)
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)

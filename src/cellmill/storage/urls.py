@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from cellmill.errors import ConfigError
 
-__all__ = ["SCHEMES", "UrlPath", "checked_url", "is_loopback", "is_url"]
+__all__ = ["SCHEMES", "UrlPath", "checked_url", "is_loopback", "is_url", "refuse_url"]
 
 SCHEMES = ("s3", "gs", "https", "http")
 # pathlib makes one slash of two, so that a URL that went through it has one
@@ -55,6 +55,21 @@ def checked_url(path: str | Path) -> str:
     if scheme == "http" and not is_loopback(url):
         raise ConfigError(f"{url}: http is not encrypted and is read from this machine only; use https")
     return url
+
+
+def refuse_url(path: str | Path, *, what: str) -> None:
+    """Check that a path is one on this machine, where only that will do.
+
+    Raises
+    ------
+    ConfigError
+        For a URL.
+    """
+    if is_url(path):
+        raise ConfigError(
+            f"{checked_url(path)}: {what} works with stores on a disk of this machine; do it with a copy there, and "
+            "copy the result to the URL"
+        )
 
 
 def is_loopback(url: str) -> bool:

@@ -16,6 +16,7 @@ from cellmill import kernel
 from cellmill.errors import CorruptStoreError, FrameError, InputError, VocabularyError
 from cellmill.events import emit
 from cellmill.storage import hash_bytes, hash_file, require_free_bytes
+from cellmill.storage.urls import refuse_url
 from cellmill.store.copying import copy_file
 from cellmill.store.manifest import VOCABULARY_NAME, FileEntry, Manifest, ShardEntry, SourceEntry
 from cellmill.store.obs import write_obs
@@ -74,6 +75,8 @@ def merge_stores(
     --------
     >>> store = merge_stores("atlas.mill", ["blood.mill", "gut.mill"])  # doctest: +SKIP
     """
+    for one in (out, *stores):
+        refuse_url(one.location if isinstance(one, Store) else one, what="merge")
     target = Path(out).resolve() if Path(out).is_symlink() else Path(out)
     check_target(target, overwrite=overwrite)
     plan = _plan([store if isinstance(store, Store) else open_store(store) for store in stores])
