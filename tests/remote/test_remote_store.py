@@ -285,3 +285,17 @@ def test_a_store_that_was_appended_to_goes_on_as_it_was_opened(local, serve, tmp
     np.testing.assert_array_equal(remote.read(range(250)).toarray(), expected)
     assert len(remote) == 250 and len(cm.open(served.url)) == 290
     np.testing.assert_array_equal(cm.open(served.url).read([289]).toarray(), cm.open(local.path).read([289]).toarray())
+
+
+def test_a_store_that_was_replaced_by_one_with_equal_shards_is_noticed(local, serve, tmp_path, tiny_h5ad):
+    served = serve(local.path)
+    remote = cm.open(served.url)
+    remote.read([0])
+    shard = (local.path / "shards" / "00001.cells").read_bytes()
+    file = tiny_h5ad("other", n_cells=250, n_genes=90, obs={"donor_id": ["another"] * 250})
+    other = build(tmp_path / "other.mill", [file.path], vocabulary="union", shard_cells=64, block_cells=32)
+    shutil.rmtree(local.path)
+    other.path.rename(local.path)
+    assert (local.path / "shards" / "00001.cells").read_bytes() == shard
+    with pytest.raises(StoreError, match="replaced after it was opened"):
+        remote.read([70])
