@@ -19,10 +19,10 @@ from pyarrow import csv
 
 from cellmill.events import emit
 from cellmill.simulate.atlas import Study, simulate_atlas
+from cellmill.simulate.h5ad_parts import begin_frame, mark, write_categorical, write_empty_groups, write_strings
 
 __all__ = ["write_10x_h5", "write_atlas", "write_h5ad", "write_mex"]
 
-_STRING = h5py.string_dtype("utf-8")
 _PACKED: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 _GENOME = "GRCh38"
 
@@ -37,19 +37,18 @@ def write_h5ad(study: Study, path: str | Path) -> Path:
     """
     target = Path(path)
     with h5py.File(target, "w") as file:
-        _mark(file, "anndata", "0.1.0")
+        mark(file, "anndata", "0.1.0")
         x = file.create_group("X")
-        _mark(x, "csr_matrix", "0.1.0")
+        mark(x, "csr_matrix", "0.1.0")
         x.attrs["shape"] = np.array(study.counts.shape, dtype=np.int64)
         x.create_dataset("data", data=study.counts.data.astype(np.float32), **_PACKED)
         x.create_dataset("indices", data=study.counts.indices.astype(np.int32), **_PACKED)
         x.create_dataset("indptr", data=study.counts.indptr.astype(np.int64), **_PACKED)
         _write_obs(file, study.obs)
-        var = _data_frame(file, "var", ["symbol"])
-        _strings(var, "_index", study.gene_ids)
-        _strings(var, "symbol", study.symbols)
-        for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
-            _mark(file.create_group(name), "dict", "0.1.0")
+        var = begin_frame(file, "var", ["symbol"])
+        write_strings(var, "_index", study.gene_ids)
+        write_strings(var, "symbol", study.symbols)
+        write_empty_groups(file)
     return target
 
 
@@ -144,37 +143,14 @@ def write_atlas(
     return paths
 
 
-def _mark(group: h5py.Group, encoding: str, version: str) -> None:
-    group.attrs["encoding-type"] = encoding
-    group.attrs["encoding-version"] = version
-
-
-def _data_frame(file: h5py.File, name: str, columns: Sequence[str]) -> h5py.Group:
-    group = file.create_group(name)
-    _mark(group, "dataframe", "0.2.0")
-    group.attrs["_index"] = "_index"
-    group.attrs.create("column-order", np.array(columns, dtype=object), dtype=_STRING)
-    return group
-
-
-def _strings(group: h5py.Group, name: str, values: Sequence[str]) -> None:
-    dataset = group.create_dataset(name, data=np.array(values, dtype=object), dtype=_STRING)
-    dataset.attrs["encoding-type"] = "string-array"
-    dataset.attrs["encoding-version"] = "0.2.0"
-
-
 def _write_obs(file: h5py.File, obs: pa.Table) -> None:
     columns = [name for name in obs.column_names if name != "cell"]
-    frame = _data_frame(file, "obs", columns)
-    _strings(frame, "_index", obs["cell"].to_pylist())
+    frame = begin_frame(file, "obs", columns)
+    write_strings(frame, "_index", obs["cell"].to_pylist())
     for name in columns:
         labels = obs[name].combine_chunks()
-        group = frame.create_group(name)
-        _mark(group, "categorical", "0.2.0")
-        group.attrs["ordered"] = False
-        codes = group.create_dataset("codes", data=labels.indices.to_numpy(zero_copy_only=False).astype(np.int8))
-        codes.attrs["encoding-type"], codes.attrs["encoding-version"] = "array", "0.2.0"
-        _strings(group, "categories", labels.dictionary.to_pylist())
+        codes = labels.indices.to_numpy(zero_copy_only=False)
+        write_categorical(frame, name, codes, labels.dictionary.to_pylist())
 
 
 def _fixed(values: Sequence[str]) -> npt.NDArray[np.bytes_]:
