@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 import cellmill as cm
 from cellmill.cli import (
     append,
+    bench,
     build,
     demo,
     doctor,
@@ -90,6 +91,7 @@ app.command("info", epilog=info.EPILOG, rich_help_panel=_DATA)(info.info)
 app.command("head", epilog=head.EPILOG, rich_help_panel=_DATA)(head.head)
 app.command("query", epilog=query.EPILOG, rich_help_panel=_DATA)(query.query)
 app.command("verify", epilog=verify.EPILOG, rich_help_panel=_DATA)(verify.verify)
+app.command("bench", epilog=bench.EPILOG, rich_help_panel=_DATA)(bench.bench)
 app.add_typer(genes.app, name="genes", rich_help_panel=_DATA)
 app.command("hvg", epilog=hvg.EPILOG, rich_help_panel=_DATA)(hvg.hvg)
 app.add_typer(export.app, name="export", rich_help_panel=_DATA)

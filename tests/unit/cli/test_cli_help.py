@@ -33,6 +33,7 @@ def test_every_verb_is_there() -> None:
             "head",
             "query",
             "verify",
+            "bench",
             "genes",
             "hvg",
             "plan",
