@@ -10,7 +10,7 @@ OUT ?= cellmill-demo
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help setup demo test check docs bench fuzz clean
+.PHONY: help setup demo test check docs bench peers fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -51,6 +51,24 @@ check: setup
 
 docs: setup ## write docs/reference anew from the code
 	@$(BIN)/python scripts/build_reference.py
+
+bench: setup ## cellmill beside other systems on 200,000 cells (an hour; BENCH="--cells 20000 --repeats 2": minutes)
+	@$(BIN)/python benchmarks/store.py $(BENCH)
+
+# a Python that annbatch can use; it needs 3.12
+PYTHON312 ?= $(shell for p in python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
+
+peers: setup ## the systems to compare with, each in an environment of its own: .venv-peers, .venv-annbatch
+	@echo "peers: .venv-peers"
+	@$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/pip --disable-pip-version-check install -qq torch==2.13.0
+	@.venv-peers/bin/pip --disable-pip-version-check install -qq -r benchmarks/requirements.txt
+	@.venv-peers/bin/pip --disable-pip-version-check install -qq --no-deps mosaicml-streaming==0.13.0
+	@if [ -n "$(PYTHON312)" ]; then echo "peers: .venv-annbatch" && $(PYTHON312) -m venv .venv-annbatch && \
+	  .venv-annbatch/bin/pip --disable-pip-version-check install -qq torch==2.13.0 && \
+	  .venv-annbatch/bin/pip --disable-pip-version-check install -qq -r benchmarks/requirements-annbatch.txt; \
+	else echo "peers: no Python of 3.12 or newer found; annbatch is left out (say make peers PYTHON312=/path/to/python3.12)"; fi
 
 fuzz: setup ## fuzz the decoder with libFuzzer for a minute (needs clang)
 	@native/fuzz/run.sh 60
