@@ -15,7 +15,16 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from cellmill import kernel
-from cellmill.errors import CellmillError, ConfigError, CorruptStoreError, FrameError, InputError, NotFoundError, QueryError, nearest
+from cellmill.errors import (
+    CellmillError,
+    ConfigError,
+    CorruptStoreError,
+    FrameError,
+    InputError,
+    NotFoundError,
+    QueryError,
+    nearest,
+)
 from cellmill.genes import Vocabulary
 from cellmill.storage.urls import is_url
 from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest
@@ -415,13 +424,6 @@ class Store:
             chosen = shard_of == index if len(used) > 1 else slice(None)
             start[chosen], stop[chosen] = self._shard(int(index)).spans(rows[chosen] - self._bases[index])
         return [self._shard(int(i)).frames for i in used], local.astype(np.int64), start, stop
-
-    def prefetch(self, rows: npt.ArrayLike) -> None:
-        """Bring near what a later `read` of these cells needs: for a store at a URL, into the cache on this disk.
-
-        For a store in a folder the rows are checked, and nothing else is done. Raises as `read` does.
-        """
-        self._checked_rows(rows)
 
     # ---- out and check ----------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cellmill import kernel
 from cellmill.errors import (
     CacheError,
     CellmillError,
@@ -153,6 +154,12 @@ class RemoteStore(Store):
             start[chosen], stop[chosen] = begins, ends
             buffers.append(buffer)
         return buffers, local.astype(np.int64), start, stop
+
+    def _gather(self, rows: I64, **how: Any) -> kernel.Gathered:
+        return kernel.gather_frames(*self.frames(rows), n_genes=self.n_genes, **how)
+
+    def _gather_dense(self, rows: I64, **how: Any) -> npt.NDArray[np.float32]:
+        return kernel.gather_dense(*self.frames(rows), n_genes=self.n_genes, **how)
 
     def prefetch(self, rows: npt.ArrayLike) -> None:
         """Fetch what a later `read` of these cells needs, as far as the cache has room; raises as `read` does."""
