@@ -162,7 +162,7 @@ def measure(stores: dict[int, Path], options: argparse.Namespace) -> dict[int, d
             store.read(np.arange(64) * (size // 64))
             numbers["first batch, ms"].append(1e3 * (time.perf_counter() - begin))
             for load in WORKLOADS:
-                rate = cells_per_second(store, load, [], seconds=options.seconds, seed=repeat)
+                rate = cells_per_second(store, load, None, seconds=options.seconds, seed=repeat)
                 numbers[f"{load.order} {load.batch_cells}, µs a cell"].append(1e6 / rate)
         print(f"round {repeat + 1} done", flush=True)
     return found

@@ -28,13 +28,9 @@ class CellmillStore(System):
         self.n_genes = len(self._ids)
 
     def parts(self, rows: np.ndarray) -> Parts:
-        counts = self.store.read(rows, threads=self.threads)
-        # torch computes little in uint32; the same bits as int32 hold every count below 2^31
-        return (
-            torch.from_numpy(counts.indptr),
-            torch.from_numpy(counts.indices),
-            torch.from_numpy(counts.data.view(np.int32)),
-        )
+        # float32, as the other systems give
+        counts = self.store.read(rows, dtype=np.float32, threads=self.threads)
+        return torch.from_numpy(counts.indptr), torch.from_numpy(counts.indices), torch.from_numpy(counts.data)
 
     def columns(self) -> np.ndarray:
         place = {gene: i for i, gene in enumerate(self._ids)}
@@ -42,8 +38,9 @@ class CellmillStore(System):
 
     def dense_panel(self, rows: np.ndarray, panel: np.ndarray) -> torch.Tensor:
         if getattr(self, "_panel_of", None) is not panel:
-            self._panel_of, self._panel_ids = panel, [self._ids[i] for i in panel]
-        return torch.from_numpy(self.store.read_dense(rows, genes=self._panel_ids, threads=self.threads))
+            self._panel_of = panel
+            self._panel = self.store.panel([self._ids[i] for i in panel])
+        return torch.from_numpy(self.store.read_dense(rows, genes=self._panel, threads=self.threads))
 
     def count_bytes(self) -> int:
         return cm.open(self.place).n_bytes
