@@ -234,7 +234,7 @@ def test_files_of_the_same_name_get_names_of_their_own(tmp_path, tiny_h5ad):
 
 
 def test_no_room_is_found_out_before_starting(tmp_path, tiny_h5ad, monkeypatch):
-    monkeypatch.setattr("cellmill.storage.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("cellmill.storage.local.free_bytes", lambda path: 1000)
     with pytest.raises(DiskSpaceError, match="needs about"):
         build(tmp_path / "s.mill", [tiny_h5ad().path], vocabulary="union")
     assert leftovers(tmp_path) == []
