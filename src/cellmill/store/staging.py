@@ -200,10 +200,10 @@ class Staging:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._keep_sound_entries()
         entries = self.entries()
-        known = {Path(file.path).name for entry in entries for file in entry.shard.files}
-        for file in [*(self.folder / "shards").iterdir(), *(self.folder / "obs").iterdir()]:
-            if file.name not in known:
-                file.unlink()  # half a shard, or one whose journal entry was not written
+        known = {self.folder / file.path for entry in entries for file in entry.shard.files}
+        for file in [path for path in self.folder.rglob("*") if path.is_file()]:
+            if file not in known:
+                file.unlink()  # half a file, a shard whose journal entry was not written, or what the end writes anew
         return entries
 
     def _keep_sound_entries(self) -> None:

@@ -1,0 +1,100 @@
+"""One writer at a time: the second is told who the first is, and neither loses anything; readers read on."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import socket
+import time
+
+import numpy as np
+import pytest
+
+from cellmill.errors import StoreLockedError
+from cellmill.genes import Vocabulary
+from cellmill.ingest import append_inputs, build
+from cellmill.store import merge_stores, open_store
+from cellmill.store.staging import Staging
+
+GENES = [f"gene-{i}" for i in range(40)]
+SMALL = {"shard_cells": 25, "block_cells": 25}
+
+
+@pytest.fixture
+def world(tmp_path, tiny_h5ad):
+    """A store at the place that is written to, another store, and the calls of each verb."""
+    vocabulary = Vocabulary(GENES, symbols=GENES, name="forty")
+    vocabulary.to_json(tmp_path / "genes.json")
+    options = {**SMALL, "vocabulary": str(tmp_path / "genes.json")}
+    files = [tiny_h5ad(f"f{i}", n_cells=150, genes=GENES[10 * i :], n_genes=40 - 10 * i, seed=i).path for i in range(3)]
+    target = build(tmp_path / "s.mill", files[:1], **options).path
+    other = build(tmp_path / "other.mill", files[1:2], **options).path
+    shutil.copytree(target, tmp_path / "copy.mill")
+    calls = {
+        "build": ([target, files[1:]], {**options, "overwrite": True}),
+        "append": ([target, files[1:]], SMALL),
+        "merge": ([target, [tmp_path / "copy.mill", other]], {"overwrite": True}),
+    }
+    return target, calls
+
+
+VERBS = {"build": build, "append": append_inputs, "merge": merge_stores}
+
+
+def wait_for_work(target, n_shards=1):
+    """Until the writer has finished shards: it is in the middle of its work."""
+    deadline = time.time() + 60
+    while len(list((Staging.folder_of(target) / "journal").glob("0*.npz"))) < n_shards:
+        assert time.time() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("second", ["build", "append", "merge"])
+@pytest.mark.parametrize("first", ["build", "append", "merge"])
+def test_the_second_writer_is_told_who_the_first_is(world, warm, first, second):
+    target, calls = world
+    writers, before = warm(), open_store(target).digest
+    pid = writers.start(first, *calls[first][0], options=calls[first][1], slow=0.05)
+    wait_for_work(target)
+    known = {p.name: p.read_bytes() for p in (Staging.folder_of(target) / "journal").glob("0*.npz")}
+    args, options = calls[second]
+    told = rf"host {socket.gethostname()}, process {pid}, since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d"
+    with pytest.raises(StoreLockedError, match=told):
+        VERBS[second](*args, **options)
+    assert {name: (Staging.folder_of(target) / "journal" / name).read_bytes() for name in known} == known
+    assert open_store(target).digest == before  # not finished yet: the error came at once
+    outcome = writers.end()
+    store = open_store(target)
+    assert outcome.get("digest") == store.digest != before
+    assert store.n_cells == {"build": 300, "append": 450, "merge": 300}[first]
+    assert store.verify().ok
+    assert not Staging.folder_of(target).exists()
+
+
+def test_readers_read_on_before_during_and_after_an_append(world, warm):
+    target, calls = world
+    rows = np.random.default_rng(0).integers(0, 150, 64)
+    used, untouched = open_store(target), open_store(target)
+    truth, obs, uids, genes = used.read(rows).toarray(), used.obs.to_arrow(), used.uids(), used.gene_ids
+    sent = pickle.dumps(used)
+
+    def check(store):
+        np.testing.assert_array_equal(store.read(rows).toarray(), truth)
+        np.testing.assert_array_equal(store.uids(), uids)
+        assert store.gene_ids == genes
+        assert store.obs.to_arrow().equals(obs)
+        assert len(store.select("total_counts >= 0")) == 150
+
+    writers = warm()
+    writers.start("append", *calls["append"][0], options=calls["append"][1], slow=0.05)
+    wait_for_work(target)
+    rounds = 0
+    while Staging.folder_of(target).exists():
+        for store in (used, open_store(target) if rounds == 0 else used, pickle.loads(sent)):
+            check(store)
+        rounds += 1
+    assert rounds >= 2
+    assert "digest" in writers.end()
+    for store in (used, untouched, pickle.loads(sent)):
+        check(store)
+    assert open_store(target).n_cells == 450
