@@ -157,14 +157,6 @@ def test_a_folder_that_cannot_be_written_to_is_told_at_once(local, serve, tmp_pa
         assert str(folder) in str(caught.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_told_at_once(local, serve, tmp_path):
-    folder = tmp_path / "read-only"
-    folder.mkdir(mode=0o500)
-    with pytest.raises(CacheError, match="Permission denied"):
-        cm.open(serve(local.path).url, storage_options={"cache_folder": folder})
-
-
 def test_a_disk_that_is_full_for_blocks_does_not_hinder_reading(wide, serve, cache_folder):
     remote = cm.open(serve(wide.path).url)
     remote._opened([0])
