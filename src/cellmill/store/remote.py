@@ -165,12 +165,6 @@ class RemoteStore(Store):
         """Fetch what a later `read` of these cells needs, as far as the cache has room; raises as `read` does."""
         self._with_shards(self._checked_rows(rows), self._remote_shards.fetch_missing)
 
-    def _gather(self, rows: I64, **how: Any) -> kernel.Gathered:
-        return kernel.gather_frames(*self.frames(rows), n_genes=self.n_genes, **how)
-
-    def _gather_dense(self, rows: I64, **how: Any) -> npt.NDArray[np.float32]:
-        return kernel.gather_dense(*self.frames(rows), n_genes=self.n_genes, **how)
-
     def _with_shards(self, rows: I64, work: Any) -> Any:
         """Return what `work` does with the shards of cells and where their frames lie in them."""
         shard_of = self._shard_of(rows)
