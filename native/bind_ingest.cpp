@@ -50,12 +50,15 @@ void choose_type(const Any& array, OneOf<Types...>& to, const char* problem) {
 }
 
 nb::tuple ingest(const In<std::int64_t>& indptr, const Any& indices, const Any& values,
-                 const In<std::int32_t>& position_of, const In<std::uint64_t>& gene_hashes, std::size_t threads) {
+                 const In<std::int32_t>& position_of, const In<std::uint64_t>& gene_hashes, const nb::object& head,
+                 std::size_t threads) {
     if (indices.shape(0) != values.shape(0)) throw std::invalid_argument("indices and values must be of one length");
     StoredCells cells{view(indptr), {}, {}, indices.shape(0)};
     choose_type(indices, cells.indices, "indices must be int32, uint32 or int64");
     choose_type(values, cells.values, "values must be integers, float32 or float64");
-    const GeneMap genes{view(position_of), view(gene_hashes)};
+    const GeneMap genes{view(position_of), view(gene_hashes), head.is_none() ? nullptr : nb::cast<const Model*>(head)};
+    if (genes.head != nullptr && genes.head->n_genes() > genes.hashes.size())
+        throw std::invalid_argument("there are more head genes than genes");
     IngestedCells out = [&] {
         const nb::gil_scoped_release release;
         return ingest_cells(cells, genes, threads);
@@ -77,7 +80,7 @@ nb::tuple ingest(const In<std::int64_t>& indptr, const Any& indices, const Any& 
 void bind_ingest(nb::module_& m) {
     using nb::arg;
     m.def("ingest", &ingest, arg("indptr").noconvert(), arg("indices").noconvert(), arg("values").noconvert(),
-          arg("position_of").noconvert(), arg("gene_hashes").noconvert(), arg("threads"));
+          arg("position_of").noconvert(), arg("gene_hashes").noconvert(), arg("head").none(), arg("threads"));
 }
 
 }  // namespace cellmill

@@ -16,6 +16,7 @@
 #include "bind_model.hpp"
 #include "bind_ingest.hpp"
 #include "gather.hpp"
+#include "model.hpp"
 #include "order.hpp"
 #include "random.hpp"
 #include "rows.hpp"
@@ -125,6 +126,15 @@ std::size_t row_count(const In<std::int64_t>& shard_of, const In<std::int64_t>& 
     return start.shape(0);
 }
 
+// None stands for a store without head genes.
+const Model* to_head(const nb::object& head, std::int64_t n_genes) {
+    gene_count(n_genes);
+    if (head.is_none()) return nullptr;
+    const Model* given = nb::cast<const Model*>(head);
+    if (given->n_genes() > static_cast<std::uint64_t>(n_genes)) throw std::invalid_argument("there are more head genes than genes");
+    return given;
+}
+
 // A table and the arrays that its shards lie in.
 struct HeldRows {
     explicit HeldRows(std::span<const std::int64_t> firsts) : table(firsts) {}
@@ -142,13 +152,14 @@ nb::object to_fault(const RowFault& fault) {
 
 template <class Gene>
 nb::tuple encode(const In<std::int64_t>& indptr, const In<Gene>& indices, const In<std::uint32_t>& values,
-                 std::int64_t n_genes, std::size_t threads) {
+                 std::int64_t n_genes, const nb::object& head, std::size_t threads) {
+    const Model* const model = to_head(head, n_genes);
     if (indices.shape(0) != values.shape(0)) throw std::invalid_argument("indices and values must be of one length");
     std::optional<Buffer<std::uint8_t>> frames;
     std::optional<Buffer<std::uint64_t>> offsets;
     {
         const nb::gil_scoped_release release;
-        const Encoded encoded = encode_cells<Gene>(view(indptr), view(indices), view(values), n_genes, threads);
+        const Encoded encoded = encode_cells<Gene>(view(indptr), view(indices), view(values), n_genes, model, threads);
         offsets.emplace(encoded.offsets.size());
         std::copy(encoded.offsets.begin(), encoded.offsets.end(), offsets->data());
         frames.emplace(encoded.offsets.back());
@@ -160,16 +171,17 @@ nb::tuple encode(const In<std::int64_t>& indptr, const In<Gene>& indices, const 
 
 // (fault, indptr, indices, values, totals or None). `find` gives the frames, without the GIL.
 template <class Find>
-nb::tuple gather_found(const Find& find, std::size_t rows, std::int64_t n_genes, const nb::object& panel, int kind,
+nb::tuple gather_found(const Find& find, std::size_t rows, std::int64_t n_genes, const nb::object& head, const nb::object& panel, int kind,
                        bool with_totals, std::size_t threads) {
     if (kind < 0 || kind > 2) throw std::invalid_argument("kind must be 0, 1 or 2");
     const Panel* const columns = to_panel(panel, n_genes);
+    const Model* const model = to_head(head, n_genes);
     std::optional<Buffer<std::uint64_t>> totals;
     if (with_totals) totals.emplace(rows);
     auto [fault, csr] = [&] {
         const nb::gil_scoped_release release;
         const Frames& frames = find();
-        return gather_sparse(frames, gene_count(n_genes), columns, static_cast<Kind>(kind),
+        return gather_sparse(frames, gene_count(n_genes), model, columns, static_cast<Kind>(kind),
                              totals ? totals->data() : nullptr, threads);
     }();
     nb::object values;
@@ -184,16 +196,17 @@ nb::tuple gather_found(const Find& find, std::size_t rows, std::int64_t n_genes,
 }
 
 nb::tuple gather(const nb::sequence& shards, const In<std::int64_t>& shard_of, const In<std::int64_t>& start,
-                 const In<std::int64_t>& stop, std::int64_t n_genes, const nb::object& panel, int kind, bool totals,
+                 const In<std::int64_t>& stop, std::int64_t n_genes, const nb::object& head, const nb::object& panel,
+                 int kind, bool totals,
                  std::size_t threads) {
     const std::size_t rows = row_count(shard_of, start, stop);
     const Shards opened(shards, shard_of.data(), start.data(), stop.data(), rows);
-    return gather_found([&]() -> const Frames& { return opened.frames(); }, rows, n_genes, panel, kind, totals, threads);
+    return gather_found([&]() -> const Frames& { return opened.frames(); }, rows, n_genes, head, panel, kind, totals, threads);
 }
 
-nb::tuple gather_rows(const HeldRows& held, const In<std::int64_t>& rows, std::int64_t n_genes, const nb::object& panel,
+nb::tuple gather_rows(const HeldRows& held, const In<std::int64_t>& rows, std::int64_t n_genes, const nb::object& head, const nb::object& panel,
                       int kind, bool totals, std::size_t threads) {
-    return gather_found([&] { return held.table.find(view(rows)); }, rows.shape(0), n_genes, panel, kind, totals, threads);
+    return gather_found([&] { return held.table.find(view(rows)); }, rows.shape(0), n_genes, head, panel, kind, totals, threads);
 }
 
 using DenseOut = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -201,10 +214,11 @@ using Divisors = std::optional<In<std::uint64_t>>;
 using TotalsOut = std::optional<nb::ndarray<std::uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>>;
 
 template <class Find>
-nb::object gather_dense_found(const Find& find, std::size_t rows, std::int64_t n_genes, const nb::object& panel,
+nb::object gather_dense_found(const Find& find, std::size_t rows, std::int64_t n_genes, const nb::object& head, const nb::object& panel,
                               int transform, const Divisors& divisors, const DenseOut& out,
                               const TotalsOut& totals, std::size_t threads) {
     const Panel* const columns = to_panel(panel, n_genes);
+    const Model* const model = to_head(head, n_genes);
     const std::size_t width = columns == nullptr ? static_cast<std::size_t>(n_genes) : columns->n_columns();
     if (out.shape(0) != rows || out.shape(1) != width || (divisors && divisors->shape(0) != rows) || (totals && totals->shape(0) != rows) || transform < 0 ||
         transform > 2)
@@ -212,7 +226,7 @@ nb::object gather_dense_found(const Find& find, std::size_t rows, std::int64_t n
     const RowFault fault = [&] {
         const nb::gil_scoped_release release;
         const Frames& frames = find();
-        return gather_dense(frames, gene_count(n_genes), columns, static_cast<Transform>(transform),
+        return gather_dense(frames, gene_count(n_genes), model, columns, static_cast<Transform>(transform),
                             divisors ? divisors->data() : nullptr, out.data(), totals ? totals->data() : nullptr,
                             threads);
     }();
@@ -221,18 +235,18 @@ nb::object gather_dense_found(const Find& find, std::size_t rows, std::int64_t n
 
 nb::object gather_shards_dense(const nb::sequence& shards, const In<std::int64_t>& shard_of,
                                const In<std::int64_t>& start, const In<std::int64_t>& stop, std::int64_t n_genes,
-                               const nb::object& panel, int transform, const Divisors& divisors, const DenseOut& out,
+                               const nb::object& head, const nb::object& panel, int transform, const Divisors& divisors, const DenseOut& out,
                                const TotalsOut& totals, std::size_t threads) {
     const std::size_t rows = row_count(shard_of, start, stop);
     const Shards opened(shards, shard_of.data(), start.data(), stop.data(), rows);
-    return gather_dense_found([&]() -> const Frames& { return opened.frames(); }, rows, n_genes, panel, transform, divisors,
+    return gather_dense_found([&]() -> const Frames& { return opened.frames(); }, rows, n_genes, head, panel, transform, divisors,
                               out, totals, threads);
 }
 
 nb::object gather_rows_dense(const HeldRows& held, const In<std::int64_t>& rows, std::int64_t n_genes,
-                             const nb::object& panel, int transform, const Divisors& divisors, const DenseOut& out,
+                             const nb::object& head, const nb::object& panel, int transform, const Divisors& divisors, const DenseOut& out,
                                const TotalsOut& totals, std::size_t threads) {
-    return gather_dense_found([&] { return held.table.find(view(rows)); }, rows.shape(0), n_genes, panel, transform,
+    return gather_dense_found([&] { return held.table.find(view(rows)); }, rows.shape(0), n_genes, head, panel, transform,
                               divisors, out, totals, threads);
 }
 
@@ -281,9 +295,9 @@ NB_MODULE(_native, m) {
     m.doc() = "The native kernel; call it through cellmill.kernel.";
     bind_ingest(m);
     m.def("encode", &encode<std::int32_t>, arg("indptr").noconvert(), arg("indices").noconvert(),
-          arg("values").noconvert(), arg("n_genes"), arg("threads"));
+          arg("values").noconvert(), arg("n_genes"), arg("head").none(), arg("threads"));
     m.def("encode", &encode<std::int64_t>, arg("indptr").noconvert(), arg("indices").noconvert(),
-          arg("values").noconvert(), arg("n_genes"), arg("threads"));
+          arg("values").noconvert(), arg("n_genes"), arg("head").none(), arg("threads"));
     nb::class_<Panel>(m, "Panel")
         .def("__init__",
              [](Panel* self, const In<std::int32_t>& column_of, std::size_t n_columns) {
@@ -305,13 +319,13 @@ NB_MODULE(_native, m) {
              },
              arg("rows").noconvert());
     m.def("gather", &gather, arg("shards"), arg("shard_of").noconvert(), arg("start").noconvert(),
-          arg("stop").noconvert(), arg("n_genes"), arg("panel").none(), arg("kind"), arg("totals"), arg("threads"));
-    m.def("gather_rows", &gather_rows, arg("table"), arg("rows").noconvert(), arg("n_genes"), arg("panel").none(),
+          arg("stop").noconvert(), arg("n_genes"), arg("head").none(), arg("panel").none(), arg("kind"), arg("totals"), arg("threads"));
+    m.def("gather_rows", &gather_rows, arg("table"), arg("rows").noconvert(), arg("n_genes"), arg("head").none(), arg("panel").none(),
           arg("kind"), arg("totals"), arg("threads"));
     m.def("gather_dense", &gather_shards_dense, arg("shards"), arg("shard_of").noconvert(), arg("start").noconvert(),
-          arg("stop").noconvert(), arg("n_genes"), arg("panel").none(), arg("transform"), arg("divisors").noconvert().none(),
+          arg("stop").noconvert(), arg("n_genes"), arg("head").none(), arg("panel").none(), arg("transform"), arg("divisors").noconvert().none(),
           arg("out").noconvert(), arg("totals").noconvert().none(), arg("threads"));
-    m.def("gather_rows_dense", &gather_rows_dense, arg("table"), arg("rows").noconvert(), arg("n_genes"),
+    m.def("gather_rows_dense", &gather_rows_dense, arg("table"), arg("rows").noconvert(), arg("n_genes"), arg("head").none(),
           arg("panel").none(), arg("transform"), arg("divisors").noconvert().none(), arg("out").noconvert(),
           arg("totals").noconvert().none(), arg("threads"));
     m.def("wide_in_use", &wide_in_use);

@@ -31,8 +31,18 @@ enum class Fault : int {
 inline constexpr std::size_t kBlock = 128;
 inline constexpr std::size_t kMaxUnaryBytes = 255;
 
-// Reads the number of nonzeros alone, and that the frame is long enough to hold their headers.
-Fault peek_nonzeros(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t& nnz) noexcept;
+class Model;
+
+// How a frame begins. Without head genes all nonzeros are in blocks.
+struct FrameFront {
+    std::uint32_t nnz = 0;
+    std::uint32_t in_blocks = 0;
+    std::size_t bytes = 0;  // Of the numbers themselves.
+};
+
+// Reads the numbers of nonzeros alone, and that the frame is long enough to hold the headers. `head` is the model of the
+// store's head genes, null where it has none.
+Fault read_front(std::span<const std::uint8_t> frame, std::uint32_t n_genes, const Model* head, FrameFront& front) noexcept;
 
 // Which genes of a store are wanted: gene g is bit g mod 32 of word g / 32. There is a word for every gene of the store.
 using GeneBits = const std::uint32_t*;
@@ -46,12 +56,13 @@ class WideDecoder;
 // Decodes frames; holds the scratch of one thread.
 class Decoder {
 public:
-    Decoder();
+    // `head` outlives the decoder; null where the store has no head genes.
+    explicit Decoder(const Model* head = nullptr);
     ~Decoder();
     Decoder(const Decoder&) = delete;
     Decoder& operator=(const Decoder&) = delete;
 
-    // Writes exactly `nnz` genes and counts, where `nnz` is what peek_nonzeros gave for this frame.
+    // Writes exactly `nnz` genes and counts, where `nnz` is what read_front gave for this frame.
     // On a fault what was written is undefined, but nothing beyond `nnz` entries is touched.
     Fault decode(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, std::int32_t* genes,
                  std::uint32_t* counts);
@@ -72,10 +83,13 @@ private:
         std::size_t payload_bytes() const noexcept;
     };
 
-    // Copies the frame to bytes_ and reads its number of nonzeros, which must be `nnz`; `at` is where the headers begin.
-    Fault take(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, std::size_t& at);
-    Fault decode_plain(std::span<const std::uint8_t> copy, std::size_t headers, std::uint32_t n_genes, std::uint32_t nnz,
-                       std::int32_t* genes, std::uint32_t* counts) noexcept;
+    // Copies the frame to bytes_ and reads how it begins; its nonzeros must be `nnz`.
+    Fault take(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, FrameFront& front);
+    // The blocks of the frame in bytes_, up to `end`; where head genes follow them, `end` becomes where that is.
+    Fault decode_blocks(const FrameFront& front, std::size_t& end, std::uint32_t n_genes, std::int32_t* genes,
+                        std::uint32_t* counts);
+    Fault decode_plain(std::span<const std::uint8_t> copy, std::size_t headers, std::size_t& end, std::uint32_t n_genes,
+                       std::uint32_t nnz, std::int32_t* genes, std::uint32_t* counts) noexcept;
     static std::size_t read_header(const std::uint8_t* at, std::size_t left, std::uint32_t size, Block& block,
                                    Fault& fault) noexcept;
     Fault unpack(const Block& block, const std::uint8_t* payload, Fault overflow) noexcept;
@@ -91,6 +105,7 @@ private:
     alignas(64) std::array<std::uint16_t, kOnesBegin + kMaxUnaryBytes * 8 + 16> ones_{};
     std::vector<std::uint8_t> bytes_;
     std::unique_ptr<WideDecoder> wide_;
+    const Model* head_;
 };
 
 // Appends the frame of one cell. Genes ascend, each once; counts are 1 or more: the caller has checked.

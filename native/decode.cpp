@@ -5,6 +5,7 @@
 
 #include "decode_wide.hpp"
 #include "frames.hpp"
+#include "model.hpp"
 #include "packing.hpp"
 
 namespace cellmill {
@@ -28,24 +29,18 @@ constexpr OnesOfByte kOnes = [] {
     return table;
 }();
 
-// Length of the varint, or 0 with `fault` set.
-std::size_t read_nonzeros(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t& nnz,
-                          Fault& fault) noexcept {
+// Length of the varint, or 0 where it ends outside, is longer than five bytes or says more than `most`.
+std::size_t read_varint(std::span<const std::uint8_t> bytes, std::uint32_t most, std::uint32_t& number, Fault& fault) noexcept {
     std::uint64_t value = 0;
     for (std::size_t at = 0; at < 5; ++at) {
-        if (at == frame.size()) {
+        if (at == bytes.size()) {
             fault = Fault::truncated;
             return 0;
         }
-        value |= static_cast<std::uint64_t>(frame[at] & 127) << (7 * at);
-        if (frame[at] < 128) {
-            if (value > n_genes) break;
-            nnz = static_cast<std::uint32_t>(value);
-            const std::size_t blocks = (value + kBlock - 1) / kBlock;
-            if (2 * blocks > frame.size() - at - 1) {
-                fault = Fault::truncated;
-                return 0;
-            }
+        value |= static_cast<std::uint64_t>(bytes[at] & 127) << (7 * at);
+        if (bytes[at] < 128) {
+            if (value > most) break;
+            number = static_cast<std::uint32_t>(value);
             return at + 1;
         }
     }
@@ -113,11 +108,23 @@ bool wide_in_use() noexcept {
 
 void allow_wide(bool allowed) noexcept { wide_allowed.store(allowed, std::memory_order_relaxed); }
 
-Fault peek_nonzeros(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t& nnz) noexcept {
+Fault read_front(std::span<const std::uint8_t> frame, std::uint32_t n_genes, const Model* head, FrameFront& front) noexcept {
+    front = {};
     Fault fault = Fault::none;
-    nnz = 0;
-    read_nonzeros(frame, n_genes, nnz, fault);
-    return fault;
+    front.bytes = read_varint(frame, n_genes, front.nnz, fault);
+    if (fault != Fault::none) return fault;
+    front.in_blocks = front.nnz;
+    if (head != nullptr && front.nnz > 0) {
+        front.in_blocks = 0;
+        if (head->n_genes() < n_genes) {
+            const std::uint32_t most = std::min(front.nnz, n_genes - head->n_genes());
+            front.bytes += read_varint(frame.subspan(front.bytes), most, front.in_blocks, fault);
+            if (fault != Fault::none) return fault;
+        }
+        if (front.nnz - front.in_blocks > head->n_genes()) return Fault::nonzeros;
+    }
+    const std::size_t blocks = (front.in_blocks + kBlock - 1) / kBlock;
+    return 2 * blocks > frame.size() - front.bytes ? Fault::truncated : Fault::none;
 }
 
 std::size_t Decoder::Block::payload_bytes() const noexcept {
@@ -150,39 +157,54 @@ std::size_t Decoder::read_header(const std::uint8_t* at, std::size_t left, std::
     return bytes;
 }
 
-Decoder::Decoder() : wide_(wide_in_use() ? std::make_unique<WideDecoder>() : nullptr) {}
+Decoder::Decoder(const Model* head) : wide_(wide_in_use() ? std::make_unique<WideDecoder>() : nullptr), head_(head) {}
 Decoder::~Decoder() = default;
 
-Fault Decoder::take(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, std::size_t& at) {
+Fault Decoder::take(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, FrameFront& front) {
     // A private copy with room behind it: wide loads stay inside, and bytes that another process changes under a
     // mapping cannot change between their check and their use.
     if (bytes_.size() < frame.size() + kSlack) bytes_.resize(2 * frame.size() + kSlack);
     std::copy(frame.begin(), frame.end(), bytes_.begin());
     std::fill_n(bytes_.begin() + static_cast<std::ptrdiff_t>(frame.size()), kSlack, std::uint8_t{0});
-    Fault fault = Fault::none;
-    std::uint32_t found = 0;
-    at = read_nonzeros({bytes_.data(), frame.size()}, n_genes, found, fault);
-    return fault == Fault::none && found != nnz ? Fault::truncated : fault;
+    const Fault fault = read_front({bytes_.data(), frame.size()}, n_genes, head_, front);
+    return fault == Fault::none && front.nnz != nnz ? Fault::truncated : fault;
+}
+
+Fault Decoder::decode_blocks(const FrameFront& front, std::size_t& end, std::uint32_t n_genes, std::int32_t* genes,
+                             std::uint32_t* counts) {
+    return wide_ ? wide_->decode(bytes_.data(), end, front.bytes, head_ == nullptr, n_genes, front.in_blocks, genes,
+                                               counts)
+                              : decode_plain({bytes_.data(), end}, front.bytes, end, n_genes, front.in_blocks, genes, counts);
 }
 
 Fault Decoder::decode(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz,
                       std::int32_t* genes, std::uint32_t* counts) {
-    std::size_t at = 0;
-    const Fault fault = take(frame, n_genes, nnz, at);
+    FrameFront front;
+    Fault fault = take(frame, n_genes, nnz, front);
     if (fault != Fault::none) return fault;
-    if (wide_) return wide_->decode(bytes_.data(), frame.size(), at, n_genes, nnz, genes, counts);
-    return decode_plain({bytes_.data(), frame.size()}, at, n_genes, nnz, genes, counts);
+    std::size_t end = frame.size();
+    if (head_ == nullptr) return decode_blocks(front, end, n_genes, genes, counts);
+    if (nnz == 0) return end > front.bytes ? Fault::trailing : Fault::none;
+    const std::uint32_t n_head = head_->n_genes();
+    const std::uint32_t in_head = nnz - front.in_blocks;
+    fault = decode_blocks(front, end, n_genes - n_head, genes + in_head, counts + in_head);
+    if (fault != Fault::none) return fault;
+    for (std::uint32_t j = in_head; j < nnz; ++j) genes[j] += static_cast<std::int32_t>(n_head);
+    const HeadDecoded found = decode_head(*head_, {bytes_.data() + end, frame.size() - end}, genes, counts, in_head);
+    if (found.fault != Fault::none) return found.fault;
+    return found.nnz == in_head ? Fault::none : Fault::nonzeros;
 }
 
 Fault Decoder::decode_some(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, GeneBits wanted,
                            std::int32_t* genes, std::uint32_t* counts, std::uint32_t& kept, std::uint64_t* total) {
     kept = 0;
-    std::size_t at = 0;
-    Fault fault = take(frame, n_genes, nnz, at);
-    if (fault != Fault::none) return fault;
-    if (wide_)
-        return wide_->decode_some(bytes_.data(), frame.size(), at, n_genes, nnz, wanted, genes, counts, kept, total);
-    fault = decode_plain({bytes_.data(), frame.size()}, at, n_genes, nnz, genes, counts);
+    if (wide_ && head_ == nullptr) {
+        FrameFront front;
+        const Fault fault = take(frame, n_genes, nnz, front);
+        if (fault != Fault::none) return fault;
+        return wide_->decode_some(bytes_.data(), frame.size(), front.bytes, n_genes, nnz, wanted, genes, counts, kept, total);
+    }
+    const Fault fault = decode(frame, n_genes, nnz, genes, counts);
     if (fault != Fault::none) return fault;
     std::uint64_t sum = 0;
     std::uint32_t found = 0;
@@ -198,8 +220,8 @@ Fault Decoder::decode_some(std::span<const std::uint8_t> frame, std::uint32_t n_
     return Fault::none;
 }
 
-Fault Decoder::decode_plain(std::span<const std::uint8_t> copy, std::size_t headers, std::uint32_t n_genes,
-                            std::uint32_t nnz, std::int32_t* genes, std::uint32_t* counts) noexcept {
+Fault Decoder::decode_plain(std::span<const std::uint8_t> copy, std::size_t headers, std::size_t& end,
+                            std::uint32_t n_genes, std::uint32_t nnz, std::int32_t* genes, std::uint32_t* counts) noexcept {
     Fault fault = Fault::none;
     std::size_t header = headers;
     std::size_t payload_total = 0;
@@ -214,7 +236,8 @@ Fault Decoder::decode_plain(std::span<const std::uint8_t> copy, std::size_t head
         }
     }
     if (header + payload_total > copy.size()) return Fault::truncated;
-    if (header + payload_total < copy.size()) return Fault::trailing;
+    end = header + payload_total;
+    if (head_ == nullptr && end < copy.size()) return Fault::trailing;
 
     const std::uint8_t* payload = copy.data() + header;
     std::uint64_t next_gene = 0;

@@ -321,8 +321,8 @@ bool WideDecoder::available() noexcept {
            __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
 }
 
-Fault WideDecoder::read_headers(const std::uint8_t* frame, std::size_t size, std::size_t at, std::uint32_t nnz,
-                                const std::uint8_t*& payload) {
+Fault WideDecoder::read_headers(const std::uint8_t* frame, std::size_t& size, std::size_t at, bool alone,
+                                std::uint32_t nnz, const std::uint8_t*& payload) {
     const std::size_t streams = 2 * ((std::size_t{nnz} + kBlock - 1) / kBlock);
     if (blocks_.size() < streams) blocks_.resize(2 * streams);
     std::size_t payload_total = 0;
@@ -355,15 +355,16 @@ Fault WideDecoder::read_headers(const std::uint8_t* frame, std::size_t size, std
         payload_total += block.payload_bytes;
     }
     if (at + payload_total > size) return Fault::truncated;
-    if (at + payload_total < size) return Fault::trailing;
+    if (alone && at + payload_total < size) return Fault::trailing;
+    size = at + payload_total;
     payload = frame + at;
     return Fault::none;
 }
 
-WIDE Fault WideDecoder::decode(const std::uint8_t* frame, std::size_t size, std::size_t at, std::uint32_t n_genes,
-                               std::uint32_t nnz, std::int32_t* genes, std::uint32_t* counts) {
+WIDE Fault WideDecoder::decode(const std::uint8_t* frame, std::size_t& size, std::size_t at, bool alone,
+                               std::uint32_t n_genes, std::uint32_t nnz, std::int32_t* genes, std::uint32_t* counts) {
     const std::uint8_t* payload = nullptr;
-    Fault fault = read_headers(frame, size, at, nnz, payload);
+    Fault fault = read_headers(frame, size, at, alone, nnz, payload);
     if (fault != Fault::none) return fault;
     const Scratch scratch{ones_.data() + kOnesBegin, low_.data()};
     std::uint64_t next_gene = 0;
@@ -393,7 +394,7 @@ WIDE Fault WideDecoder::decode_some(const std::uint8_t* frame, std::size_t size,
                                    std::uint32_t& kept, std::uint64_t* total) {
     kept = 0;
     const std::uint8_t* payload = nullptr;
-    Fault fault = read_headers(frame, size, at, nnz, payload);
+    Fault fault = read_headers(frame, size, at, true, nnz, payload);
     if (fault != Fault::none) return fault;
     const Scratch scratch{ones_.data() + kOnesBegin, low_.data()};
     std::uint64_t next_gene = 0;
@@ -426,8 +427,8 @@ std::uint64_t WideDecoder::sum(const std::uint32_t*, std::size_t) noexcept { ret
 
 std::uint32_t WideDecoder::to_floats(std::uint32_t*, std::size_t) noexcept { return 0; }
 
-Fault WideDecoder::decode(const std::uint8_t*, std::size_t, std::size_t, std::uint32_t, std::uint32_t, std::int32_t*,
-                          std::uint32_t*) {
+Fault WideDecoder::decode(const std::uint8_t*, std::size_t&, std::size_t, bool, std::uint32_t, std::uint32_t,
+                          std::int32_t*, std::uint32_t*) {
     return Fault::truncated;
 }
 

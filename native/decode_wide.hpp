@@ -26,9 +26,10 @@ public:
     // Rewrites counts in place as float32, rounded to nearest, and returns the largest count.
     static std::uint32_t to_floats(std::uint32_t* counts, std::size_t size) noexcept;
 
-    // As Decoder's: `frame` is followed by at least kSlack readable bytes, and its headers begin at `at`.
-    Fault decode(const std::uint8_t* frame, std::size_t size, std::size_t at, std::uint32_t n_genes, std::uint32_t nnz,
-                 std::int32_t* genes, std::uint32_t* counts);
+    // As Decoder's: `frame` is followed by at least kSlack readable bytes, and its headers begin at `at`. `size` becomes
+    // where the blocks end; when they are to be `alone` that is where it was.
+    Fault decode(const std::uint8_t* frame, std::size_t& size, std::size_t at, bool alone, std::uint32_t n_genes,
+                 std::uint32_t nnz, std::int32_t* genes, std::uint32_t* counts);
 
     Fault decode_some(const std::uint8_t* frame, std::size_t size, std::size_t at, std::uint32_t n_genes,
                       std::uint32_t nnz, GeneBits wanted, std::int32_t* genes, std::uint32_t* counts, std::uint32_t& kept,
@@ -45,7 +46,7 @@ public:
     };
 
 private:
-    Fault read_headers(const std::uint8_t* frame, std::size_t size, std::size_t at, std::uint32_t nnz,
+    Fault read_headers(const std::uint8_t* frame, std::size_t& size, std::size_t at, bool alone, std::uint32_t nnz,
                        const std::uint8_t*& payload);
 
     static constexpr std::size_t kOnesBegin = 32;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "frames.hpp"
+#include "model.hpp"
 #include "packing.hpp"
 
 namespace cellmill {
@@ -127,6 +128,12 @@ Choice choose_block(const std::uint32_t* values, std::uint32_t size) noexcept {
     for (std::size_t j = 0; j < kBlock; ++j) any |= values[j];
     if (any < 1U << 15) return choose(NarrowBlock(values), size);
     return choose(WideBlock(values, size, *std::max_element(values, values + size)), size);
+}
+
+std::uint8_t* write_varint(std::size_t number, std::uint8_t* to) noexcept {
+    for (; number >= 128; number >>= 7) *to++ = static_cast<std::uint8_t>((number & 127) | 128);
+    *to++ = static_cast<std::uint8_t>(number);
+    return to;
 }
 
 std::uint8_t* write_header(const Choice& choice, std::uint8_t* to) noexcept {
@@ -273,6 +280,9 @@ std::uint32_t block_size(std::size_t done, std::size_t nnz) noexcept {
 
 }  // namespace
 
+Encoder::Encoder(const Model* head, std::uint64_t n_genes)
+    : head_(head), n_genes_(n_genes), head_room_(head == nullptr ? 0 : 2 * std::size_t{head->n_genes()} + 8) {}
+
 void Encoder::reserve(std::size_t nnz) {
     const std::size_t blocks = (nnz + kBlock - 1) / kBlock;
     if (choices_.size() >= 2 * blocks) return;
@@ -282,16 +292,27 @@ void Encoder::reserve(std::size_t nnz) {
 
 template <class Gene>
 std::uint8_t* Encoder::write(const Gene* genes, const std::uint32_t* counts, std::size_t nnz, std::uint8_t* to) {
-    for (std::size_t rest = nnz;; rest >>= 7) {
-        *to++ = static_cast<std::uint8_t>(rest < 128 ? rest : (rest & 127) | 128);
-        if (rest < 128) break;
-    }
+    to = write_varint(nnz, to);
     if (nnz == 0) return to;
+    if (head_ == nullptr) return write_blocks(genes, counts, nnz, 0, to);
+    const std::uint32_t n_head = head_->n_genes();
+    const std::size_t in_head = static_cast<std::size_t>(
+        std::lower_bound(genes, genes + nnz, n_head, [](Gene gene, std::uint32_t end) { return static_cast<std::uint64_t>(gene) < end; }) - genes);
+    if (n_head < n_genes_) to = write_varint(nnz - in_head, to);
+    if (in_head < nnz) to = write_blocks(genes + in_head, counts + in_head, nnz - in_head, n_head, to);
+    section_.clear();
+    encode_head(*head_, std::span(genes, in_head), std::span(counts, in_head), section_);
+    return std::copy(section_.begin(), section_.end(), to);
+}
+
+template <class Gene>
+std::uint8_t* Encoder::write_blocks(const Gene* genes, const std::uint32_t* counts, std::size_t nnz, std::uint32_t first,
+                                    std::uint8_t* to) {
     reserve(nnz);
     const std::size_t padded = (nnz + kBlock - 1) / kBlock * kBlock;
     std::uint32_t* const gaps = values_.data();
     std::uint32_t* const less_one = gaps + padded;
-    gaps[0] = static_cast<std::uint32_t>(genes[0]);
+    gaps[0] = static_cast<std::uint32_t>(genes[0]) - first;
     for (std::size_t j = 1; j < nnz; ++j) gaps[j] = static_cast<std::uint32_t>(genes[j] - genes[j - 1] - 1);
     for (std::size_t j = 0; j < nnz; ++j) less_one[j] = counts[j] - 1;
     std::fill(gaps + nnz, gaps + padded, 0);
@@ -318,7 +339,7 @@ template <class Gene>
 void encode_cell(Encoder& encoder, std::span<const Gene> genes, std::span<const std::uint32_t> counts,
                  std::vector<std::uint8_t>& out) {
     const std::size_t begin = out.size();
-    out.resize(begin + Encoder::room(genes.size()));
+    out.resize(begin + encoder.room(genes.size()));
     const std::uint8_t* end = encoder.write(genes.data(), counts.data(), genes.size(), out.data() + begin);
     out.resize(static_cast<std::size_t>(end - out.data()));
 }

@@ -23,10 +23,14 @@ struct BlockChoice {
 // Writes frames; holds the scratch of one thread.
 class Encoder {
 public:
+    // `head` outlives the encoder; null where the store has no head genes, `n_genes` is needed with one alone.
+    explicit Encoder(const Model* head = nullptr, std::uint64_t n_genes = 0);
+
     // The most bytes that `write` touches for a cell of `nnz` nonzeros: no block is chosen that is larger than a plain
-    // one, and bit strings are written by whole words, over what comes after.
-    static std::size_t room(std::size_t nnz) noexcept {
-        return kMostVarint + 2 * (nnz / kBlock + 1) + 2 * sizeof(std::uint32_t) * nnz + sizeof(std::uint64_t);
+    // one, and bit strings are written by whole words, over what comes after. A head gene costs 14 bits at most, and 32
+    // more for an escape.
+    std::size_t room(std::size_t nnz) const noexcept {
+        return head_room_ + kMostVarint + 2 * (nnz / kBlock + 1) + 2 * sizeof(std::uint32_t) * nnz + sizeof(std::uint64_t);
     }
 
     // Writes the frame of one cell at `to` and returns its end. Genes ascend, each once; counts are 1 or more.
@@ -34,13 +38,21 @@ public:
     std::uint8_t* write(const Gene* genes, const std::uint32_t* counts, std::size_t nnz, std::uint8_t* to);
 
 private:
-    static constexpr std::size_t kMostVarint = 10;
+    static constexpr std::size_t kMostVarint = 20;
+
+    template <class Gene>
+    std::uint8_t* write_blocks(const Gene* genes, const std::uint32_t* counts, std::size_t nnz, std::uint32_t first,
+                               std::uint8_t* to);
 
     void reserve(std::size_t nnz);
 
     // Gaps, then counts less one, each padded with zeros to whole blocks.
     std::vector<std::uint32_t> values_;
     std::vector<BlockChoice> choices_;
+    const Model* head_;
+    std::uint64_t n_genes_;
+    std::size_t head_room_;
+    std::vector<std::uint8_t> section_;
 };
 
 extern template std::uint8_t* Encoder::write(const std::int32_t*, const std::uint32_t*, std::size_t, std::uint8_t*);

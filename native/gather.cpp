@@ -10,6 +10,7 @@
 
 #include "decode_wide.hpp"
 #include "encode.hpp"
+#include "model.hpp"
 #include "parallel.hpp"
 #include "random.hpp"
 
@@ -25,19 +26,19 @@ struct Sizes {
     RowFault fault;
 };
 
-Sizes read_sizes(const Frames& frames, std::uint32_t n_genes) {
+Sizes read_sizes(const Frames& frames, std::uint32_t n_genes, const Model* head) {
     Sizes sizes;
     sizes.upto.reserve(frames.size() + 1);
     sizes.upto.push_back(0);
     for (std::size_t row = 0; row < frames.size(); ++row) {
-        std::uint32_t nnz = 0;
+        FrameFront front;
         const Fault fault =
-            frames[row].data() == nullptr ? Fault::outside : peek_nonzeros(frames[row], n_genes, nnz);
+            frames[row].data() == nullptr ? Fault::outside : read_front(frames[row], n_genes, head, front);
         if (fault != Fault::none) {
             sizes.fault = {row, fault};
             break;
         }
-        sizes.upto.push_back(sizes.upto.back() + nnz);
+        sizes.upto.push_back(sizes.upto.back() + front.nnz);
     }
     return sizes;
 }
@@ -121,7 +122,7 @@ private:
     std::vector<std::uint32_t> by_column_;
 };
 
-Csr gather_whole(const Frames& frames, std::uint32_t n_genes, const Sizes& sizes, Kind kind, std::uint64_t* totals,
+Csr gather_whole(const Frames& frames, std::uint32_t n_genes, const Model* head, const Sizes& sizes, Kind kind, std::uint64_t* totals,
                  std::size_t threads, std::vector<RowFault>& faults) {
     const std::size_t rows = sizes.upto.size() - 1;
     const std::size_t nnz = static_cast<std::size_t>(sizes.upto.back());
@@ -130,7 +131,7 @@ Csr gather_whole(const Frames& frames, std::uint32_t n_genes, const Sizes& sizes
     const std::vector<std::size_t> borders = share_work(sizes.upto, threads, kLeastNonzeros);
     faults.resize(borders.size() - 1);
     run_workers(borders.size() - 1, [&](std::size_t worker) {
-        Decoder decoder;
+        Decoder decoder(head);
         for (std::size_t row = borders[worker]; row < borders[worker + 1]; ++row) {
             fetch_ahead(frames, row);
             const std::uint32_t size = row_size(sizes, row);
@@ -190,14 +191,14 @@ Csr join_shares(const std::vector<Share>& shares, std::size_t rows) {
     return csr;
 }
 
-Csr gather_panel(const Frames& frames, std::uint32_t n_genes, const Panel& panel, const Sizes& sizes, Kind kind,
+Csr gather_panel(const Frames& frames, std::uint32_t n_genes, const Model* head, const Panel& panel, const Sizes& sizes, Kind kind,
                  std::uint64_t* totals, std::size_t threads, std::vector<RowFault>& faults) {
     const std::vector<std::size_t> borders = share_work(sizes.upto, threads, kLeastNonzeros);
     const std::size_t workers = borders.size() - 1;
     faults.resize(workers);
     std::vector<Share> shares(workers);
     run_workers(workers, [&](std::size_t worker) {
-        Decoder decoder;
+        Decoder decoder(head);
         ColumnSorter sorter(panel);
         Share& share = shares[worker];
         const std::size_t room = panel_room(sizes, panel, borders[worker], borders[worker + 1]);
@@ -286,7 +287,8 @@ void check_cell(std::size_t cell, std::span<const Gene> genes, std::span<const s
 
 template <class Gene>
 Encoded encode_cells(std::span<const std::int64_t> indptr, std::span<const Gene> genes,
-                     std::span<const std::uint32_t> counts, std::int64_t n_genes, std::size_t threads) {
+                     std::span<const std::uint32_t> counts, std::int64_t n_genes, const Model* head,
+                     std::size_t threads) {
     check_indptr(indptr, genes.size());
     const std::size_t cells = indptr.size() - 1;
     const std::vector<std::int64_t> upto(indptr.begin(), indptr.end());
@@ -295,7 +297,7 @@ Encoded encode_cells(std::span<const std::int64_t> indptr, std::span<const Gene>
     encoded.parts.resize(borders.size() - 1);
     encoded.offsets.assign(cells + 1, 0);
     run_workers(borders.size() - 1, [&](std::size_t worker) {
-        Encoder encoder;
+        Encoder encoder(head, static_cast<std::uint64_t>(n_genes));
         std::vector<std::uint8_t>& out = encoded.parts[worker];
         out.reserve(static_cast<std::size_t>(upto[borders[worker + 1]] - upto[borders[worker]]));
         for (std::size_t cell = borders[worker]; cell < borders[worker + 1]; ++cell) {
@@ -314,24 +316,24 @@ Encoded encode_cells(std::span<const std::int64_t> indptr, std::span<const Gene>
     return encoded;
 }
 
-std::pair<RowFault, Csr> gather_sparse(const Frames& frames, std::uint32_t n_genes, const Panel* panel, Kind kind,
+std::pair<RowFault, Csr> gather_sparse(const Frames& frames, std::uint32_t n_genes, const Model* head, const Panel* panel, Kind kind,
                                        std::uint64_t* totals, std::size_t threads) {
-    const Sizes sizes = read_sizes(frames, n_genes);
+    const Sizes sizes = read_sizes(frames, n_genes, head);
     std::vector<RowFault> faults;
-    Csr csr = panel == nullptr ? gather_whole(frames, n_genes, sizes, kind, totals, threads, faults)
-                               : gather_panel(frames, n_genes, *panel, sizes, kind, totals, threads, faults);
+    Csr csr = panel == nullptr ? gather_whole(frames, n_genes, head, sizes, kind, totals, threads, faults)
+                               : gather_panel(frames, n_genes, head, *panel, sizes, kind, totals, threads, faults);
     return {first_fault(faults, sizes.fault), std::move(csr)};
 }
 
-RowFault gather_dense(const Frames& frames, std::uint32_t n_genes, const Panel* panel, Transform transform,
+RowFault gather_dense(const Frames& frames, std::uint32_t n_genes, const Model* head, const Panel* panel, Transform transform,
                       const std::uint64_t* divisors, float* out, std::uint64_t* totals, std::size_t threads) {
-    const Sizes sizes = read_sizes(frames, n_genes);
+    const Sizes sizes = read_sizes(frames, n_genes, head);
     const std::vector<std::size_t> borders = share_work(sizes.upto, threads, kLeastNonzeros);
     std::vector<RowFault> faults(borders.size() - 1);
     const std::size_t n_columns = panel == nullptr ? n_genes : panel->n_columns();
     const bool sums = totals != nullptr || (transform != Transform::raw && divisors == nullptr);
     run_workers(borders.size() - 1, [&](std::size_t worker) {
-        Decoder decoder;
+        Decoder decoder(head);
         Scaler scaled(transform);
         std::vector<std::int32_t> genes;
         std::vector<std::uint32_t> counts;
@@ -394,9 +396,9 @@ void fingerprint_cells(std::span<const std::int64_t> indptr, std::span<const Gen
 }
 
 template Encoded encode_cells(std::span<const std::int64_t>, std::span<const std::int32_t>,
-                              std::span<const std::uint32_t>, std::int64_t, std::size_t);
+                              std::span<const std::uint32_t>, std::int64_t, const Model*, std::size_t);
 template Encoded encode_cells(std::span<const std::int64_t>, std::span<const std::int64_t>,
-                              std::span<const std::uint32_t>, std::int64_t, std::size_t);
+                              std::span<const std::uint32_t>, std::int64_t, const Model*, std::size_t);
 template void fingerprint_cells(std::span<const std::int64_t>, std::span<const std::int32_t>,
                                 std::span<const std::uint32_t>, std::span<const std::uint64_t>, std::uint64_t*,
                                 std::size_t);

@@ -43,14 +43,15 @@ enum class Transform : int { raw = 0, cp10k = 1, log1p_cp10k = 2 };
 // Throws std::invalid_argument naming the first malformed cell.
 template <class Gene>
 Encoded encode_cells(std::span<const std::int64_t> indptr, std::span<const Gene> genes,
-                     std::span<const std::uint32_t> counts, std::int64_t n_genes, std::size_t threads);
+                     std::span<const std::uint32_t> counts, std::int64_t n_genes, const Model* head,
+                     std::size_t threads);
 
-// `panel` is null for all genes. `totals`, where not null, gets the sum of all counts of each row, dropped ones too.
-std::pair<RowFault, Csr> gather_sparse(const Frames& frames, std::uint32_t n_genes, const Panel* panel, Kind kind,
+// `head` is null for a store without head genes, `panel` for all genes. `totals`, where not null, gets the sum of all counts of each row, dropped ones too.
+std::pair<RowFault, Csr> gather_sparse(const Frames& frames, std::uint32_t n_genes, const Model* head, const Panel* panel, Kind kind,
                                        std::uint64_t* totals, std::size_t threads);
 
 // `divisors` is null for each cell's own total; `out` holds frames.size() * columns values; `totals` as above.
-RowFault gather_dense(const Frames& frames, std::uint32_t n_genes, const Panel* panel, Transform transform,
+RowFault gather_dense(const Frames& frames, std::uint32_t n_genes, const Model* head, const Panel* panel, Transform transform,
                       const std::uint64_t* divisors, float* out, std::uint64_t* totals, std::size_t threads);
 
 // Throws std::invalid_argument when a gene has no hash.

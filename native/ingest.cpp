@@ -97,7 +97,7 @@ class Worker {
 public:
     Worker(const StoredCells& cells, const GeneMap& genes, const Slots& slots)
         : cells_(cells), genes_(genes), slots_(slots), marks_(slots.n_slots), sum_of_(slots.n_slots),
-          per_slot_(slots.n_slots), positions_(slots.n_slots), counts_(slots.n_positions) {
+          per_slot_(slots.n_slots), positions_(slots.n_slots), counts_(slots.n_positions), encoder_(genes.head, slots.n_positions) {
         if (kShared) umis_.resize(genes.position_of.size());
     }
 
@@ -313,11 +313,12 @@ IngestedCells ingest(const StoredCells& cells, const GeneMap& genes, const Slots
     const std::vector<std::int64_t> upto(cells.indptr.begin(), cells.indptr.end());
     const std::vector<std::size_t> borders = share_work(upto, threads, kLeastNonzeros);
     const std::size_t workers = borders.size() - 1;
+    const Encoder encoder(genes.head);
     // Every worker has room for the worst that its cells can become; what is not written costs no memory.
     std::vector<std::size_t> begin(workers + 1, 0);
     for (std::size_t worker = 0; worker < workers; ++worker) {
         const std::size_t stored = static_cast<std::size_t>(upto[borders[worker + 1]] - upto[borders[worker]]);
-        begin[worker + 1] = begin[worker] + Encoder::room(stored) + (borders[worker + 1] - borders[worker]) * Encoder::room(0);
+        begin[worker + 1] = begin[worker] + encoder.room(stored) + (borders[worker + 1] - borders[worker]) * encoder.room(0);
     }
     IngestedCells out(cells, genes, begin[workers]);
     std::fill_n(out.umis.data(), out.umis.size(), 0);

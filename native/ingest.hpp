@@ -9,6 +9,7 @@
 #include <variant>
 
 #include "buffers.hpp"
+#include "model.hpp"
 
 namespace cellmill {
 
@@ -32,6 +33,7 @@ struct StoredCells {
 struct GeneMap {
     std::span<const std::int32_t> position_of;  // One per gene of the source: its place in the store, -1 for none.
     std::span<const std::uint64_t> hashes;      // One per gene of the store.
+    const Model* head = nullptr;                // Of the store's head genes; null where it has none.
 };
 
 // Why a block was not taken; the numbers are those of src/cellmill/kernel/ingest.py.

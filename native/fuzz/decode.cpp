@@ -31,7 +31,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     n_genes &= 0x7FFFFFFF;
     const std::vector<std::uint8_t> exact(data + 4, data + size);  // So that a read past the end is a read past a block.
     std::uint32_t nnz = 0;
-    if (cellmill::peek_nonzeros(exact, n_genes, nnz) != cellmill::Fault::none) return 0;
+    if (front_of(exact, n_genes, nnz) != cellmill::Fault::none) return 0;
     std::vector<std::int32_t> genes(nnz);
     std::vector<std::uint32_t> counts(nnz);
     cellmill::Decoder decoder;

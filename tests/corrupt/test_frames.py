@@ -43,9 +43,11 @@ def outcome(module, frame: bytes, n_genes: int = N_GENES):
     """What a kernel makes of a frame: a fault code, or the genes and counts, which must be a valid cell."""
     shard = np.frombuffer(frame, np.uint8)
     one = np.zeros(1, np.int64)
-    fault, indptr, genes, counts, _ = module.gather([shard], one, one, one + len(frame), n_genes, None, 0, False, 1)
+    fault, indptr, genes, counts, _ = module.gather(
+        [shard], one, one, one + len(frame), n_genes, None, None, 0, False, 1
+    )
     everything = module.Panel(np.arange(n_genes, dtype=np.int32), n_genes) if n_genes <= N_GENES else None
-    again = module.gather([shard], one, one, one + len(frame), n_genes, everything, 0, False, 1)
+    again = module.gather([shard], one, one, one + len(frame), n_genes, None, everything, 0, False, 1)
     assert again[0] == fault
     if fault is not None:
         assert fault[0] == 0

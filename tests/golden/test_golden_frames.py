@@ -94,7 +94,7 @@ def test_golden_frames_decode(module, cell):
     frame = np.frombuffer(bytes.fromhex(cell["frame"]), np.uint8)
     one = np.zeros(1, np.int64)
     fault, _, genes, counts, totals = module.gather(
-        [frame], one, one, one + len(frame), cell["n_genes"], None, 0, True, 1
+        [frame], one, one, one + len(frame), cell["n_genes"], None, None, 0, True, 1
     )
     assert totals.tolist() == [sum(cell["counts"])]
     assert fault is None
@@ -105,7 +105,7 @@ def test_golden_frames_decode(module, cell):
 @each_cell
 def test_golden_cells_encode_to_the_same_bytes(module, cell):
     genes, counts = np.array(cell["genes"], np.int64), np.array(cell["counts"], np.uint32)
-    frames, _ = module.encode(np.array([0, len(genes)], np.int64), genes, counts, cell["n_genes"], 1)
+    frames, _ = module.encode(np.array([0, len(genes)], np.int64), genes, counts, cell["n_genes"], None, 1)
     assert frames.tobytes().hex() == cell["frame"]
 
 

@@ -50,7 +50,9 @@ cells = st.builds(
 
 def decode(module, frames, offsets, n_genes):
     begin, end = offsets[:-1].astype(np.int64), offsets[1:].astype(np.int64)
-    fault, *arrays = module.gather([frames], np.zeros(len(begin), np.int64), begin, end, n_genes, None, 0, False, 1)
+    fault, *arrays = module.gather(
+        [frames], np.zeros(len(begin), np.int64), begin, end, n_genes, None, None, 0, False, 1
+    )
     assert fault is None
     return arrays[:3]
 
@@ -59,9 +61,9 @@ def decode(module, frames, offsets, n_genes):
 @settings(max_examples=150, deadline=None)
 @given(cells)
 def test_native_writes_the_bytes_of_the_reference(batch):
-    frames, offsets = reference.encode(*batch, 1)
+    frames, offsets = reference.encode(*batch, None, 1)
     for indices in (batch.indices, batch.indices.astype(np.int32)):
-        native_frames, native_offsets = native.encode(batch.indptr, indices, batch.values, batch.n_genes, 1)
+        native_frames, native_offsets = native.encode(batch.indptr, indices, batch.values, batch.n_genes, None, 1)
         assert native_frames.tobytes() == frames.tobytes()
         assert np.array_equal(native_offsets, offsets)
 
@@ -70,7 +72,7 @@ def test_native_writes_the_bytes_of_the_reference(batch):
 @settings(max_examples=60, deadline=None)
 @given(batch=cells)
 def test_every_cell_comes_back(module, batch):
-    frames, offsets = module.encode(*batch, 1)
+    frames, offsets = module.encode(*batch, None, 1)
     indptr, indices, values = decode(module, frames, offsets, batch.n_genes)
     assert np.array_equal(indptr, batch.indptr)
     assert np.array_equal(indices, batch.indices) and indices.dtype == np.int32
@@ -86,7 +88,7 @@ def test_every_width_comes_back_at_every_block_size(module, size, bits):
     gap = max(1, (2**31 - 2) // 257 >> (32 - bits))
     indices = (np.arange(size, dtype=np.int64) + 1) * gap - rng.integers(0, gap, size)
     indptr = np.array([0, size], np.int64)
-    frames, offsets = module.encode(indptr, indices, values, 2**31 - 1, 1)
+    frames, offsets = module.encode(indptr, indices, values, 2**31 - 1, None, 1)
     back = decode(module, frames, offsets, 2**31 - 1)
     assert np.array_equal(back[1], indices) and np.array_equal(back[2], values)
 
@@ -99,7 +101,7 @@ def test_extremes_come_back(module):
     indptr = np.array([0, n_genes, n_genes, n_genes + 1, n_genes + 3], np.int64)
     values = np.ones(len(indices), np.uint32)
     values[-1] = values[7] = values[n_genes] = MAX_COUNT
-    frames, offsets = module.encode(indptr, indices, values, n_genes, 1)
+    frames, offsets = module.encode(indptr, indices, values, n_genes, None, 1)
     back = decode(module, frames, offsets, n_genes)
     for found, wanted in zip(back, (indptr, indices, values), strict=True):
         assert np.array_equal(found, wanted)
@@ -115,22 +117,22 @@ def test_extremes_come_back(module):
 )
 def test_malformed_cells_are_refused_by_name(module, indices, values):
     with pytest.raises(ValueError, match="cell 1"):
-        module.encode(np.array([0, 1, 3]), np.array([9, *indices]), np.array([1, *values], np.uint32), 10, 1)
+        module.encode(np.array([0, 1, 3]), np.array([9, *indices]), np.array([1, *values], np.uint32), 10, None, 1)
 
 
 @pytest.mark.parametrize("module", IMPLEMENTATIONS)
 @pytest.mark.parametrize("indptr", [[1, 2], [0, 3], [0, 2, 1, 2], [0, 1]])
 def test_a_malformed_indptr_is_refused(module, indptr):
     with pytest.raises(ValueError, match="indptr"):
-        module.encode(np.array(indptr), np.array([1, 2]), np.array([1, 1], np.uint32), 10, 1)
+        module.encode(np.array(indptr), np.array([1, 2]), np.array([1, 1], np.uint32), 10, None, 1)
 
 
 @needs_native
 def test_threads_change_no_byte():
     batch = make_cells(5, 400, 1500, 1.0, 0.05)
-    alone = native.encode(*batch, 1)
+    alone = native.encode(*batch, None, 1)
     for threads in (2, 3, 7, 64):
-        together = native.encode(*batch, threads)
+        together = native.encode(*batch, None, threads)
         assert alone[0].tobytes() == together[0].tobytes() and np.array_equal(alone[1], together[1])
 
 
@@ -141,7 +143,7 @@ def test_the_first_malformed_cell_is_named_whatever_the_threads():
     first = int(np.searchsorted(batch.indptr, batch.indptr[120], side="right")) - 1
     for threads in (1, 4):
         with pytest.raises(ValueError, match=f"cell {first}:"):
-            native.encode(*batch, threads)
+            native.encode(*batch, None, threads)
 
 
 def test_realistic_cells_take_less_than_nine_tenths_of_a_byte():

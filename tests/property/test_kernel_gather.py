@@ -81,7 +81,7 @@ def test_a_panel_keeps_its_columns_in_order(module, batch, chosen, data):
     panel = make_panel(seed, n_genes, share, ascending)
     n_columns = int(panel.max()) + 1 + extra
     made = module.Panel(panel, n_columns)
-    fault, indptr, indices, values, totals = module.gather(*batch.rows(rows), n_genes, made, 0, True, 2)
+    fault, indptr, indices, values, totals = module.gather(*batch.rows(rows), n_genes, None, made, 0, True, 2)
     assert fault is None
     assert np.array_equal(totals, batch.dense[rows].sum(axis=1))
     wanted = through(panel, batch.dense[rows], n_columns)
@@ -106,7 +106,7 @@ def test_dense_rows_are_the_transformed_counts(module, transform, batch, chosen,
     made = module.Panel(panel, n_columns)
     sums = np.zeros(len(out), np.uint64)
     kind = kernel.TRANSFORMS.index(transform)
-    assert module.gather_dense(*rows, n_genes, made, kind, totals, out, sums, 3) is None
+    assert module.gather_dense(*rows, n_genes, None, made, kind, totals, out, sums, 3) is None
     assert np.array_equal(sums, batch.dense.sum(axis=1))
 
     x = through(panel, batch.dense, n_columns).astype(np.float64)
@@ -137,12 +137,12 @@ def test_rows_of_a_table_are_the_rows_of_its_shards(module, group, batch, data):
         table.put(number, batch.shards[number], bases.astype(np.uint32), steps.astype(np.uint16))
     assert table.missing(rows) == []
     table.will_need(rows)
-    wanted = module.gather(*batch.rows(rows), n_genes, None, 0, True, 1)
-    found = module.gather_rows(table, rows, n_genes, None, 0, True, 2)
+    wanted = module.gather(*batch.rows(rows), n_genes, None, None, 0, True, 1)
+    found = module.gather_rows(table, rows, n_genes, None, None, 0, True, 2)
     assert found[0] is None and wanted[0] is None
     assert all(np.array_equal(a, b) for a, b in zip(found[1:], wanted[1:], strict=True))
     out = np.empty((len(rows), n_genes), np.float32)
-    assert module.gather_rows_dense(table, rows, n_genes, None, 0, None, out, None, 2) is None
+    assert module.gather_rows_dense(table, rows, n_genes, None, None, 0, None, out, None, 2) is None
     assert np.array_equal(out, batch.dense[rows])
 
 
@@ -166,11 +166,11 @@ def test_a_table_refuses_what_does_not_fit(module):
         with pytest.raises(IndexError):
             table.missing(np.array([row]))
         with pytest.raises(IndexError):
-            module.gather_rows(table, np.array([row]), 3, None, 0, False, 1)
+            module.gather_rows(table, np.array([row]), 3, None, None, 0, False, 1)
     with pytest.raises(ValueError):
-        module.gather_rows(table, np.array([3]), 3, None, 0, False, 1)  # its shard was not put in
+        module.gather_rows(table, np.array([3]), 3, None, None, 0, False, 1)  # its shard was not put in
     table.put(2, frames, np.array([7, 2], np.uint32), none)  # offsets that fall
-    assert module.gather_rows(table, np.array([20]), 3, None, 0, False, 1)[0] == (0, 1)
+    assert module.gather_rows(table, np.array([20]), 3, None, None, 0, False, 1)[0] == (0, 1)
 
 
 @pytest.mark.parametrize("module", IMPLEMENTATIONS)
@@ -182,9 +182,9 @@ def test_counts_come_as_the_type_asked_for_or_not_at_all(module, kind, dtype, la
         for panel in (None, module.Panel(np.arange(200, dtype=np.int32), 200)):
             for extra in (0, 1):
                 counts[-1] = largest + extra
-                frames, offsets = module.encode(indptr, genes, counts, 200, 1)
+                frames, offsets = module.encode(indptr, genes, counts, 200, None, 1)
                 place = [frames], np.zeros(1, np.int64), offsets[:1].astype(np.int64), offsets[1:].astype(np.int64)
-                fault, _, _, values, _ = module.gather(*place, 200, panel, kind, False, 1)
+                fault, _, _, values, _ = module.gather(*place, 200, None, panel, kind, False, 1)
                 assert fault == ((0, 20) if extra else None)
                 if not extra:
                     assert values.dtype == dtype and np.array_equal(values.astype(np.int64), counts)

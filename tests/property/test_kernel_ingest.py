@@ -125,14 +125,14 @@ def assert_same(got: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
 @settings(max_examples=400, deadline=None)
 @given(blocks, st.integers(1, 4))
 def test_native_makes_what_the_reference_makes(block, threads):
-    assert_same(native.ingest(*block, threads), reference.ingest(*block, 1))
+    assert_same(native.ingest(*block, None, threads), reference.ingest(*block, None, 1))
 
 
 @pytest.mark.parametrize("module", IMPLEMENTATIONS)
 @settings(max_examples=60, deadline=None)
 @given(blocks)
 def test_cells_are_what_scipy_makes_of_them(module, block):
-    refused, *results = module.ingest(*block, 1)
+    refused, *results = module.ingest(*block, None, 1)
     if refused is not None:
         return
     found = dict(zip(NAMES, results, strict=True))
@@ -168,10 +168,10 @@ def test_native_bytes_do_not_depend_on_threads():
     matrix = sparse.csr_array(counts.astype(np.float32))
     places, hashes = make_places(rng, 2000, "some")
     block = Block(matrix.indptr.astype(np.int64), matrix.indices, matrix.data, places, hashes)
-    alone = native.ingest(*block, 1)
+    alone = native.ingest(*block, None, 1)
     assert matrix.nnz > 8 * 20_000  # or there would be one thread
     for threads in (2, 3, 8):
-        assert_same(native.ingest(*block, threads), alone)
+        assert_same(native.ingest(*block, None, threads), alone)
 
 
 @needs_native
@@ -183,7 +183,9 @@ def test_the_first_violation_is_found_whatever_the_threads(threads, value):
     places, hashes = make_places(rng, 2000, "shared")
     for cell in (190, 120, 31):
         matrix.data[matrix.indptr[cell] + 5] = value
-        refused = native.ingest(matrix.indptr.astype(np.int64), matrix.indices, matrix.data, places, hashes, threads)
+        refused = native.ingest(
+            matrix.indptr.astype(np.int64), matrix.indices, matrix.data, places, hashes, None, threads
+        )
         assert refused == ((VALUE, cell, 0),)
 
 
@@ -193,9 +195,9 @@ def test_a_value_that_is_no_count_comes_before_a_sum_that_is_too_large(module):
     indices, places = np.array([0, 1, 1], np.int32), np.array([0, 0], np.int32)
     hashes = np.zeros(1, np.uint64)
     values = np.array([MAX_COUNT, 7, 1], np.int64)
-    assert module.ingest(indptr, indices, values, places, hashes, 1) == ((SUM, 0, MAX_COUNT + 7),)
+    assert module.ingest(indptr, indices, values, places, hashes, None, 1) == ((SUM, 0, MAX_COUNT + 7),)
     values[2] = -1
-    assert module.ingest(indptr, indices, values, places, hashes, 1) == ((VALUE, 1, 0),)
+    assert module.ingest(indptr, indices, values, places, hashes, None, 1) == ((VALUE, 1, 0),)
 
 
 @pytest.mark.parametrize("module", IMPLEMENTATIONS)
@@ -203,7 +205,9 @@ def test_a_value_that_is_no_count_comes_before_a_sum_that_is_too_large(module):
 def test_an_entry_repeated_beyond_the_largest_count_is_a_violation(module, at):
     indices = np.array([3, 1, 3], np.int64)
     values = np.array([MAX_COUNT, 1, at], np.uint32)
-    results = module.ingest(np.array([0, 3]), indices, values, np.arange(4, dtype=np.int32), np.zeros(4, np.uint64), 1)
+    results = module.ingest(
+        np.array([0, 3]), indices, values, np.arange(4, dtype=np.int32), np.zeros(4, np.uint64), None, 1
+    )
     assert results[0] == ((VALUE, 0, 0) if at else None)
 
 

@@ -30,6 +30,7 @@ from cellmill.kernel.gathering import (
 from cellmill.kernel.implementation import IMPLEMENTATION, chosen, native_error, vectors
 from cellmill.kernel.ingest import IngestedCells, Refusal, ingest_cells
 from cellmill.kernel.keys import derive_key
+from cellmill.kernel.model import choose_head, count_histograms, fit_model, open_model
 from cellmill.kernel.threads import default_threads, set_threads
 
 __all__ = [
@@ -41,10 +42,13 @@ __all__ = [
     "Panel",
     "Refusal",
     "RowTable",
+    "choose_head",
+    "count_histograms",
     "default_threads",
     "derive_key",
     "encode",
     "fingerprint",
+    "fit_model",
     "gather",
     "gather_dense",
     "gather_frames",
@@ -55,6 +59,7 @@ __all__ = [
     "keyed_uniform",
     "mix64",
     "native_error",
+    "open_model",
     "permute",
     "set_threads",
     "vectors",
@@ -70,7 +75,9 @@ F64 = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.integer[Any]]
 
 
-def encode(indptr: Integers, indices: Integers, values: Integers, *, n_genes: int, threads: int = 0) -> tuple[U8, U64]:
+def encode(
+    indptr: Integers, indices: Integers, values: Integers, *, n_genes: int, head: Any = None, threads: int = 0
+) -> tuple[U8, U64]:
     """Return the frames of cells, one after the other, and where each begins.
 
     Parameters
@@ -83,6 +90,8 @@ def encode(indptr: Integers, indices: Integers, values: Integers, *, n_genes: in
         Counts, 1 to 2^32-1.
     n_genes : int
         Number of genes of the store, at most 2^31-1.
+    head : from `kernel.open_model`, optional
+        Model of the store's head genes.
     threads : int
         0 takes `default_threads()`. The bytes do not depend on it.
 
@@ -110,7 +119,7 @@ def encode(indptr: Integers, indices: Integers, values: Integers, *, n_genes: in
     """
     check_column_count(n_genes, "n_genes")
     indptr, indices, values = check_cells(indptr, indices, values)
-    frames, offsets = chosen.encode(indptr, indices, values, n_genes, count_threads(threads))
+    frames, offsets = chosen.encode(indptr, indices, values, n_genes, head, count_threads(threads))
     return frames, offsets
 
 

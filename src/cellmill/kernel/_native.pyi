@@ -13,7 +13,9 @@ U64 = npt.NDArray[np.uint64]
 F32 = npt.NDArray[np.float32]
 Genes = npt.NDArray[np.integer[Any]]
 
-def encode(indptr: I64, indices: Genes, values: U32, n_genes: int, threads: int) -> tuple[U8, U64]: ...
+def encode(
+    indptr: I64, indices: Genes, values: U32, n_genes: int, head: HeadModel | None, threads: int
+) -> tuple[U8, U64]: ...
 
 class Panel:
     def __init__(self, column_of: I32, n_columns: int) -> None: ...
@@ -30,13 +32,21 @@ def gather(
     start: I64,
     stop: I64,
     n_genes: int,
+    head: HeadModel | None,
     panel: Panel | None,
     kind: int,
     totals: bool,
     threads: int,
 ) -> tuple[tuple[int, int] | None, I64, I32, npt.NDArray[Any], U64 | None]: ...
 def gather_rows(
-    table: RowTable, rows: I64, n_genes: int, panel: Panel | None, kind: int, totals: bool, threads: int
+    table: RowTable,
+    rows: I64,
+    n_genes: int,
+    head: HeadModel | None,
+    panel: Panel | None,
+    kind: int,
+    totals: bool,
+    threads: int,
 ) -> tuple[tuple[int, int] | None, I64, I32, npt.NDArray[Any], U64 | None]: ...
 def gather_dense(
     shards: Sequence[U8],
@@ -44,6 +54,7 @@ def gather_dense(
     start: I64,
     stop: I64,
     n_genes: int,
+    head: HeadModel | None,
     panel: Panel | None,
     transform: int,
     divisors: U64 | None,
@@ -55,6 +66,7 @@ def gather_rows_dense(
     table: RowTable,
     rows: I64,
     n_genes: int,
+    head: HeadModel | None,
     panel: Panel | None,
     transform: int,
     divisors: U64 | None,
@@ -66,7 +78,13 @@ def wide_in_use() -> bool: ...
 def allow_wide(allowed: bool) -> None: ...
 def fingerprint(indptr: I64, indices: Genes, values: U32, gene_hashes: U64, threads: int) -> U64: ...
 def ingest(
-    indptr: I64, indices: Genes, values: npt.NDArray[Any], position_of: I32, gene_hashes: U64, threads: int
+    indptr: I64,
+    indices: Genes,
+    values: npt.NDArray[Any],
+    position_of: I32,
+    gene_hashes: U64,
+    head: HeadModel | None,
+    threads: int,
 ) -> tuple[Any, ...]: ...
 def permute(positions: U64, n: int, key: int) -> U64: ...
 def mix64(x: U64) -> U64: ...

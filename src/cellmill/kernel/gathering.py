@@ -154,6 +154,7 @@ def gather_rows(
     rows: I64,
     *,
     n_genes: int,
+    head: Any = None,
     panel: Panel | None = None,
     dtype: str = "uint32",
     totals: bool = False,
@@ -169,6 +170,8 @@ def gather_rows(
         Row ids, any order, repeats allowed.
     n_genes
         Number of genes of the store.
+    head
+        Model of the store's head genes, from `kernel.open_model`; None where it has none.
     panel
         All genes when None.
     dtype
@@ -193,7 +196,9 @@ def gather_rows(
     are dropped. Every byte is checked before it is used.
     """
     made = None if panel is None else panel.made
-    fault, *arrays = chosen.gather_rows(table.made, rows, n_genes, made, _kind(dtype), totals, count_threads(threads))
+    fault, *arrays = chosen.gather_rows(
+        table.made, rows, n_genes, head, made, _kind(dtype), totals, count_threads(threads)
+    )
     if fault is not None:
         raise _error(fault, n_genes, dtype)
     return Gathered(*arrays)
@@ -204,6 +209,7 @@ def gather_rows_dense(
     rows: I64,
     *,
     n_genes: int,
+    head: Any = None,
     panel: Panel | None = None,
     transform: str = "raw",
     totals: Integers | None = None,
@@ -219,7 +225,16 @@ def gather_rows_dense(
     result = _dense_out(out, (len(rows), n_genes if panel is None else panel.n_columns))
     divisors = None if totals is None else check_u64(totals, len(rows), "totals")
     fault = chosen.gather_rows_dense(
-        table.made, rows, n_genes, made, _transform(transform), divisors, result, totals_out, count_threads(threads)
+        table.made,
+        rows,
+        n_genes,
+        head,
+        made,
+        _transform(transform),
+        divisors,
+        result,
+        totals_out,
+        count_threads(threads),
     )
     if fault is not None:
         raise _error(fault, n_genes, "float32")
@@ -233,6 +248,7 @@ def gather_frames(
     stop: Integers,
     *,
     n_genes: int,
+    head: Any = None,
     panel: Panel | Integers | None = None,
     n_columns: int | None = None,
     dtype: str = "uint32",
@@ -249,6 +265,8 @@ def gather_frames(
         The frame of row i is shards[shard_of[i]][start[i]:stop[i]].
     n_genes : int
         Number of genes of the store.
+    head : from `kernel.open_model`, optional
+        Model of the store's head genes.
     panel : Panel, or integers (n_genes,), optional
         Output column of each gene, -1 for genes to drop. No column may be named twice.
     n_columns : int, optional
@@ -268,7 +286,7 @@ def gather_frames(
     shard_of, start, stop = check_rows(shards, shard_of, start, stop)
     made, _ = _panel(panel, n_genes, n_columns)
     fault, *arrays = chosen.gather(
-        shards, shard_of, start, stop, n_genes, made, _kind(dtype), totals, count_threads(threads)
+        shards, shard_of, start, stop, n_genes, head, made, _kind(dtype), totals, count_threads(threads)
     )
     if fault is not None:
         raise _error(fault, n_genes, dtype)
@@ -282,6 +300,7 @@ def gather(
     stop: Integers,
     *,
     n_genes: int,
+    head: Any = None,
     panel: Panel | Integers | None = None,
     n_columns: int | None = None,
     threads: int = 0,
@@ -296,7 +315,7 @@ def gather(
     values : u32, (nnz,)
     """
     got = gather_frames(
-        shards, shard_of, start, stop, n_genes=n_genes, panel=panel, n_columns=n_columns, threads=threads
+        shards, shard_of, start, stop, n_genes=n_genes, head=head, panel=panel, n_columns=n_columns, threads=threads
     )
     return got.indptr, got.indices, got.values
 
@@ -308,6 +327,7 @@ def gather_dense(
     stop: Integers,
     *,
     n_genes: int,
+    head: Any = None,
     panel: Panel | Integers | None = None,
     n_columns: int | None = None,
     transform: str = "raw",
@@ -320,7 +340,7 @@ def gather_dense(
 
     Parameters
     ----------
-    shards, shard_of, start, stop, n_genes, panel, n_columns, threads
+    shards, shard_of, start, stop, n_genes, head, panel, n_columns, threads
         As in `gather_frames`.
     transform : {"raw", "cp10k", "log1p_cp10k"}
         Counts; 10,000 x count / total; or the natural log of 1 plus that. An empty cell gives zeros.
@@ -352,7 +372,7 @@ def gather_dense(
     result = _dense_out(out, (len(start), columns))
     divisors = None if totals is None else check_u64(totals, len(start), "totals")
     fault = chosen.gather_dense(
-        shards, shard_of, start, stop, n_genes, made, kind, divisors, result, totals_out, count_threads(threads)
+        shards, shard_of, start, stop, n_genes, head, made, kind, divisors, result, totals_out, count_threads(threads)
     )
     if fault is not None:
         raise _error(fault, n_genes, "float32")

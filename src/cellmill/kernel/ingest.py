@@ -97,6 +97,7 @@ def ingest_cells(
     *,
     position_of: Integers,
     gene_hashes: U64,
+    head: Any = None,
     threads: int = 0,
 ) -> IngestedCells | Refusal:
     """Return a block of cells, as its source stores them, as frames over the genes of the store.
@@ -113,6 +114,8 @@ def ingest_cells(
         Place in the store of each gene of the source, -1 for none. Genes that share a place are summed.
     gene_hashes : u64, (n_genes,)
         As in `fingerprint`, in storage order.
+    head : from `kernel.open_model`, optional
+        Model of the store's head genes.
     threads : int
         0 takes `default_threads()`. The result does not depend on it.
 
@@ -147,7 +150,7 @@ def ingest_cells(
     if len(genes) != len(stored):
         raise ValueError(f"indices and values must be of one length, found {len(genes)} and {len(stored)}")
     refused, *results = chosen.ingest(
-        pointers, genes, stored, _as_positions(position_of, len(hashes)), hashes, count_threads(threads)
+        pointers, genes, stored, _as_positions(position_of, len(hashes)), hashes, head, count_threads(threads)
     )
     if refused is None:
         return IngestedCells(*results)

@@ -6,12 +6,12 @@ Knows nothing of the native module, of files, or of threads (the argument is tak
 
 from __future__ import annotations
 
-from cellmill.kernel.reference.codec import encode
 from cellmill.kernel.reference.gather import fingerprint, gather, gather_dense, gather_rows, gather_rows_dense
 from cellmill.kernel.reference.ingest import ingest
 from cellmill.kernel.reference.model import HeadModel
 from cellmill.kernel.reference.random import keyed_u64, mix64, permute
 from cellmill.kernel.reference.rows import Panel, RowTable
+from cellmill.kernel.reference.split import encode
 
 __all__ = [
     "HeadModel",

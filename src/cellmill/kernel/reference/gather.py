@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cellmill.kernel import faults
-from cellmill.kernel.reference.codec import Decoded, decode_frames
+from cellmill.kernel.reference.codec import Decoded
+from cellmill.kernel.reference.model import HeadModel
 from cellmill.kernel.reference.random import mix64
 from cellmill.kernel.reference.rows import Panel, RowTable
+from cellmill.kernel.reference.split import decode
 
 __all__ = [
     "CP10K",
@@ -39,7 +41,7 @@ _LARGEST = ((1 << 32) - 1, (1 << 31) - 1, 1 << 24)
 
 
 def _decode_rows(
-    shards: Sequence[npt.NDArray[np.uint8]], shard_of: I64, start: I64, stop: I64, n_genes: int
+    shards: Sequence[npt.NDArray[np.uint8]], shard_of: I64, start: I64, stop: I64, n_genes: int, head: HeadModel | None
 ) -> Decoded:
     frames: list[bytes] = []
     outside: tuple[int, int] | None = None
@@ -49,7 +51,7 @@ def _decode_rows(
             outside = (row, faults.OUTSIDE)
             break
         frames.append(shard[begin:end].tobytes())
-    decoded = decode_frames(frames, n_genes)
+    decoded = decode(frames, n_genes, head)
     return decoded._replace(fault=decoded.fault or outside)
 
 
@@ -70,6 +72,7 @@ def gather(
     start: I64,
     stop: I64,
     n_genes: int,
+    head: HeadModel | None,
     panel: Panel | None,
     kind: int,
     with_totals: bool,
@@ -77,7 +80,7 @@ def gather(
 ) -> tuple[tuple[int, int] | None, I64, I32, npt.NDArray[Any], U64 | None]:
     """Return (fault, indptr, indices, values, totals) of the rows."""
     del threads
-    decoded = _decode_rows(shards, shard_of, start, stop, n_genes)
+    decoded = _decode_rows(shards, shard_of, start, stop, n_genes, head)
     totals = _segment_sums(decoded.counts.astype(np.uint64), decoded.indptr) if with_totals else None
     if panel is not None and decoded.fault is None:
         decoded = _to_columns(decoded, panel.column_of)
@@ -94,10 +97,17 @@ def _beyond_kind(decoded: Decoded, kind: int) -> tuple[int, int] | None:
 
 
 def gather_rows(
-    table: RowTable, rows: I64, n_genes: int, panel: Panel | None, kind: int, with_totals: bool, threads: int
+    table: RowTable,
+    rows: I64,
+    n_genes: int,
+    head: HeadModel | None,
+    panel: Panel | None,
+    kind: int,
+    with_totals: bool,
+    threads: int,
 ) -> tuple[tuple[int, int] | None, I64, I32, npt.NDArray[Any], U64 | None]:
     """Return (fault, indptr, indices, values, totals) of rows by their ids."""
-    return gather(*table.find(rows), n_genes, panel, kind, with_totals, threads)
+    return gather(*table.find(rows), n_genes, head, panel, kind, with_totals, threads)
 
 
 def gather_dense(
@@ -106,6 +116,7 @@ def gather_dense(
     start: I64,
     stop: I64,
     n_genes: int,
+    head: HeadModel | None,
     panel: Panel | None,
     transform: int,
     divisors: U64 | None,
@@ -115,7 +126,7 @@ def gather_dense(
 ) -> tuple[int, int] | None:
     """Fill `out` with the rows and return the fault, or None."""
     del threads
-    decoded = _decode_rows(shards, shard_of, start, stop, n_genes)
+    decoded = _decode_rows(shards, shard_of, start, stop, n_genes, head)
     if decoded.fault is not None:
         return decoded.fault
     n_rows = len(decoded.indptr) - 1
@@ -135,6 +146,7 @@ def gather_rows_dense(
     table: RowTable,
     rows: I64,
     n_genes: int,
+    head: HeadModel | None,
     panel: Panel | None,
     transform: int,
     divisors: U64 | None,
@@ -143,7 +155,7 @@ def gather_rows_dense(
     threads: int,
 ) -> tuple[int, int] | None:
     """Fill `out` with rows by their ids and return the fault, or None."""
-    return gather_dense(*table.find(rows), n_genes, panel, transform, divisors, out, totals, threads)
+    return gather_dense(*table.find(rows), n_genes, head, panel, transform, divisors, out, totals, threads)
 
 
 def _transformed(counts: I64, row: I64, totals: U64, transform: int) -> F32:

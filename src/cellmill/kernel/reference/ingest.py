@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cellmill.kernel.reference.codec import encode
 from cellmill.kernel.reference.gather import fingerprint
+from cellmill.kernel.reference.model import HeadModel
+from cellmill.kernel.reference.split import encode
 
 __all__ = ["ingest"]
 
@@ -37,6 +38,7 @@ def ingest(
     values: npt.NDArray[Any],
     position_of: I32,
     gene_hashes: U64,
+    head: HeadModel | None,
     threads: int,
 ) -> tuple[Any, ...]:
     """Return (None, frames, offsets, ...) as `IngestedCells` lists them, or ((why, cell, number),)."""
@@ -69,7 +71,7 @@ def ingest(
     detected = np.bincount(cells.rows, minlength=n_cells)
     pointers = np.concatenate([[0], np.cumsum(detected)]).astype(np.int64)
     found = cells.counts.astype(np.uint32)
-    frames, offsets = encode(pointers, cells.keys, found, n_genes, threads)
+    frames, offsets = encode(pointers, cells.keys, found, n_genes, head, threads)
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(cells.counts, dtype=np.uint64)])
     return (
         None,

@@ -217,11 +217,11 @@ class HeadModel:
         whole, part = np.divmod(state, frequency)
         state[:] = (whole << np.uint64(PROBABILITY_BITS)) + part + start[symbols].astype(np.uint64)
 
-    def decode(self, sections: U8, offsets: U64, capacity: int) -> tuple[tuple[int, int] | None, I64, I32, U32]:
+    def decode(self, sections: U8, offsets: U64, capacity: int | I64) -> tuple[tuple[int, int] | None, I64, I32, U32]:
         """Return (fault, indptr, indices, values) of the cells whose sections these are.
 
-        `fault` is None, or (cell, code) of the first that is none or has more than `capacity` nonzeros; the arrays
-        then hold the cells before it. The codes are those of `cellmill.kernel.faults`.
+        `fault` is None, or (cell, code) of the first that is none or has more than `capacity` nonzeros (one number,
+        or one for each cell); the arrays then hold the cells before it. Codes are those of `cellmill.kernel.faults`.
         """
         sections = np.asarray(sections, np.uint8)
         bounds = offsets.astype(np.int64)

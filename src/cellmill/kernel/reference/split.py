@@ -1,0 +1,179 @@
+"""Frames of stores with head genes, in NumPy (floor 1, kernel): blocks for the tail, a section for the head.
+
+Knows how a frame is put together; blocks are `reference.codec`, sections `reference.model`. Every byte that is decoded
+is taken as hostile.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cellmill.kernel import faults
+from cellmill.kernel.reference import codec
+from cellmill.kernel.reference.codec import Decoded, decode_frames
+from cellmill.kernel.reference.layout import BLOCK, HEADER_BYTES, PATCHED, UNARY
+from cellmill.kernel.reference.model import HeadModel
+
+__all__ = ["decode", "encode"]
+
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+
+
+def encode(
+    indptr: I64, indices: npt.NDArray[np.integer], values: U32, n_genes: int, head: HeadModel | None, threads: int
+) -> tuple[U8, U64]:
+    """Return (frames, offsets) of the cells; raises ValueError naming the first bad cell."""
+    frames, offsets = codec.encode(indptr, indices, values, n_genes, threads)
+    if head is None:
+        return frames, offsets
+    genes = indices.astype(np.int64)
+    cell = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    in_head = genes < head.n_genes
+    tail_ptr, head_ptr = (_pointers(cell[chosen], len(indptr) - 1) for chosen in (~in_head, in_head))
+    sections, section_at = head.encode(head_ptr, genes[in_head], values[in_head])
+    blocks, block_at = codec.encode(tail_ptr, genes[~in_head] - head.n_genes, values[~in_head], n_genes, threads)
+    has_tail = head.n_genes < n_genes
+    parts = []
+    for i in range(len(indptr) - 1):
+        nnz = int(indptr[i + 1] - indptr[i])
+        tail = blocks[int(block_at[i]) : int(block_at[i + 1])].tobytes() if has_tail else b""
+        section = sections[int(section_at[i]) : int(section_at[i + 1])].tobytes()
+        parts.append(_varint(nnz) + (tail + section if nnz else b""))
+    lengths = np.array([0, *map(len, parts)], np.uint64)
+    return np.frombuffer(b"".join(parts), np.uint8), np.cumsum(lengths, dtype=np.uint64)
+
+
+def decode(frames: list[bytes], n_genes: int, head: HeadModel | None) -> Decoded:
+    """Return the cells of frames, decoded up to the first that cannot be."""
+    if head is None:
+        return decode_frames(frames, n_genes)
+    fronts = [_front(frame, n_genes, head.n_genes) for frame in frames]
+    whole = _decode_together(frames, fronts, n_genes, head)
+    if whole.fault is None:
+        return whole
+    cells: list[Decoded] = []
+    for row, (frame, front) in enumerate(zip(frames, fronts, strict=True)):
+        one = _decode_together([frame], [front], n_genes, head)
+        if one.fault is not None:
+            return _joined(cells)._replace(fault=(row, one.fault[1]))
+        cells.append(one)
+    raise AssertionError("frames that cannot be decoded together hold one that cannot be decoded alone")
+
+
+class _Front(NamedTuple):
+    fault: int
+    nnz: int
+    in_blocks: int
+    begin: int  # Of the number of nonzeros in blocks, or of what follows where there is none.
+    end: int  # Of the blocks.
+
+
+def _front(frame: bytes, n_genes: int, n_head: int) -> _Front:
+    code, nnz, at = _read_varint(frame, 0, n_genes)
+    if code or nnz == 0:
+        return _Front(code or (faults.TRAILING if at < len(frame) else 0), 0, 0, at, at)
+    begin, in_blocks = at, 0
+    if n_head < n_genes:
+        code, in_blocks, at = _read_varint(frame, at, min(nnz, n_genes - n_head))
+        if code:
+            return _Front(code, 0, 0, at, at)
+    if nnz - in_blocks > n_head:
+        return _Front(faults.NONZEROS, 0, 0, at, at)
+    if 2 * -(-in_blocks // BLOCK) > len(frame) - at:
+        return _Front(faults.TRUNCATED, 0, 0, at, at)
+    return _Front(0, nnz, in_blocks, begin, _end_of_blocks(frame, at, in_blocks))
+
+
+def _end_of_blocks(frame: bytes, at: int, in_blocks: int) -> int:
+    """Return where blocks end by what their headers say; the frame's end where these make no sense, told later."""
+    payload = 0
+    for block in range(-(-in_blocks // BLOCK)):
+        size = min(BLOCK, in_blocks - block * BLOCK)
+        for _ in range(2):
+            header = frame[at : at + 3]
+            mode = header[0] >> 6 if header else 3
+            if mode == 3 or len(header) < HEADER_BYTES[mode]:
+                return len(frame)
+            payload += -(-size * (header[0] & 63) // 8)
+            if mode == PATCHED:
+                payload += -(-header[1] * (7 + header[2]) // 8)
+            elif mode == UNARY:
+                payload += header[1]
+            at += HEADER_BYTES[mode]
+    return min(at + payload, len(frame))
+
+
+def _decode_together(frames: list[bytes], fronts: list[_Front], n_genes: int, head: HeadModel) -> Decoded:
+    """Return the cells, or the fault of one of the frames: not always the first."""
+    empty = Decoded(np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), None)
+    for row, front in enumerate(fronts):
+        if front.fault:
+            return empty._replace(fault=(row, front.fault))
+    has_tail = head.n_genes < n_genes
+    some = [row for row, front in enumerate(fronts) if front.nnz]
+    tail = empty
+    if has_tail:
+        tail = decode_frames([frames[row][fronts[row].begin : fronts[row].end] for row in some], n_genes - head.n_genes)
+        if tail.fault is not None:
+            return empty._replace(fault=(some[tail.fault[0]], tail.fault[1]))
+    sections = [frames[row][fronts[row].end :] for row in some]
+    at = np.cumsum(np.array([0, *map(len, sections)], np.uint64), dtype=np.uint64)
+    capacity = np.array([fronts[row].nnz - fronts[row].in_blocks for row in some], np.int64)
+    fault, head_ptr, genes, counts = head.decode(np.frombuffer(b"".join(sections), np.uint8), at, capacity)
+    if fault is not None:
+        return empty._replace(fault=(some[fault[0]], fault[1]))
+    if (fewer := np.flatnonzero(np.diff(head_ptr) != capacity)).size:
+        return empty._replace(fault=(some[int(fewer[0])], faults.NONZEROS))
+    nnz = np.array([front.nnz for front in fronts], np.int64)
+    rows = np.array(some, np.int64)
+    cell = np.repeat(rows, capacity)
+    everything_genes, everything_counts = genes.astype(np.int64), counts.astype(np.int64)
+    if has_tail:
+        cell = np.concatenate([cell, np.repeat(rows, np.diff(tail.indptr))])
+        everything_genes = np.concatenate([everything_genes, tail.indices + head.n_genes])
+        everything_counts = np.concatenate([everything_counts, tail.counts])
+    order = np.argsort(cell, kind="stable")
+    indptr = np.concatenate([[0], np.cumsum(nnz)]).astype(np.int64)
+    return Decoded(indptr, everything_genes[order], everything_counts[order], None)
+
+
+def _joined(cells: list[Decoded]) -> Decoded:
+    none = np.empty(0, np.int64)
+    indptr = np.cumsum([0, *(len(cell.indices) for cell in cells)]).astype(np.int64)
+    return Decoded(
+        indptr,
+        np.concatenate([none, *(cell.indices for cell in cells)]),
+        np.concatenate([none, *(cell.counts for cell in cells)]),
+        None,
+    )
+
+
+def _pointers(cell: I64, n_cells: int) -> I64:
+    return np.concatenate([[0], np.cumsum(np.bincount(cell, minlength=n_cells))]).astype(np.int64)
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number >= 128:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def _read_varint(frame: bytes, at: int, most: int) -> tuple[int, int, int]:
+    """Return (fault, number, where it ends)."""
+    number = 0
+    for place in range(5):
+        if at + place == len(frame):
+            return faults.TRUNCATED, 0, at
+        byte = frame[at + place]
+        number |= (byte & 127) << 7 * place
+        if byte < 128:
+            return (0, number, at + place + 1) if number <= most else (faults.NONZEROS, 0, at)
+    return faults.NONZEROS, 0, at
