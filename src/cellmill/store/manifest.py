@@ -32,6 +32,7 @@ _PATHS = {
     "report": rf"reports/{_NAME}\.json",
     "genes": rf"{_NAME}\.parquet",
     "vocabulary": rf"{_NAME}\.json\.gz",
+    "head": rf"{_NAME}\.bin",
 }
 
 
@@ -85,6 +86,8 @@ class Manifest:
         xxh3-128 of everything that decides what a reader gets (genes, shards, obs); not of names or times.
     obs_schema : tuple of (name, Arrow type)
         Columns of obs in order, each with the type that readers see.
+    head : FileEntry or None
+        A file without which the frames cannot be decoded; None where they stand by themselves.
     """
 
     vocabulary_hash: str
@@ -97,6 +100,7 @@ class Manifest:
     cellmill_version: str = ""
     format_version: int = FORMAT_VERSION
     digest: str = field(default="")
+    head: FileEntry | None = None
 
     @property
     def n_cells(self) -> int:
@@ -129,6 +133,7 @@ class Manifest:
         return (
             self.vocabulary_hash == older.vocabulary_hash
             and self.shards[: len(older.shards)] == older.shards
+            and self.head == older.head
             and (self.genes == older.genes or self.generation > older.generation)
         )
 
@@ -138,6 +143,7 @@ class Manifest:
             "format_version": self.format_version,
             "vocabulary_hash": self.vocabulary_hash,
             "genes": self.genes.xxh3,
+            "head": self.head.xxh3 if self.head else None,
             "obs_schema": self.obs_schema,
             "shards": [(s.cells.xxh3, s.obs.xxh3, s.uids.xxh3, s.n_cells, s.nnz) for s in self.shards],
         }
@@ -198,6 +204,8 @@ def _manifest_from(body: dict[str, Any]) -> Manifest:
     """Return the manifest in a JSON object; what the format does not allow is a ValueError, TypeError or KeyError."""
     listed = {key: _checked_list(key, body.pop(key)) for key in ("shards", "sources", "obs_schema")}
     values: dict[str, Any] = {key: _file_entry(key, body.pop(key)) for key in ("genes", "vocabulary")}
+    head = body.pop("head", None)
+    values["head"] = None if head is None else _file_entry("head", head)
     values |= {key: _checked_text(key, value) for key, value in body.items() if key != "format_version"}
     return Manifest(
         **values,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from cellmill.errors import CorruptStoreError, NotFoundError
 from cellmill.ingest import build
 from cellmill.storage import hash_bytes
-from cellmill.store import Manifest, open_store
+from cellmill.store import FileEntry, Manifest, open_store
 
 
 def sealed(body):
@@ -17,6 +18,7 @@ def sealed(body):
     body.pop("manifest_xxh3", None)
     content = {key: body.get(key) for key in ("format_version", "vocabulary_hash", "obs_schema")}
     content["genes"] = body["genes"]["xxh3"]
+    content["head"] = body["head"]["xxh3"] if isinstance(body.get("head"), dict) else None
     content["shards"] = [
         (*(s.get(file, {}).get("xxh3") for file in ("cells", "obs", "uids")), s["n_cells"], s["nnz"])
         for s in body["shards"]
@@ -40,6 +42,8 @@ CHANGES = {
     "a path that is a number": lambda b: b["shards"][0]["cells"].update(path=7),
     "uids above the store": lambda b: b["shards"][0]["uids"].update(path="obs/../../x.uids"),
     "a shard without uids": lambda b: b["shards"][0].pop("uids"),
+    "a head above the store": lambda b: b.update(head={**b["genes"], "path": "../model.bin"}),
+    "a head that is a text": lambda b: b.update(head="model.bin"),
     "a negative length": lambda b: b["genes"].update(bytes=-1),
     "a hash of other form": lambda b: b["genes"].update(xxh3="evil"),
     "fewer than no cells": lambda b: b["shards"][0].update(n_cells=-5),
@@ -66,6 +70,15 @@ CHANGES = {
 
 def test_the_unchanged_manifest_is_read(raw):
     assert Manifest.from_json(sealed(json.loads(raw)), where="m").to_json() == raw
+
+
+def test_a_head_is_kept_and_part_of_the_digest(raw):
+    plain = Manifest.from_json(raw, where="m")
+    with_head = replace(plain, head=FileEntry("model.bin", 5, "ab" * 16)).sealed()
+    again = Manifest.from_json(with_head.to_json(), where="m")
+    assert again == with_head
+    assert again.digest != plain.digest
+    assert not again.extends(plain)
 
 
 @pytest.mark.parametrize("change", CHANGES)
