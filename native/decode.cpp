@@ -111,12 +111,16 @@ void allow_wide(bool allowed) noexcept { wide_allowed.store(allowed, std::memory
 Fault read_front(std::span<const std::uint8_t> frame, std::uint32_t n_genes, const Model* head, FrameFront& front) noexcept {
     front = {};
     Fault fault = Fault::none;
-    front.bytes = read_varint(frame, n_genes, front.nnz, fault);
-    if (fault != Fault::none) return fault;
-    front.in_blocks = front.nnz;
-    if (head != nullptr && front.nnz > 0) {
-        front.in_blocks = 0;
-        if (head->n_genes() < n_genes) {
+    if (head == nullptr) {
+        front.bytes = read_varint(frame, n_genes, front.nnz, fault);
+        if (fault != Fault::none) return fault;
+        front.in_blocks = front.nnz;
+    } else {
+        std::uint32_t first = 0;  // Twice the nonzeros, and whether some of them are in blocks.
+        front.bytes = read_varint(frame, 2 * n_genes + 1, first, fault);
+        if (fault != Fault::none) return fault;
+        front.nnz = first / 2;
+        if (first % 2 != 0) {
             const std::uint32_t most = std::min(front.nnz, n_genes - head->n_genes());
             front.bytes += read_varint(frame.subspan(front.bytes), most, front.in_blocks, fault);
             if (fault != Fault::none) return fault;

@@ -280,8 +280,8 @@ std::uint32_t block_size(std::size_t done, std::size_t nnz) noexcept {
 
 }  // namespace
 
-Encoder::Encoder(const Model* head, std::uint64_t n_genes)
-    : head_(head), n_genes_(n_genes), head_room_(head == nullptr ? 0 : 2 * std::size_t{head->n_genes()} + 8) {}
+Encoder::Encoder(const Model* head)
+    : head_(head), head_room_(head == nullptr ? 0 : 2 * std::size_t{head->n_genes()} + 8) {}
 
 void Encoder::reserve(std::size_t nnz) {
     const std::size_t blocks = (nnz + kBlock - 1) / kBlock;
@@ -292,14 +292,18 @@ void Encoder::reserve(std::size_t nnz) {
 
 template <class Gene>
 std::uint8_t* Encoder::write(const Gene* genes, const std::uint32_t* counts, std::size_t nnz, std::uint8_t* to) {
-    to = write_varint(nnz, to);
-    if (nnz == 0) return to;
-    if (head_ == nullptr) return write_blocks(genes, counts, nnz, 0, to);
+    if (nnz == 0 || head_ == nullptr) {
+        to = write_varint(nnz, to);
+        return nnz == 0 ? to : write_blocks(genes, counts, nnz, 0, to);
+    }
     const std::uint32_t n_head = head_->n_genes();
     const std::size_t in_head = static_cast<std::size_t>(
         std::lower_bound(genes, genes + nnz, n_head, [](Gene gene, std::uint32_t end) { return static_cast<std::uint64_t>(gene) < end; }) - genes);
-    if (n_head < n_genes_) to = write_varint(nnz - in_head, to);
-    if (in_head < nnz) to = write_blocks(genes + in_head, counts + in_head, nnz - in_head, n_head, to);
+    to = write_varint(2 * nnz + (in_head < nnz), to);
+    if (in_head < nnz) {
+        to = write_varint(nnz - in_head, to);
+        to = write_blocks(genes + in_head, counts + in_head, nnz - in_head, n_head, to);
+    }
     section_.clear();
     encode_head(*head_, std::span(genes, in_head), std::span(counts, in_head), section_);
     return std::copy(section_.begin(), section_.end(), to);

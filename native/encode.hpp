@@ -23,8 +23,8 @@ struct BlockChoice {
 // Writes frames; holds the scratch of one thread.
 class Encoder {
 public:
-    // `head` outlives the encoder; null where the store has no head genes, `n_genes` is needed with one alone.
-    explicit Encoder(const Model* head = nullptr, std::uint64_t n_genes = 0);
+    // `head` outlives the encoder; null where the store has no head genes.
+    explicit Encoder(const Model* head = nullptr);
 
     // The most bytes that `write` touches for a cell of `nnz` nonzeros: no block is chosen that is larger than a plain
     // one, and bit strings are written by whole words, over what comes after. A head gene costs 14 bits at most, and 32
@@ -50,7 +50,6 @@ private:
     std::vector<std::uint32_t> values_;
     std::vector<BlockChoice> choices_;
     const Model* head_;
-    std::uint64_t n_genes_;
     std::size_t head_room_;
     std::vector<std::uint8_t> section_;
 };

@@ -297,7 +297,7 @@ Encoded encode_cells(std::span<const std::int64_t> indptr, std::span<const Gene>
     encoded.parts.resize(borders.size() - 1);
     encoded.offsets.assign(cells + 1, 0);
     run_workers(borders.size() - 1, [&](std::size_t worker) {
-        Encoder encoder(head, static_cast<std::uint64_t>(n_genes));
+        Encoder encoder(head);
         std::vector<std::uint8_t>& out = encoded.parts[worker];
         out.reserve(static_cast<std::size_t>(upto[borders[worker + 1]] - upto[borders[worker]]));
         for (std::size_t cell = borders[worker]; cell < borders[worker + 1]; ++cell) {

@@ -97,7 +97,7 @@ class Worker {
 public:
     Worker(const StoredCells& cells, const GeneMap& genes, const Slots& slots)
         : cells_(cells), genes_(genes), slots_(slots), marks_(slots.n_slots), sum_of_(slots.n_slots),
-          per_slot_(slots.n_slots), positions_(slots.n_slots), counts_(slots.n_positions), encoder_(genes.head, slots.n_positions) {
+          per_slot_(slots.n_slots), positions_(slots.n_slots), counts_(slots.n_positions), encoder_(genes.head) {
         if (kShared) umis_.resize(genes.position_of.size());
     }
 

@@ -38,13 +38,13 @@ def encode(
     tail_ptr, head_ptr = (_pointers(cell[chosen], len(indptr) - 1) for chosen in (~in_head, in_head))
     sections, section_at = head.encode(head_ptr, genes[in_head], values[in_head])
     blocks, block_at = codec.encode(tail_ptr, genes[~in_head] - head.n_genes, values[~in_head], n_genes, threads)
-    has_tail = head.n_genes < n_genes
     parts = []
     for i in range(len(indptr) - 1):
         nnz = int(indptr[i + 1] - indptr[i])
+        has_tail = bool(tail_ptr[i + 1] > tail_ptr[i])
         tail = blocks[int(block_at[i]) : int(block_at[i + 1])].tobytes() if has_tail else b""
         section = sections[int(section_at[i]) : int(section_at[i + 1])].tobytes()
-        parts.append(_varint(nnz) + (tail + section if nnz else b""))
+        parts.append(_varint(2 * nnz + has_tail) + (tail + section if nnz else b""))
     lengths = np.array([0, *map(len, parts)], np.uint64)
     return np.frombuffer(b"".join(parts), np.uint8), np.cumsum(lengths, dtype=np.uint64)
 
@@ -70,19 +70,21 @@ class _Front(NamedTuple):
     fault: int
     nnz: int
     in_blocks: int
-    begin: int  # Of the number of nonzeros in blocks, or of what follows where there is none.
+    begin: int  # Of the number of nonzeros in blocks, or of the section where there are none.
     end: int  # Of the blocks.
 
 
 def _front(frame: bytes, n_genes: int, n_head: int) -> _Front:
-    code, nnz, at = _read_varint(frame, 0, n_genes)
-    if code or nnz == 0:
-        return _Front(code or (faults.TRAILING if at < len(frame) else 0), 0, 0, at, at)
-    begin, in_blocks = at, 0
-    if n_head < n_genes:
+    code, first, at = _read_varint(frame, 0, 2 * n_genes + 1)
+    if code:
+        return _Front(code, 0, 0, at, at)
+    nnz, begin, in_blocks = first // 2, at, 0
+    if first % 2:
         code, in_blocks, at = _read_varint(frame, at, min(nnz, n_genes - n_head))
         if code:
             return _Front(code, 0, 0, at, at)
+    if nnz == 0:
+        return _Front(faults.TRAILING if at < len(frame) else 0, 0, 0, at, at)
     if nnz - in_blocks > n_head:
         return _Front(faults.NONZEROS, 0, 0, at, at)
     if 2 * -(-in_blocks // BLOCK) > len(frame) - at:
@@ -115,13 +117,11 @@ def _decode_together(frames: list[bytes], fronts: list[_Front], n_genes: int, he
     for row, front in enumerate(fronts):
         if front.fault:
             return empty._replace(fault=(row, front.fault))
-    has_tail = head.n_genes < n_genes
     some = [row for row, front in enumerate(fronts) if front.nnz]
-    tail = empty
-    if has_tail:
-        tail = decode_frames([frames[row][fronts[row].begin : fronts[row].end] for row in some], n_genes - head.n_genes)
-        if tail.fault is not None:
-            return empty._replace(fault=(some[tail.fault[0]], tail.fault[1]))
+    blocks = [_blocks(frames[row], fronts[row]) for row in some]
+    tail = decode_frames(blocks, n_genes - head.n_genes)
+    if tail.fault is not None:
+        return empty._replace(fault=(some[tail.fault[0]], tail.fault[1]))
     sections = [frames[row][fronts[row].end :] for row in some]
     at = np.cumsum(np.array([0, *map(len, sections)], np.uint64), dtype=np.uint64)
     capacity = np.array([fronts[row].nnz - fronts[row].in_blocks for row in some], np.int64)
@@ -132,15 +132,17 @@ def _decode_together(frames: list[bytes], fronts: list[_Front], n_genes: int, he
         return empty._replace(fault=(some[int(fewer[0])], faults.NONZEROS))
     nnz = np.array([front.nnz for front in fronts], np.int64)
     rows = np.array(some, np.int64)
-    cell = np.repeat(rows, capacity)
-    everything_genes, everything_counts = genes.astype(np.int64), counts.astype(np.int64)
-    if has_tail:
-        cell = np.concatenate([cell, np.repeat(rows, np.diff(tail.indptr))])
-        everything_genes = np.concatenate([everything_genes, tail.indices + head.n_genes])
-        everything_counts = np.concatenate([everything_counts, tail.counts])
+    cell = np.concatenate([np.repeat(rows, capacity), np.repeat(rows, np.diff(tail.indptr))])
     order = np.argsort(cell, kind="stable")
     indptr = np.concatenate([[0], np.cumsum(nnz)]).astype(np.int64)
-    return Decoded(indptr, everything_genes[order], everything_counts[order], None)
+    all_genes = np.concatenate([genes.astype(np.int64), tail.indices + head.n_genes])
+    all_counts = np.concatenate([counts.astype(np.int64), tail.counts])
+    return Decoded(indptr, all_genes[order], all_counts[order], None)
+
+
+def _blocks(frame: bytes, front: _Front) -> bytes:
+    """Return the blocks of a frame as a frame of their own."""
+    return frame[front.begin : front.end] if front.end > front.begin else b"\0"
 
 
 def _joined(cells: list[Decoded]) -> Decoded:
