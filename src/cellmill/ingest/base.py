@@ -29,6 +29,8 @@ class Base:
         Vocabulary positions of its genes, in storage order.
     detected : int64, shape (n_genes,)
         Cells in which each of them is detected.
+    head : bytes or None
+        Model of its head genes.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class Base:
     vocabulary: Vocabulary
     order: npt.NDArray[np.int64]
     detected: npt.NDArray[np.int64]
+    head: bytes | None
 
     @classmethod
     def of(cls, store: Store) -> Base:
@@ -46,7 +49,7 @@ class Base:
         # a rate is the quotient of two whole numbers: rounding gives the first of them back
         rate = store.genes.column("detection_rate").to_numpy()
         detected = np.rint(rate * store.n_cells).astype(np.int64)
-        return cls(store.path, store.manifest, vocabulary, order, detected)
+        return cls(store.path, store.manifest, vocabulary, order, detected, store.head_model)
 
     @property
     def table(self) -> GeneTable | None:

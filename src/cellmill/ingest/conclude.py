@@ -16,7 +16,7 @@ from cellmill.errors import CellmillError, InputError
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
 from cellmill.ingest.shards import ShardRecord
 from cellmill.storage import write_atomic
-from cellmill.store import VOCABULARY_NAME, FileEntry, Manifest, SourceEntry
+from cellmill.store import HEAD_NAME, VOCABULARY_NAME, FileEntry, Manifest, SourceEntry
 from cellmill.store.staging import Staging
 from cellmill.store.writer import file_entry, own_version, write_genes, write_manifest
 
@@ -62,6 +62,7 @@ def conclude(
         vocabulary_name=plan.vocabulary_name,
         vocabulary=base.vocabulary if base else _write_vocabulary(plan, staging),
         genes=genes,
+        head=base.head if base else _write_head(plan, staging),
         obs_schema=plan.schema_of(used),
         shards=(*(base.shards if base else ()), *(record.shard for record in records)),
         sources=(*(base.sources if base else ()), *sources),
@@ -102,6 +103,13 @@ def _write_genes(plan: BuildPlan, staging: Staging, records: Sequence[ShardRecor
         detection_rate=detected / max(1, n_cells),
         generation=plan.generation,
     )
+
+
+def _write_head(plan: BuildPlan, staging: Staging) -> FileEntry | None:
+    if plan.head is None:
+        return None
+    write_atomic(staging.folder / HEAD_NAME, plan.head)
+    return file_entry(staging.folder, HEAD_NAME)
 
 
 def _write_vocabulary(plan: BuildPlan, staging: Staging) -> FileEntry:

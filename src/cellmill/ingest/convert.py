@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import xxhash
@@ -20,6 +22,7 @@ def convert_block(
     *,
     position_of: npt.NDArray[np.int32],
     hashes: npt.NDArray[np.uint64],
+    head: Any = None,
     threads: int = 0,
 ) -> IngestedCells | Violation:
     """Return the cells of a block over the store's genes, or the first value that is no raw count.
@@ -32,6 +35,8 @@ def convert_block(
         int32, shape (n_source_genes,): storage position of each gene of the file, -1 for none.
     hashes
         uint64, shape (n_store_genes,): `gene_hashes` in storage order.
+    head
+        Model of the store's head genes, from `kernel.open_model`.
     threads
         Threads of the kernel; 0 for all cores.
 
@@ -41,7 +46,13 @@ def convert_block(
         When the sum of duplicated genes is above 2^32 - 1.
     """
     cells = kernel.ingest_cells(
-        block.indptr, block.indices, block.data, position_of=position_of, gene_hashes=hashes, threads=threads
+        block.indptr,
+        block.indices,
+        block.data,
+        position_of=position_of,
+        gene_hashes=hashes,
+        head=head,
+        threads=threads,
     )
     if isinstance(cells, IngestedCells):
         return cells

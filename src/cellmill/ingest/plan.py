@@ -29,6 +29,7 @@ from cellmill.events import emit
 from cellmill.genes import Alignment, AlignmentReport, GeneTable, Vocabulary, align, recognise_species
 from cellmill.ingest.audit import find_violation
 from cellmill.ingest.base import Base, table_for
+from cellmill.ingest.head import plan_head
 from cellmill.ingest.refuse import refusal
 from cellmill.sources import FORMATS, CountBlock, Source, expand_inputs, open_source
 from cellmill.storage import hash_bytes
@@ -109,6 +110,8 @@ class BuildPlan:
         Vocabulary positions in storage order.
     base : Base or None
         The store that is added to; None for a new one.
+    head : bytes or None
+        Model of the head genes; None where there are none.
     """
 
     sources: tuple[SourcePlan, ...]
@@ -119,6 +122,7 @@ class BuildPlan:
     obs_schema: tuple[tuple[str, str], ...]
     options: BuildOptions
     base: Base | None = None
+    head: bytes | None = None
 
     @property
     def gene_ids(self) -> list[str]:
@@ -175,6 +179,7 @@ class BuildPlan:
             "base": self.base.manifest.digest if self.base else None,
             "vocabulary": self.vocabulary.hash,
             "order": hash_bytes(self.order.tobytes()),
+            "head": hash_bytes(self.head) if self.head else None,
             "obs": self.obs_schema,
             "shards": (self.options.shard_cells, self.options.shard_bytes, self.options.block_cells),
         }
@@ -275,10 +280,11 @@ def plan_build(
     order = _storage_order([(c, a.target) for c, a in aligned], n_vocabulary=len(chosen))
     if base:
         order = np.concatenate([base.order, order[~np.isin(order, base.order)]])
+    head = base.head if base else _head(aligned, order, n_vocabulary=len(chosen))
     for candidate in candidates:
         candidate.source.close()
     schema = unified_schema([old_columns, *obs_names])
-    return BuildPlan(plans, tuple(skipped), chosen, chosen_name, order, schema, options, base)
+    return BuildPlan(plans, tuple(skipped), chosen, chosen_name, order, schema, options, base, head)
 
 
 def _check_policy(options: BuildOptions, vocabulary: str | Path | Vocabulary | None) -> None:
@@ -554,6 +560,16 @@ def input_stamp(path: Path) -> tuple[int, int]:
         files = list(path.parent.iterdir())
     stats = [file.stat() for file in files if file.is_file()]
     return sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
+
+
+def _head(
+    aligned: Sequence[tuple[_Candidate, Alignment]], order: npt.NDArray[np.int64], *, n_vocabulary: int
+) -> bytes | None:
+    storage_of = np.full(n_vocabulary + 1, -1, dtype=np.int64)
+    storage_of[order] = np.arange(len(order))
+    windows = [(window, storage_of[a.target]) for candidate, a in aligned for window in candidate.windows]
+    n_cells = sum(candidate.source.n_cells for candidate, _ in aligned)
+    return plan_head(windows, n_genes=len(order), n_cells=n_cells)
 
 
 def _storage_order(

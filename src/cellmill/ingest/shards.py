@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cellmill import kernel
 from cellmill.errors import CellmillError, InputError
 from cellmill.events import emit
 from cellmill.ingest.ahead import read_ahead
@@ -91,6 +92,7 @@ class Ingestion:
         self.digests = digests
         self.threads = threads
         self.hashes = gene_hashes(plan.gene_ids)
+        self.head = kernel.open_model(plan.head) if plan.head else None
         self.storage_of = np.full(len(plan.vocabulary) + 1, -1, dtype=np.int64)
         self.storage_of[plan.order] = np.arange(len(plan.order))
         self.skipped: list[Skipped] = list(plan.skipped)
@@ -132,7 +134,9 @@ class Ingestion:
             try:
                 with read_ahead(stored) as blocks:
                     for block in blocks:
-                        cells = convert_block(block, position_of=position_of, hashes=self.hashes, threads=self.threads)
+                        cells = convert_block(
+                            block, position_of=position_of, hashes=self.hashes, head=self.head, threads=self.threads
+                        )
                         if isinstance(cells, Violation):
                             violation = cells
                             break

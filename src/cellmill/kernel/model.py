@@ -38,7 +38,7 @@ TOTAL = 1 << PROBABILITY_BITS
 SPARE_SYMBOLS = 2  # Beyond the largest of the sample: a literal costs a byte once, an escape four bytes a count.
 SPARSE_NONZEROS = 256
 MOST_GENES = 8_192
-MOST_HEAD_GENES = 4_096
+MOST_HEAD_GENES = 1_024  # at some 3 ns a gene a cell is still read faster than from an uncompressed map
 BLOCK_OVERHEAD_BITS = 2.0  # A nonzero in block frames above its gene's entropy; benchmarks/frames.py says 1 to 2.5.
 TAIL_BITS = 24.0  # A cell that has nonzeros outside the head: how many, and the headers of their blocks.
 
@@ -143,7 +143,7 @@ def choose_head(histograms: I64, *, n_genes: int, n_cells: int) -> int:
 
     Parameters
     ----------
-    histograms : i64, (at least min(n_genes, 4096), 124)
+    histograms : i64, (at least min(n_genes, 1024), 124)
         From `count_histograms`, of a sample of cells.
     n_genes : int
         Number of genes of the store.
@@ -153,7 +153,7 @@ def choose_head(histograms: I64, *, n_genes: int, n_cells: int) -> int:
     Returns
     -------
     int
-        0 where a sampled cell has 256 nonzeros or more on average, or the store more than 8,192 genes; at most 4,096.
+        0 where a sampled cell has 256 nonzeros or more on average, or the store more than 8,192 genes; at most 1,024.
 
     Notes
     -----

@@ -5,13 +5,22 @@ Knows bytes, frames, genes and obs; knows nothing of where cells came from (`sou
 
 from __future__ import annotations
 
-from cellmill.store.manifest import MANIFEST_NAME, VOCABULARY_NAME, FileEntry, Manifest, ShardEntry, SourceEntry
+from cellmill.store.manifest import (
+    HEAD_NAME,
+    MANIFEST_NAME,
+    VOCABULARY_NAME,
+    FileEntry,
+    Manifest,
+    ShardEntry,
+    SourceEntry,
+)
 from cellmill.store.merge import merge_stores
 from cellmill.store.obs import STANDARD_COLUMNS, ObsTable
 from cellmill.store.reader import Frames, Store, open_store
 from cellmill.store.verify import VerifyReport
 
 __all__ = [
+    "HEAD_NAME",
     "MANIFEST_NAME",
     "STANDARD_COLUMNS",
     "VOCABULARY_NAME",

@@ -16,10 +16,11 @@ from cellmill.storage import hash_bytes
 from cellmill.store.format import FORMAT_VERSION, version_problem
 from cellmill.store.obs_types import OBS_TYPES, STANDARD_COLUMNS
 
-__all__ = ["MANIFEST_NAME", "VOCABULARY_NAME", "FileEntry", "Manifest", "ShardEntry", "SourceEntry"]
+__all__ = ["HEAD_NAME", "MANIFEST_NAME", "VOCABULARY_NAME", "FileEntry", "Manifest", "ShardEntry", "SourceEntry"]
 
 MANIFEST_NAME = "manifest.json"
 VOCABULARY_NAME = "vocabulary.json.gz"
+HEAD_NAME = "model.bin"
 
 _MOST = 2**63 - 1  # of anything that becomes an int64
 _MOST_CELLS_OF_A_SHARD = 2**32 - 1  # a frame has at least a byte, and offsets are uint32
@@ -101,6 +102,11 @@ class Manifest:
     format_version: int = FORMAT_VERSION
     digest: str = field(default="")
     head: FileEntry | None = None
+
+    @property
+    def whole_files(self) -> tuple[FileEntry, ...]:
+        """Files that belong to no shard and to no source."""
+        return (self.genes, self.vocabulary) if self.head is None else (self.genes, self.vocabulary, self.head)
 
     @property
     def n_cells(self) -> int:

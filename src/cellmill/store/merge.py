@@ -18,7 +18,7 @@ from cellmill.events import emit
 from cellmill.storage import hash_bytes, hash_file, require_free_bytes
 from cellmill.storage.urls import refuse_url
 from cellmill.store.copying import copy_file
-from cellmill.store.manifest import VOCABULARY_NAME, FileEntry, Manifest, ShardEntry, SourceEntry
+from cellmill.store.manifest import HEAD_NAME, VOCABULARY_NAME, FileEntry, Manifest, ShardEntry, SourceEntry
 from cellmill.store.obs import write_obs
 from cellmill.store.obs_types import STANDARD_COLUMNS, unify_types
 from cellmill.store.parquet import damage_named
@@ -99,7 +99,7 @@ class _Plan:
     gene_ids : tuple of str
         In the storage order of the new store.
     positions : tuple of (int32, shape (n_genes of the store,), or None)
-        For each store, the new position of each of its genes; None where that is the old one.
+        For each store, the new position of each of its genes; None where that is the old one, and so are frames.
     schema : tuple of (name, type)
     spelling : dict
         Column in lower case -> its name in the new store.
@@ -150,7 +150,8 @@ def _plan(stores: Sequence[Store]) -> _Plan:
     positions: list[npt.NDArray[np.int32] | None] = []
     for store in stores:
         new = np.array([order[gene_id] for gene_id in store.gene_ids], dtype=np.int32)
-        positions.append(None if np.array_equal(new, np.arange(len(new))) else new)
+        same = store.head_model == stores[0].head_model and np.array_equal(new, np.arange(len(new)))
+        positions.append(None if same else new)
     schema, spelling = _unified([store.manifest.obs_schema for store in stores])
     return _Plan(tuple(stores), tuple(order), tuple(positions), schema, spelling)
 
@@ -270,6 +271,7 @@ class _Merge:
                         np.zeros(len(cells), dtype=np.int64),
                         *shard.spans(cells),
                         n_genes=store.n_genes,
+                        head=store.head,
                         panel=positions,
                         n_columns=n_genes,
                         threads=self.threads,
@@ -280,7 +282,9 @@ class _Merge:
                         f"{source}: cell {cell} of this shard cannot be decoded: {error}. Run `cellmill verify "
                         f"{store.path}`, then restore the shard from a copy or build the store again."
                     ) from None
-                frames, offsets = kernel.encode(indptr, indices, values, n_genes=n_genes, threads=self.threads)
+                frames, offsets = kernel.encode(
+                    indptr, indices, values, n_genes=n_genes, head=self.plan.stores[0].head, threads=self.threads
+                )
                 writer.append(frames, offsets, nnz=len(values))
                 self._told(len(cells))
             return writer.finish()
@@ -294,6 +298,7 @@ class _Merge:
             vocabulary_hash=first.vocabulary_hash,
             vocabulary_name=first.vocabulary_name,
             vocabulary=self._copied(self.plan.stores[0], first.vocabulary, VOCABULARY_NAME),
+            head=None if first.head is None else self._copied(self.plan.stores[0], first.head, HEAD_NAME),
             genes=self._genes(),
             obs_schema=self.plan.schema,
             shards=tuple(shards),

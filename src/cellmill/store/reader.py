@@ -26,6 +26,7 @@ from cellmill.errors import (
     nearest,
 )
 from cellmill.genes import Vocabulary
+from cellmill.storage import hash_bytes
 from cellmill.storage.urls import is_url
 from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest
 from cellmill.store.obs import ObsTable
@@ -190,6 +191,35 @@ class Store:
                 f"{self.manifest.vocabulary_hash}"
             )
         return vocabulary
+
+    @cached_property
+    def head_model(self) -> bytes | None:
+        """The model by which head genes are coded, as it is stored; None where there are no head genes."""
+        entry = self.manifest.head
+        if entry is None:
+            return None
+        with self._unchanged.during():
+            try:
+                data = self.local_file(entry).read_bytes()
+            except FileNotFoundError:
+                data = b""
+            if len(data) != entry.bytes or hash_bytes(data) != entry.xxh3:
+                raise CorruptStoreError(
+                    f"{self.path / entry.path}: missing, or not the bytes that the manifest names. "
+                    "Restore it from a copy or build the store again."
+                )
+        return data
+
+    @cached_property
+    def head(self) -> Any:
+        """That model as `kernel.gather_rows` and `kernel.encode` take it; None where there are no head genes."""
+        model = None if self.head_model is None else kernel.open_model(self.head_model)
+        if model is not None and model.n_genes > self.n_genes:
+            raise CorruptStoreError(
+                f"{self.path}: its model is of {model.n_genes} head genes, the store has {self.n_genes} genes. "
+                "Restore it from a copy or build the store again."
+            )
+        return model
 
     @cached_property
     def obs(self) -> ObsTable:
@@ -373,10 +403,11 @@ class Store:
             raise self._placed(error, rows) from None
 
     def _gather(self, rows: npt.NDArray[np.int64], **how: Any) -> kernel.Gathered:
-        return kernel.gather_rows(self._table_of(rows), rows, n_genes=self.n_genes, **how)
+        return kernel.gather_rows(self._table_of(rows), rows, n_genes=self.n_genes, head=self.head, **how)
 
     def _gather_dense(self, rows: npt.NDArray[np.int64], **how: Any) -> npt.NDArray[np.float32]:
-        return kernel.gather_rows_dense(self._table_of(rows), rows, n_genes=self.n_genes, **how)
+        table = self._table_of(rows)
+        return kernel.gather_rows_dense(table, rows, n_genes=self.n_genes, head=self.head, **how)
 
     def _table_of(self, rows: npt.NDArray[np.int64]) -> kernel.RowTable:
         """Return the table of rows, in which the shards of these are open."""

@@ -156,10 +156,10 @@ class RemoteStore(Store):
         return buffers, local.astype(np.int64), start, stop
 
     def _gather(self, rows: I64, **how: Any) -> kernel.Gathered:
-        return kernel.gather_frames(*self.frames(rows), n_genes=self.n_genes, **how)
+        return kernel.gather_frames(*self.frames(rows), n_genes=self.n_genes, head=self.head, **how)
 
     def _gather_dense(self, rows: I64, **how: Any) -> npt.NDArray[np.float32]:
-        return kernel.gather_dense(*self.frames(rows), n_genes=self.n_genes, **how)
+        return kernel.gather_dense(*self.frames(rows), n_genes=self.n_genes, head=self.head, **how)
 
     def prefetch(self, rows: npt.ArrayLike) -> None:
         """Fetch what a later `read` of these cells needs, as far as the cache has room; raises as `read` does."""
@@ -349,7 +349,7 @@ def _verify(remote: Remote, cache: Cache, manifest: Manifest, *, sample: float) 
     require_free_bytes(cache.folder, largest, what="verifying one shard after the other")
     with tempfile.TemporaryDirectory(prefix=".verify-", dir=cache.folder) as name:
         folder = Path(name)
-        whole = [manifest.genes, manifest.vocabulary, *(source.report for source in manifest.sources)]
+        whole = [*manifest.whole_files, *(source.report for source in manifest.sources)]
         reports = [_verify_part(remote, folder, replace(manifest, shards=()), whole, sample=sample)]
         for number, shard in enumerate(manifest.shards):
             part = replace(manifest, shards=(shard,), sources=())

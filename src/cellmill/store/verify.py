@@ -78,26 +78,34 @@ def verify_store(store: Store, *, sample: float = 1.0) -> VerifyReport:
         raise InputError(f"sample must be above 0 and at most 1, not {sample}")
     manifest = store.manifest
     problems: list[str] = []
-    files = [manifest.genes, manifest.vocabulary, *(source.report for source in manifest.sources)]
+    files = [*manifest.whole_files, *(source.report for source in manifest.sources)]
     files += [entry for shard in manifest.shards for entry in (shard.obs, shard.uids, shard.cells)]
     for entry in files:
         problems += _check_file(store, entry)
     decoded = 0
-    n_genes = _n_genes(store)
+    n_genes, head = _genes_and_head(store)
     for number, entry_of_shard in enumerate(manifest.shards):
-        found, cells = _check_shard(store, entry_of_shard, n_genes=n_genes, sample=sample)
+        found, cells = _check_shard(store, entry_of_shard, n_genes=n_genes, head=head, sample=sample)
         problems += found
         decoded += cells
         emit("verifying", done=number + 1, total=len(manifest.shards), unit="shards")
     return VerifyReport(store.n_cells, decoded, len(files), sum(entry.bytes for entry in files), tuple(problems))
 
 
-def _n_genes(store: Store) -> int | None:
-    """Return the number of genes; None when their file is damaged, which `_check_file` has found by its checksum."""
+def _genes_and_head(store: Store) -> tuple[int | None, Any]:
+    """Return the number of genes, and the model of head genes.
+
+    Where a file of theirs is damaged, which `_check_file` has found by its checksum: None, and False, with which no
+    frame can be decoded.
+    """
     try:
-        return store.n_genes
+        n_genes = store.n_genes
     except CellmillError:
-        return None
+        return None, None if store.manifest.head is None else False
+    try:
+        return n_genes, store.head
+    except CellmillError:
+        return n_genes, False
 
 
 def _check_file(store: Store, entry: FileEntry) -> Iterator[str]:
@@ -112,7 +120,9 @@ def _check_file(store: Store, entry: FileEntry) -> Iterator[str]:
         yield f"{path}: its checksum is not the manifest's; the bytes have changed"
 
 
-def _check_shard(store: Store, entry: ShardEntry, *, n_genes: int | None, sample: float) -> tuple[list[str], int]:
+def _check_shard(
+    store: Store, entry: ShardEntry, *, n_genes: int | None, head: Any, sample: float
+) -> tuple[list[str], int]:
     path = store.path / entry.cells.path
     try:
         shard = open_shard(path, entry, n_genes=n_genes)
@@ -134,7 +144,9 @@ def _check_shard(store: Store, entry: ShardEntry, *, n_genes: int | None, sample
     except CellmillError as error:
         return [*problems, str(error)], 0
     problems += _check_uids(store.path / entry.uids.path, entry, obs.column("uid"))
-    found, decoded = _check_cells(path, shard, entry, obs, sample=sample)
+    if head is False:
+        return problems, 0
+    found, decoded = _check_cells(path, shard, entry, obs, head=head, sample=sample)
     return problems + found, decoded
 
 
@@ -149,7 +161,9 @@ def _check_uids(path: Path, entry: ShardEntry, in_obs: pa.ChunkedArray) -> list[
     return problems
 
 
-def _check_cells(path: Path, shard: Shard, entry: ShardEntry, obs: pa.Table, *, sample: float) -> tuple[list[str], int]:
+def _check_cells(
+    path: Path, shard: Shard, entry: ShardEntry, obs: pa.Table, *, head: Any, sample: float
+) -> tuple[list[str], int]:
     totals, detected = (obs.column(name).to_numpy() for name in ("total_counts", "n_genes_detected"))
     problems: list[str] = []
     cells = np.arange(entry.n_cells)
@@ -162,7 +176,7 @@ def _check_cells(path: Path, shard: Shard, entry: ShardEntry, obs: pa.Table, *, 
         start, stop = shard.spans(part)
         try:
             indptr, _, values = kernel.gather(
-                [shard.frames], np.zeros(len(part), np.int64), start, stop, n_genes=shard.footer.n_genes
+                [shard.frames], np.zeros(len(part), np.int64), start, stop, n_genes=shard.footer.n_genes, head=head
             )
         except CellmillError as error:
             cell = part[getattr(error, "position", 0)]
