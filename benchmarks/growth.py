@@ -34,7 +34,7 @@ from cellmill.bench.rates import cells_per_second
 from cellmill.genes import Vocabulary
 from cellmill.simulate import reference_blocks, reference_genes, reference_model
 from cellmill.storage import write_atomic
-from cellmill.store import STANDARD_COLUMNS, VOCABULARY_NAME, Manifest, ShardEntry, SourceEntry
+from cellmill.store import STANDARD_COLUMNS, VOCABULARY_NAME, Manifest, ShardEntry, Shards, SourceEntry, Sources
 from cellmill.store.obs import cast_obs, write_obs
 from cellmill.store.writer import ShardWriter, file_entry, write_genes, write_manifest, write_uids
 
@@ -102,8 +102,8 @@ def write_store(folder: Path, cells: Cells, n_cells: int) -> float:
         vocabulary=file_entry(folder, VOCABULARY_NAME),
         genes=write_genes(folder, gene_ids=ids, symbols=symbols, tokens=tokens, detection_rate=cells.rate),
         obs_schema=tuple(STANDARD_COLUMNS.items()),
-        shards=tuple(shards),
-        sources=(source,),
+        shards=Shards(shards),
+        sources=Sources([source]),
     )
     write_manifest(folder, manifest)
     return seconds

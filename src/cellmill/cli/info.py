@@ -17,8 +17,8 @@ EPILOG = examples("cellmill info atlas.mill", "cellmill info atlas.mill --json")
 def summary(store: cm.Store) -> dict[str, Any]:
     """Return what `cellmill info --json` writes: sizes, hashes, sources and columns of a store."""
     manifest = store.manifest
-    obs_bytes = sum(shard.obs.bytes for shard in manifest.shards)
-    uid_bytes = sum(shard.uids.bytes for shard in manifest.shards)
+    obs_bytes = int(manifest.shards.numbers("obs", "bytes").sum())
+    uid_bytes = int(manifest.shards.numbers("uids", "bytes").sum())
     return {
         "path": str(store.path),
         "n_cells": store.n_cells,

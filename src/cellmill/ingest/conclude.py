@@ -16,7 +16,7 @@ from cellmill.errors import CellmillError, InputError
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
 from cellmill.ingest.shards import ShardRecord
 from cellmill.storage import write_atomic
-from cellmill.store import HEAD_NAME, VOCABULARY_NAME, FileEntry, Manifest, SourceEntry
+from cellmill.store import HEAD_NAME, VOCABULARY_NAME, FileEntry, Manifest, Shards, SourceEntry, Sources
 from cellmill.store.staging import Staging
 from cellmill.store.writer import file_entry, own_version, write_genes, write_manifest
 
@@ -64,8 +64,8 @@ def conclude(
         genes=genes,
         head=base.head if base else _write_head(plan, staging),
         obs_schema=plan.schema_of(used),
-        shards=(*(base.shards if base else ()), *(record.shard for record in records)),
-        sources=(*(base.sources if base else ()), *sources),
+        shards=Shards([*(base.shards if base else ()), *(record.shard for record in records)]),
+        sources=Sources([*(base.sources if base else ()), *sources]),
         cellmill_version=own_version(),
     )
     write_manifest(staging.folder, manifest)

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import json
+import mmap
 import os
 import shutil
 import socket
@@ -40,7 +41,21 @@ __all__ = [
 
 _HASH_BLOCK_BYTES = 1 << 22
 _AT_FDCWD = -100
+_MAP_FAILED = ctypes.c_void_p(-1).value
 _RENAME_EXCHANGE = 2
+
+
+def _c_library() -> ctypes.CDLL:
+    library = ctypes.CDLL(None, use_errno=True)
+    pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    library.mmap.restype = pointer
+    library.mmap.argtypes = (pointer, size, number, number, number, ctypes.c_long)  # long: off_t on every 64-bit Unix
+    library.munmap.argtypes = (pointer, size)
+    library.madvise.argtypes = (pointer, size, number)
+    return library
+
+
+_C = _c_library()
 
 
 def map_file(path: Path) -> npt.NDArray[np.uint8]:
@@ -52,11 +67,42 @@ def map_file(path: Path) -> npt.NDArray[np.uint8]:
         When there is no such file.
     """
     try:
-        if path.stat().st_size == 0:  # an empty file cannot be mapped
-            return np.empty(0, dtype=np.uint8)
-        return np.memmap(path, dtype=np.uint8, mode="r")
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise NotFoundError(f"{path}: no such file") from None
+    try:
+        n_bytes = os.fstat(descriptor).st_size
+        if n_bytes == 0:  # an empty file cannot be mapped
+            return np.empty(0, dtype=np.uint8)
+        return np.asarray(_Mapping(descriptor, n_bytes, path))
+    finally:
+        os.close(descriptor)
+
+
+class _Mapping:
+    """A file's bytes in memory, read-only, until nobody refers to them; `np.asarray` makes an array that does.
+
+    Holds no descriptor, of which a process may have few: `mmap.mmap`, and so `np.memmap`, keeps one for each file.
+    """
+
+    __slots__ = ("__array_interface__", "_address", "_n_bytes")
+
+    def __init__(self, descriptor: int, n_bytes: int, path: Path) -> None:
+        self._n_bytes = 0
+        address = _C.mmap(None, n_bytes, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+        if address in (None, _MAP_FAILED):
+            number = ctypes.get_errno()
+            raise OSError(number, f"cannot be mapped ({os.strerror(number)})", str(path))
+        self._address, self._n_bytes = address, n_bytes
+        self.__array_interface__ = {"version": 3, "data": (address, True), "shape": (n_bytes,), "typestr": "|u1"}
+
+    def madvise(self, option: int, start: int, length: int) -> None:
+        """Tell the system how part of the bytes will be used, as `mmap.mmap.madvise` does; it may not care."""
+        _C.madvise(self._address + start, length, option)
+
+    def __del__(self, unmap: Callable[[int, int], int] = _C.munmap) -> None:  # bound: modules may be gone at the end
+        if self._n_bytes:
+            unmap(self._address, self._n_bytes)
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -12,7 +12,9 @@ from cellmill.store.manifest import (
     FileEntry,
     Manifest,
     ShardEntry,
+    Shards,
     SourceEntry,
+    Sources,
 )
 from cellmill.store.merge import merge_stores
 from cellmill.store.obs import STANDARD_COLUMNS, ObsTable
@@ -29,7 +31,9 @@ __all__ = [
     "Manifest",
     "ObsTable",
     "ShardEntry",
+    "Shards",
     "SourceEntry",
+    "Sources",
     "Store",
     "VerifyReport",
     "merge_stores",

@@ -8,73 +8,39 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import xxhash
 
 from cellmill.errors import CorruptStoreError
 from cellmill.storage import hash_bytes
+from cellmill.store.entries import FileEntry, ShardEntry, Shards, SourceEntry, Sources, checked_file, checked_text
 from cellmill.store.format import FORMAT_VERSION, version_problem
 from cellmill.store.obs_types import OBS_TYPES, STANDARD_COLUMNS
 
-__all__ = ["HEAD_NAME", "MANIFEST_NAME", "VOCABULARY_NAME", "FileEntry", "Manifest", "ShardEntry", "SourceEntry"]
+__all__ = [
+    "HEAD_NAME",
+    "MANIFEST_NAME",
+    "VOCABULARY_NAME",
+    "FileEntry",
+    "Manifest",
+    "ShardEntry",
+    "Shards",
+    "SourceEntry",
+    "Sources",
+]
 
 MANIFEST_NAME = "manifest.json"
 VOCABULARY_NAME = "vocabulary.json.gz"
 HEAD_NAME = "model.bin"
 
-_MOST = 2**63 - 1  # of anything that becomes an int64
-_MOST_CELLS_OF_A_SHARD = 2**32 - 1  # a frame has at least a byte, and offsets are uint32
-# a path names a file of the store itself: no folder above it, no absolute path, no hidden file
-_NAME = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
-_PATHS = {
-    "cells": rf"shards/{_NAME}\.cells",
-    "obs": rf"obs/{_NAME}\.parquet",
-    "uids": rf"obs/{_NAME}\.uids",
-    "report": rf"reports/{_NAME}\.json",
-    "genes": rf"{_NAME}\.parquet",
-    "vocabulary": rf"{_NAME}\.json\.gz",
-    "head": rf"{_NAME}\.bin",
-}
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """A file of the store: path relative to the store, length in bytes, xxh3-128."""
-
-    path: str
-    bytes: int
-    xxh3: str
-
-
-@dataclass(frozen=True)
-class ShardEntry:
-    """One shard: its frames, the obs and uids beside them, and their sizes."""
-
-    cells: FileEntry
-    obs: FileEntry
-    uids: FileEntry
-    n_cells: int
-    nnz: int
-    source: str
-
-    @property
-    def files(self) -> tuple[FileEntry, FileEntry, FileEntry]:
-        """Its files: cells, obs, uids."""
-        return self.cells, self.obs, self.uids
-
-
-@dataclass(frozen=True)
-class SourceEntry:
-    """Where cells came from: dataset name, kind of input, path as given, bytes, xxh3-128, matrix, report."""
-
-    name: str
-    kind: str
-    uri: str
-    bytes: int
-    xxh3: str
-    matrix: str
-    n_cells: int
-    report: FileEntry
+# a manifest begins with its own hash, so that nobody has to write it anew to check it
+_BEGINNING = b'{\n "manifest_xxh3": "'
+_HASH_ENDS = len(_BEGINNING) + 32
+_TEXTS = ("vocabulary_hash", "vocabulary_name", "cellmill_version", "digest")
+_FILES = ("genes", "vocabulary")
+_KEYS = {"format_version", "obs_schema", "shards", "sources", *_TEXTS, *_FILES}
 
 
 @dataclass(frozen=True)
@@ -96,8 +62,8 @@ class Manifest:
     vocabulary: FileEntry
     genes: FileEntry
     obs_schema: tuple[tuple[str, str], ...]
-    shards: tuple[ShardEntry, ...]
-    sources: tuple[SourceEntry, ...]
+    shards: Shards
+    sources: Sources
     cellmill_version: str = ""
     format_version: int = FORMAT_VERSION
     digest: str = field(default="")
@@ -111,12 +77,12 @@ class Manifest:
     @property
     def n_cells(self) -> int:
         """Number of cells."""
-        return sum(shard.n_cells for shard in self.shards)
+        return int(self.shards.n_cells.sum())
 
     @property
     def nnz(self) -> int:
         """Number of stored counts, all of them at least 1."""
-        return sum(shard.nnz for shard in self.shards)
+        return int(self.shards.nnz.sum())
 
     @property
     def generation(self) -> int:
@@ -127,12 +93,12 @@ class Manifest:
     @property
     def next_shard(self) -> int:
         """Number of the next shard: above that of every file of the shards there are."""
-        return _next_number(file.path for shard in self.shards for file in shard.files)
+        return _next_number(self.shards.paths())
 
     @property
     def next_report(self) -> int:
         """Number of the next report."""
-        return _next_number(source.report.path for source in self.sources)
+        return _next_number(self.sources.paths())
 
     def extends(self, older: Manifest) -> bool:
         """Whether this is `older` with cells added: the same rows are the same cells, and no file of it has changed."""
@@ -145,13 +111,15 @@ class Manifest:
 
     def compute_digest(self) -> str:
         """Return the digest that belongs to the contents named here."""
+        shards = self.shards
+        sizes = (column.astype("<u8").tobytes() for column in (shards.n_cells, shards.nnz))
         content = {
             "format_version": self.format_version,
             "vocabulary_hash": self.vocabulary_hash,
             "genes": self.genes.xxh3,
             "head": self.head.xxh3 if self.head else None,
             "obs_schema": self.obs_schema,
-            "shards": [(s.cells.xxh3, s.obs.xxh3, s.uids.xxh3, s.n_cells, s.nnz) for s in self.shards],
+            "shards": hash_bytes(b"".join([*map(shards.hashes, ("cells", "obs", "uids")), *sizes])),
         }
         return hash_bytes(json.dumps(content, sort_keys=True).encode())
 
@@ -160,10 +128,13 @@ class Manifest:
         return replace(self, digest=self.compute_digest())
 
     def to_json(self) -> bytes:
-        """Return the manifest as it is written: JSON, its own xxh3-128 in the key `manifest_xxh3`."""
-        body = asdict(self)
-        body["manifest_xxh3"] = _self_hash(body)
-        return (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
+        """Return the manifest as it is written: JSON, its own xxh3-128 first, a column of shards or sources a line."""
+        body = {key: getattr(self, key) for key in ("format_version", *_TEXTS, "obs_schema")}
+        body |= {key: vars(getattr(self, key)) for key in _FILES}
+        body |= {"head": vars(self.head) if self.head else None}
+        body |= {"shards": self.shards.to_columns(), "sources": self.sources.to_columns()}
+        raw = (_as_lines({"manifest_xxh3": "0" * 32, **dict(sorted(body.items()))}) + "\n").encode()
+        return raw[: len(_BEGINNING)] + _self_hash(raw).encode() + raw[_HASH_ENDS:]
 
     @classmethod
     def from_json(cls, raw: bytes, *, where: str) -> Manifest:
@@ -175,15 +146,14 @@ class Manifest:
             When it is not JSON, a key or value is not what the format says, or its own hash or digest does not hold.
         """
         try:
-            body = json.loads(raw)
+            body = json.loads(raw, object_pairs_hook=_object, parse_constant=_no_constant)
             stated = body.pop("manifest_xxh3")
             version = body["format_version"]
-            own = _self_hash(body)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptStoreError(f"{where}: not a cellmill manifest ({error!r})") from None
         if type(version) is not int or version != FORMAT_VERSION:
             raise CorruptStoreError(f"{where}: {version_problem(version)}")
-        if stated != own:
+        if not raw.startswith(_BEGINNING) or stated != _self_hash(raw):
             raise CorruptStoreError(
                 f"{where}: its own checksum does not hold; the file was changed by hand or cut. "
                 "Restore it from a copy or build the store again."
@@ -202,73 +172,55 @@ def _next_number(paths: Iterable[str]) -> int:
     return max((int(stem) for stem in stems if stem.isdecimal()), default=-1) + 1
 
 
-def _self_hash(body: Mapping[str, Any]) -> str:
-    return hash_bytes(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
+def _self_hash(raw: bytes) -> str:
+    """Return the hash of a manifest's bytes with zeros where the hash stands."""
+    state = xxhash.xxh3_128(_BEGINNING)
+    state.update(b"0" * 32)
+    state.update(memoryview(raw)[_HASH_ENDS:])
+    return state.hexdigest()
+
+
+def _as_lines(body: Mapping[str, Any], depth: int = 1) -> str:
+    """Return an object as JSON, a key a line, lists and numbers compact."""
+    lines = [
+        f"{' ' * depth}{json.dumps(key)}: "
+        + (_as_lines(value, depth + 1) if isinstance(value, dict) else json.dumps(value, separators=(",", ":")))
+        for key, value in body.items()
+    ]
+    return "{\n" + ",\n".join(lines) + "\n" + " " * (depth - 1) + "}"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    body = dict(pairs)
+    if len(body) != len(pairs):
+        raise ValueError(f"a key stands twice in an object with the keys {', '.join(body)}")
+    return body
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _manifest_from(body: dict[str, Any]) -> Manifest:
     """Return the manifest in a JSON object; what the format does not allow is a ValueError, TypeError or KeyError."""
-    listed = {key: _checked_list(key, body.pop(key)) for key in ("shards", "sources", "obs_schema")}
-    values: dict[str, Any] = {key: _file_entry(key, body.pop(key)) for key in ("genes", "vocabulary")}
     head = body.pop("head", None)
-    values["head"] = None if head is None else _file_entry("head", head)
-    values |= {key: _checked_text(key, value) for key, value in body.items() if key != "format_version"}
+    if body.keys() != _KEYS:
+        raise KeyError(f"unknown or missing keys: {', '.join(sorted(body.keys() ^ _KEYS))}")
+    values: dict[str, Any] = {key: checked_text(body[key], where=key) for key in _TEXTS}
+    values |= {key: checked_file(body[key], key) for key in _FILES}
     return Manifest(
         **values,
-        obs_schema=_obs_schema(listed["obs_schema"]),
-        shards=tuple(_shard_entry(shard) for shard in listed["shards"]),
-        sources=tuple(_source_entry(source) for source in listed["sources"]),
+        head=None if head is None else checked_file(head, "head"),
+        obs_schema=_obs_schema(body["obs_schema"]),
+        shards=Shards.from_columns(body["shards"], where="shards"),
+        sources=Sources.from_columns(body["sources"], where="sources"),
     )
 
 
-def _shard_entry(body: dict[str, Any]) -> ShardEntry:
-    sizes = {"n_cells": _MOST_CELLS_OF_A_SHARD, "nnz": _MOST}
-    entry = _checked_values(body, files=("cells", "obs", "uids"), numbers=sizes)
-    return ShardEntry(**entry)
-
-
-def _source_entry(body: dict[str, Any]) -> SourceEntry:
-    return SourceEntry(**_checked_values(body, files=("report",), numbers={"bytes": _MOST, "n_cells": _MOST}))
-
-
-def _file_entry(key: str, body: dict[str, Any]) -> FileEntry:
-    entry = FileEntry(**_checked_values(body, files=(), numbers={"bytes": _MOST}))
-    if not re.fullmatch(_PATHS[key], entry.path):
-        raise ValueError(f"the path of {key} must match {_PATHS[key]}, found {entry.path!r}")
-    if not re.fullmatch("[0-9a-f]{32}", entry.xxh3):
-        raise ValueError(f"{entry.path}: xxh3 must be 32 hexadecimal digits, found {entry.xxh3!r}")
-    return entry
-
-
-def _checked_values(body: dict[str, Any], *, files: tuple[str, ...], numbers: dict[str, int]) -> dict[str, Any]:
-    """Return the values of an object: file entries, whole numbers from 0 to a limit, and texts."""
-    result: dict[str, Any] = {}
-    for key, value in body.items():
-        if key in files:
-            result[key] = _file_entry(key, value)
-        elif key in numbers:
-            if type(value) is not int or not 0 <= value <= numbers[key]:
-                raise ValueError(f"{key} must be a whole number from 0 to {numbers[key]}, found {value!r}")
-            result[key] = value
-        else:
-            result[key] = _checked_text(key, value)
-    return result
-
-
-def _checked_text(key: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{key} must be a text, found {value!r}")
-    return value
-
-
-def _checked_list(key: str, value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError(f"{key} must be a list, found {type(value).__name__}")
-    return value
-
-
-def _obs_schema(listed: list[Any]) -> tuple[tuple[str, str], ...]:
-    schema = tuple((_checked_text("column", name), _checked_text("type", kind)) for name, kind in listed)
+def _obs_schema(listed: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(listed, list) or not all(isinstance(column, list) and len(column) == 2 for column in listed):
+        raise TypeError("obs_schema must be a list of pairs of name and type")
+    schema = tuple((checked_text(name, where="column"), checked_text(kind, where="type")) for name, kind in listed)
     if schema[: len(STANDARD_COLUMNS)] != tuple(STANDARD_COLUMNS.items()):
         raise ValueError(f"obs_schema must begin with {list(STANDARD_COLUMNS.items())}")
     seen = {"row"}  # the row id in SQL, which does not tell upper from lower case

@@ -18,7 +18,16 @@ from cellmill.events import emit
 from cellmill.storage import hash_bytes, hash_file, require_free_bytes
 from cellmill.storage.urls import refuse_url
 from cellmill.store.copying import copy_file
-from cellmill.store.manifest import HEAD_NAME, VOCABULARY_NAME, FileEntry, Manifest, ShardEntry, SourceEntry
+from cellmill.store.manifest import (
+    HEAD_NAME,
+    VOCABULARY_NAME,
+    FileEntry,
+    Manifest,
+    ShardEntry,
+    Shards,
+    SourceEntry,
+    Sources,
+)
 from cellmill.store.obs import write_obs
 from cellmill.store.obs_types import STANDARD_COLUMNS, unify_types
 from cellmill.store.parquet import damage_named
@@ -301,8 +310,8 @@ class _Merge:
             head=None if first.head is None else self._copied(self.plan.stores[0], first.head, HEAD_NAME),
             genes=self._genes(),
             obs_schema=self.plan.schema,
-            shards=tuple(shards),
-            sources=tuple(sources),
+            shards=Shards(shards),
+            sources=Sources(sources),
             cellmill_version=own_version(),
         )
         write_manifest(self.folder, manifest)

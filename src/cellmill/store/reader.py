@@ -33,7 +33,7 @@ from cellmill.store.obs import ObsTable
 from cellmill.store.parquet import read_proven_parquet
 from cellmill.store.rows import checked_rows, exact_counts
 from cellmill.store.shard import Shard, map_uids, open_shard
-from cellmill.store.unchanged import Unchanged
+from cellmill.store.unchanged import Stamp, Unchanged, read_stamped
 from cellmill.store.verify import VerifyReport, verify_store
 
 if TYPE_CHECKING:
@@ -75,10 +75,10 @@ def open_store(path: str | Path, *, storage_options: Mapping[str, Any] | None = 
     folder = Path(path)
     manifest_path = folder / MANIFEST_NAME
     try:
-        raw = manifest_path.read_bytes()
+        raw, stamp = read_stamped(manifest_path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise NotFoundError(_not_a_store(folder)) from None
-    return Store(folder, Manifest.from_json(raw, where=str(manifest_path)))
+    return Store(folder, Manifest.from_json(raw, where=str(manifest_path)), stamp)
 
 
 def _not_a_store(folder: Path) -> str:
@@ -103,20 +103,20 @@ class Store:
     were added goes on with the cells that it had when it was opened; open it again to see the new ones.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, stamp: Stamp | None = None) -> None:
         self._given = path
         self.path = path.absolute()
         self.manifest = manifest
-        self._unchanged = Unchanged(self.path, manifest)
-        sizes = np.array([0, *(shard.n_cells for shard in manifest.shards)], dtype=np.int64)
-        self._bases = np.cumsum(sizes)
+        self._unchanged = Unchanged(self.path, manifest, stamp)
+        self._bases = np.concatenate([[0], np.cumsum(manifest.shards.n_cells)])
         self._shards: dict[int, Shard] = {}
         self._table: kernel.RowTable | None = None
         self._last_panel: tuple[tuple[str, ...], kernel.Panel] | None = None
         self._uids: dict[int, npt.NDArray[np.uint64]] = {}
 
-    def __reduce__(self) -> tuple[type[Store], tuple[Path, Manifest]]:
-        return Store, (self.path, self.manifest)  # a reader in another process maps the shards itself
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a reader in another process maps the shards itself
+        return Store, (self.path, self.manifest, self._unchanged.stamp)
 
     def __len__(self) -> int:
         return self.n_cells
@@ -163,7 +163,7 @@ class Store:
     @property
     def n_bytes(self) -> int:
         """Bytes on disk of the shard files: frames and where each begins (without obs and uids)."""
-        return sum(shard.cells.bytes for shard in self.manifest.shards)
+        return int(self.manifest.shards.numbers("cells", "bytes").sum())
 
     @cached_property
     def genes(self) -> pa.Table:
@@ -413,8 +413,8 @@ class Store:
         """Return the table of rows, in which the shards of these are open."""
         if self._table is None:
             self._table = kernel.RowTable(self._bases)
-        for index in self._table.missing(rows):
-            shard = self._shard(index)
+        missing = self._table.missing(rows)
+        for index, shard in zip(missing, self._mapped(missing), strict=True):
             self._table.put(index, shard.frames, shard.offset_bases, shard.offset_steps)
         return self._table
 
@@ -451,10 +451,11 @@ class Store:
         start = np.empty(len(rows), dtype=np.uint64)
         stop = np.empty(len(rows), dtype=np.uint64)
         used, local = np.unique(shard_of, return_inverse=True)
-        for index in used:
+        shards = self._mapped(used.tolist())
+        for index, shard in zip(used, shards, strict=True):
             chosen = shard_of == index if len(used) > 1 else slice(None)
-            start[chosen], stop[chosen] = self._shard(int(index)).spans(rows[chosen] - self._bases[index])
-        return [self._shard(int(i)).frames for i in used], local.astype(np.int64), start, stop
+            start[chosen], stop[chosen] = shard.spans(rows[chosen] - self._bases[index])
+        return [shard.frames for shard in shards], local.astype(np.int64), start, stop
 
     # ---- out and check ----------------------------------------------------------------------------------------
 
@@ -483,14 +484,18 @@ class Store:
     def _shard_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.searchsorted(self._bases, rows, side="right").astype(np.int64) - 1
 
-    def _shard(self, index: int) -> Shard:
-        shard = self._shards.get(index)
-        if shard is None:
-            entry = self.manifest.shards[index]
+    def _mapped(self, indexes: Sequence[int]) -> list[Shard]:
+        """Return shards, each opened when it is first asked for; one look at the manifest for all of them."""
+        if missing := [index for index in indexes if index not in self._shards]:
+            n_genes = self.n_genes
             with self._unchanged.during():
-                shard = open_shard(self.path / entry.cells.path, entry, n_genes=self.n_genes)
-            self._shards[index] = shard
-        return shard
+                found = [self._open(index, n_genes) for index in missing]
+            self._shards.update(zip(missing, found, strict=True))
+        return [self._shards[index] for index in indexes]
+
+    def _open(self, index: int, n_genes: int) -> Shard:
+        entry = self.manifest.shards[index]
+        return open_shard(self.path / entry.cells.path, entry, n_genes=n_genes)
 
     def _shard_uids(self, index: int) -> npt.NDArray[np.uint64]:
         uids = self._uids.get(index)

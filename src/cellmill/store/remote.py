@@ -36,7 +36,7 @@ from cellmill.storage import hash_bytes, hash_file, require_free_bytes, write_at
 from cellmill.storage.cache import Cache, StoreFolder, parse_size
 from cellmill.storage.remote import Asked, Remote
 from cellmill.storage.urls import UrlPath, checked_url
-from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest
+from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest, Shards, Sources
 from cellmill.store.obs import ObsTable
 from cellmill.store.reader import Frames, Store
 from cellmill.store.remote_shards import RemoteShard, RemoteShards
@@ -350,9 +350,9 @@ def _verify(remote: Remote, cache: Cache, manifest: Manifest, *, sample: float) 
     with tempfile.TemporaryDirectory(prefix=".verify-", dir=cache.folder) as name:
         folder = Path(name)
         whole = [*manifest.whole_files, *(source.report for source in manifest.sources)]
-        reports = [_verify_part(remote, folder, replace(manifest, shards=()), whole, sample=sample)]
+        reports = [_verify_part(remote, folder, replace(manifest, shards=Shards()), whole, sample=sample)]
         for number, shard in enumerate(manifest.shards):
-            part = replace(manifest, shards=(shard,), sources=())
+            part = replace(manifest, shards=Shards([shard]), sources=Sources())
             reports.append(_verify_part(remote, folder, part, shard.files, sample=sample))
             for file in shard.files:
                 (folder / file.path).unlink(missing_ok=True)

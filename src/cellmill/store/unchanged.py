@@ -5,6 +5,7 @@ One to which cells were added since still is: its files are those that were ther
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,20 @@ from pathlib import Path
 from cellmill.errors import CellmillError, StoreError
 from cellmill.store.manifest import MANIFEST_NAME, Manifest
 
-__all__ = ["Unchanged"]
+__all__ = ["Stamp", "Unchanged", "read_stamped"]
+
+Stamp = tuple[int, ...]
+
+
+def read_stamped(path: Path) -> tuple[bytes, Stamp]:
+    """Return a file's bytes, and what tells it from every other file that may come to lie there."""
+    with path.open("rb") as file:
+        stamp = _stamp_of(os.fstat(file.fileno()))
+        return file.read(), stamp
+
+
+def _stamp_of(found: os.stat_result) -> Stamp:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class Unchanged:
@@ -24,12 +38,14 @@ class Unchanged:
         The store.
     opened
         The manifest it was opened with.
+    stamp
+        Of the file that manifest was read from, where it is known: while the file is that, it need not be read again.
     """
 
-    def __init__(self, folder: Path, opened: Manifest) -> None:
+    def __init__(self, folder: Path, opened: Manifest, stamp: Stamp | None = None) -> None:
         self._manifest = folder / MANIFEST_NAME
         self._opened = opened
-        self._stamp: tuple[int, ...] | None = None  # of the file that was last found to be this store's
+        self._stamp = stamp  # of the file that was last found to be this store's
 
     def check(self) -> None:
         """Check the manifest: one `stat`, and a look inside only when that differs from the last one.
@@ -40,11 +56,10 @@ class Unchanged:
             When another store, or none, lies there now.
         """
         try:
-            found = self._manifest.stat()
-            stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-            if stamp == self._stamp:
+            if _stamp_of(self._manifest.stat()) == self._stamp:
                 return
-            manifest = Manifest.from_json(self._manifest.read_bytes(), where=str(self._manifest))
+            raw, stamp = read_stamped(self._manifest)
+            manifest = Manifest.from_json(raw, where=str(self._manifest))
         except (FileNotFoundError, NotADirectoryError):
             raise StoreError(
                 f"{self._manifest.parent}: the store was moved or removed after it was opened; open it again"
@@ -56,6 +71,11 @@ class Unchanged:
                 "do not fit the new one."
             )
         self._stamp = stamp
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """Of the file that was last found to be this store's."""
+        return self._stamp
 
     @contextmanager
     def during(self) -> Iterator[None]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,33 @@ def test_an_empty_file_maps_to_no_bytes_and_a_missing_one_is_named(tmp_path):
     assert len(map_file(tmp_path / "empty")) == 0
     with pytest.raises(NotFoundError, match="nowhere"):
         map_file(tmp_path / "nowhere")
+
+
+def test_mapped_files_are_read_only_and_hold_no_descriptors(tmp_path):
+    (tmp_path / "f").write_bytes(b"0123456789")
+    before = len(list(Path("/dev/fd").iterdir()))
+    maps = [map_file(tmp_path / "f") for _ in range(300)]
+    assert len(list(Path("/dev/fd").iterdir())) == before
+    assert {bytes(data) for data in maps} == {b"0123456789"}
+    with pytest.raises(ValueError, match="read-only"):
+        maps[0][0] = 1
+
+
+def test_a_mapping_lives_as_long_as_any_view_of_it(tmp_path):
+    (tmp_path / "f").write_bytes(bytes(range(100)) * 1000)
+    view = map_file(tmp_path / "f")[50_000:][:20].view("<u2")
+    (tmp_path / "f").unlink()
+    gc.collect()
+    assert view.tobytes() == bytes(range(20))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_a_mapping_that_nobody_needs_is_given_back(tmp_path):
+    (tmp_path / "mapped").write_bytes(b"x")
+    data = map_file(tmp_path / "mapped")
+    assert str(tmp_path / "mapped") in Path("/proc/self/maps").read_text()
+    del data
+    assert str(tmp_path / "mapped") not in Path("/proc/self/maps").read_text()
 
 
 def test_too_little_room_is_said_with_both_figures(tmp_path):

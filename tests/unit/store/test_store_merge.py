@@ -11,8 +11,8 @@ import cellmill as cm
 from cellmill.errors import CorruptStoreError, InputError, StoreError, StoreExistsError, VocabularyError
 from cellmill.genes import Vocabulary
 from cellmill.ingest import append_inputs, build
+from cellmill.store import Sources, merge_stores, open_store
 from cellmill.store import merge as merge_module
-from cellmill.store import merge_stores, open_store
 from cellmill.store.staging import Staging
 
 GENES = [f"ENSG{i:011d}" for i in range(60)]
@@ -86,7 +86,7 @@ def _renamed(store, old, new):
     """The same store with another name of a source in its manifest."""
     from dataclasses import replace
 
-    sources = tuple(replace(s, name=new) if s.name == old else s for s in store.manifest.sources)
+    sources = Sources(replace(s, name=new) if s.name == old else s for s in store.manifest.sources)
     (store.path / "manifest.json").write_bytes(replace(store.manifest, sources=sources).sealed().to_json())
     return open_store(store.path)
 

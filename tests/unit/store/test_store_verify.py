@@ -80,7 +80,7 @@ def test_a_broken_frame_names_shard_and_row(store):
 def test_a_manifest_changed_by_hand_is_refused(store):
     path = store.path / "manifest.json"
     body = json.loads(path.read_text())
-    body["shards"][0]["n_cells"] += 1
+    body["shards"]["n_cells"][0] += 1
     path.write_text(json.dumps(body))
     with pytest.raises(CorruptStoreError, match="checksum"):
         open_store(store.path)

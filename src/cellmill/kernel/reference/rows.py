@@ -66,13 +66,13 @@ class RowTable:
         shards, shard_of, start, stop = self.find(rows)
         for number, begin, end in zip(shard_of.tolist(), start.tolist(), stop.tolist(), strict=True):
             frames = shards[number]
-            whole = frames.base
-            while isinstance(whole, np.ndarray):
-                whole = whole.base
-            if isinstance(whole, mmap.mmap) and 0 <= begin < end <= len(frames) and hasattr(whole, "madvise"):
-                at = frames.ctypes.data - np.frombuffer(whole, np.uint8).ctypes.data + begin
+            root = frames
+            while isinstance(root.base, np.ndarray):
+                root = root.base
+            if 0 <= begin < end <= len(frames) and hasattr(root.base, "madvise"):  # what holds a mapped file
+                at = frames.ctypes.data - root.ctypes.data + begin
                 page = at // mmap.PAGESIZE * mmap.PAGESIZE
-                whole.madvise(mmap.MADV_WILLNEED, page, at - page + end - begin)
+                root.base.madvise(mmap.MADV_WILLNEED, page, at - page + end - begin)
 
     def find(self, rows: I64) -> tuple[list[U8], I64, I64, I64]:
         """Return (shards, shard of each row, start, stop) as `gather` takes them."""
