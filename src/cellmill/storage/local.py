@@ -58,8 +58,10 @@ def _c_library() -> ctypes.CDLL:
 _C = _c_library()
 
 
-def map_file(path: Path) -> npt.NDArray[np.uint8]:
+def map_file(path: Path, *, at_random: bool = False) -> npt.NDArray[np.uint8]:
     """Return the file's bytes as a read-only memory map, uint8, shape (n_bytes,).
+
+    `at_random` says that small pieces of it will be read in no order: the system then reads no more than these.
 
     Raises
     ------
@@ -74,7 +76,10 @@ def map_file(path: Path) -> npt.NDArray[np.uint8]:
         n_bytes = os.fstat(descriptor).st_size
         if n_bytes == 0:  # an empty file cannot be mapped
             return np.empty(0, dtype=np.uint8)
-        return np.asarray(_Mapping(descriptor, n_bytes, path))
+        mapping = _Mapping(descriptor, n_bytes, path)
+        if at_random and hasattr(mmap, "MADV_RANDOM"):
+            mapping.madvise(mmap.MADV_RANDOM, 0, n_bytes)
+        return np.asarray(mapping)
     finally:
         os.close(descriptor)
 

@@ -31,6 +31,7 @@ from cellmill.storage.urls import is_url
 from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest
 from cellmill.store.obs import ObsTable
 from cellmill.store.parquet import read_proven_parquet
+from cellmill.store.readahead import ReadAhead
 from cellmill.store.rows import checked_rows, exact_counts
 from cellmill.store.shard import Shard, map_uids, open_shard
 from cellmill.store.unchanged import Stamp, Unchanged, read_stamped
@@ -111,6 +112,7 @@ class Store:
         self._bases = np.concatenate([[0], np.cumsum(manifest.shards.n_cells)])
         self._shards: dict[int, Shard] = {}
         self._table: kernel.RowTable | None = None
+        self._ahead = ReadAhead()
         self._last_panel: tuple[tuple[str, ...], kernel.Panel] | None = None
         self._uids: dict[int, npt.NDArray[np.uint64]] = {}
 
@@ -403,11 +405,18 @@ class Store:
             raise self._placed(error, rows) from None
 
     def _gather(self, rows: npt.NDArray[np.int64], **how: Any) -> kernel.Gathered:
-        return kernel.gather_rows(self._table_of(rows), rows, n_genes=self.n_genes, head=self.head, **how)
+        table = self._table_of(rows)
+        self._ahead.before(table, rows)
+        got = kernel.gather_rows(table, rows, n_genes=self.n_genes, head=self.head, **how)
+        self._ahead.after()
+        return got
 
     def _gather_dense(self, rows: npt.NDArray[np.int64], **how: Any) -> npt.NDArray[np.float32]:
         table = self._table_of(rows)
-        return kernel.gather_rows_dense(table, rows, n_genes=self.n_genes, head=self.head, **how)
+        self._ahead.before(table, rows)
+        made = kernel.gather_rows_dense(table, rows, n_genes=self.n_genes, head=self.head, **how)
+        self._ahead.after()
+        return made
 
     def _table_of(self, rows: npt.NDArray[np.int64]) -> kernel.RowTable:
         """Return the table of rows, in which the shards of these are open."""

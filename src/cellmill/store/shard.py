@@ -101,7 +101,7 @@ def map_uids(path: Path, entry: ShardEntry) -> npt.NDArray[np.uint64]:
 
 
 def _mapped(path: Path, entry: FileEntry) -> npt.NDArray[np.uint8]:
-    data = map_file(path)
+    data = map_file(path, at_random=True)
     if len(data) != entry.bytes:
         raise CorruptStoreError(f"{path}: the manifest says {entry.bytes} bytes, the file has {len(data)}. {_REMEDY}")
     return data

@@ -1,0 +1,58 @@
+"""Cold batches ask for their frames together; what is read does not depend on it."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from cellmill.simulate import write_atlas
+from cellmill.store.readahead import ReadAhead
+
+import cellmill
+
+
+class CountingTable:
+    """Counts how often frames are asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def will_need(self, rows) -> None:
+        self.asked += len(rows)
+
+
+def test_frames_are_asked_for_only_while_batches_wait_for_the_disk(monkeypatch):
+    faults = [0]
+    monkeypatch.setattr("cellmill.store.readahead._major_faults", lambda: faults[0])
+    ahead, table, rows = ReadAhead(), CountingTable(), np.arange(5)
+    for _ in range(3):
+        ahead.before(table, rows)
+        ahead.after()
+    assert table.asked == 0
+    ahead.before(table, rows)
+    faults[0] += 1
+    ahead.after()
+    for _ in range(200):
+        ahead.before(table, rows)
+        ahead.after()
+    assert table.asked == 64 * 5  # and then no more, since no batch has waited since
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="pages cannot be dropped here")
+def test_dropped_pages_change_no_count(tmp_path):
+    paths = write_atlas(tmp_path / "files", n_cells=300, n_genes=800, seed=1)
+    store = cellmill.build(tmp_path / "a.mill", paths)
+    rows = np.random.default_rng(0).permutation(store.n_cells)
+    wanted = store.read(rows)
+    again = cellmill.open(store.path)
+    for shard in store.manifest.shards:
+        descriptor = os.open(store.path / shard.cells.path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+    again.prefetch(rows[:100])
+    found = again.read(rows)
+    assert np.array_equal(found.indptr, wanted.indptr)
+    assert np.array_equal(found.indices, wanted.indices) and np.array_equal(found.data, wanted.data)
