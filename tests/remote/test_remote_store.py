@@ -93,7 +93,9 @@ def test_neighbouring_rows_are_one_request(wide, serve):
     np.testing.assert_array_equal(remote.read(range(60, 90)).toarray(), wide.read(range(60, 90)).toarray())
     assert len(served.seen) == 1
     first, last = (int(n) for n in served.seen[0][1].removeprefix("bytes=").split("-"))
-    wanted = sum(np.diff([*wide._shard(0).spans(np.array([60]))[0], *wide._shard(0).spans(np.array([89]))[1]]))
+    wanted = sum(
+        np.diff([*wide._mapped([0])[0].spans(np.array([60]))[0], *wide._mapped([0])[0].spans(np.array([89]))[1]])
+    )
     assert wanted <= last - first + 1 <= wanted + 2 * BLOCK_BYTES
 
 
@@ -104,7 +106,7 @@ def test_an_opened_shard_costs_one_request_with_short_offsets_and_two_with_long_
         _ = remote.n_genes
         served.forget()
         remote._opened([0])
-        assert store._shard(0).offset_bits == (16 if expected == 1 else 32)
+        assert store._mapped([0])[0].offset_bits == (16 if expected == 1 else 32)
         assert len(frames_asked(served)) == expected
         assert [name for name, _ in served.seen if name == "manifest.json"] == ["manifest.json"]
 

@@ -183,15 +183,18 @@ def _check_start(data: npt.NDArray[np.uint8], magic: bytes, what: str, *, least_
 def parse_footer(data: npt.NDArray[np.uint8], *, where: str) -> Footer:
     """Return the footer of a whole shard, each of its numbers checked against the file's length.
 
+    The header is looked at only to say what is wrong: it says nothing that the footer does not, and lies a disk's
+    whole seek away from it.
+
     Raises
     ------
     CorruptStoreError
         Naming the shard and what does not hold.
     """
-    parse_header(data, where=where)
     raw = bytes(data[-FOOTER_BYTES:])
-    body, stated = raw[:-8], struct.unpack("<Q", raw[-8:])[0]
-    if xxhash.xxh3_64_intdigest(body) != stated:
+    body = raw[:-8]
+    if len(data) < HEADER_BYTES + FOOTER_BYTES or xxhash.xxh3_64_intdigest(body).to_bytes(8, "little") != raw[-8:]:
+        parse_header(data, where=where)  # no shard at all, or one of another version
         raise CorruptStoreError(
             f"{where}: the footer's checksum does not hold; the file was cut short or changed. "
             "Restore it from a copy or build the store again."
@@ -211,6 +214,7 @@ def parse_footer(data: npt.NDArray[np.uint8], *, where: str) -> Footer:
         and offsets_end + padding_bytes(offsets_end, 8) + FOOTER_BYTES == len(data)
     )
     if not sound:
+        parse_header(data, where=where)
         raise CorruptStoreError(f"{where}: the footer contradicts the file ({footer}, file of {len(data)} bytes)")
     return footer
 

@@ -144,6 +144,8 @@ def test_damaged_offsets_give_an_error_and_no_bytes_from_elsewhere(tmp_path, tin
 
 def test_a_shard_of_format_1_says_what_to_do(tmp_path):
     path, entry, _ = written(tmp_path, [5], n_genes=100)
-    path.write_bytes(b"CELLMILL\1\0" + path.read_bytes()[10:])
+    raw = path.read_bytes()
+    footer = raw[-88:-80] + b"\1\0" + raw[-78:-8]
+    path.write_bytes(b"CELLMILL\1\0" + raw[10:-88] + footer + struct.pack("<Q", xxhash.xxh3_64_intdigest(footer)))
     with pytest.raises(CorruptStoreError, match=r"written in format 1.*never released.*Build the store again"):
         open_shard(path, entry, n_genes=100)
