@@ -5,87 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cellmill import kernel
-from kernels import IMPLEMENTATIONS
+from golden.plain_reader import Refused, read_frame
+from kernels import IMPLEMENTATIONS, PRESENT
 
 HERE = Path(__file__).parent
 CELLS = json.loads((HERE / "frames_v1.json").read_text())
 each_cell = pytest.mark.parametrize("cell", CELLS, ids=[cell["name"] for cell in CELLS])
 
 
-def read_frame(frame: bytes) -> tuple[list[int], list[int]]:
-    """Return (genes, counts) of a sound frame. Written from docs/reference/format.md alone, one bit at a time."""
-    nnz = shift = at = 0
-    while True:
-        nnz |= (frame[at] & 127) << shift
-        at, shift = at + 1, shift + 7
-        if frame[at - 1] < 128:
-            break
-    sizes = [min(128, nnz - begin) for begin in range(0, nnz, 128) for _ in ("gaps", "counts")]
-    headers = []
-    for size in sizes:
-        mode, width = frame[at] >> 6, frame[at] & 63
-        length = (1, 3, 2)[mode]
-        headers.append((size, mode, width, frame[at + 1 : at + length]))
-        at += length
-    streams: tuple[list[int], list[int]] = ([], [])
-    for number, (size, mode, width, more) in enumerate(headers):
-        values, at = read_section(frame, at, size, mode, width, more)
-        streams[number % 2].extend(values)
-    assert at == len(frame)
-    genes, last = [], -1
-    for gap in streams[0]:
-        last += gap + 1
-        genes.append(last)
-    return genes, [count + 1 for count in streams[1]]
-
-
-def read_section(frame: bytes, at: int, size: int, mode: int, width: int, more: bytes) -> tuple[list[int], int]:
-    lanes = 4 if size == 128 else 1
-    values = []
-    for j in range(size):
-        value = 0
-        for bit in range(width):
-            word, place = divmod(j // lanes * width + bit, 32)
-            where = at * 8 + (word * lanes + j % lanes) * 32 + place
-            value |= (frame[where // 8] >> where % 8 & 1) << bit
-        values.append(value)
-    at += (size * width + 7) // 8
-    if mode == 1:
-        exceptions, high_bits = more
-        entry_bits = 7 + high_bits
-        section = int.from_bytes(frame[at : at + (exceptions * entry_bits + 7) // 8], "little")
-        for i in range(exceptions):
-            entry = section >> i * entry_bits & (1 << entry_bits) - 1
-            values[entry & 127] += ((entry >> 7) + 1) << width
-        at += (exceptions * entry_bits + 7) // 8
-    if mode == 2:
-        highs = count_zeros(frame[at : at + more[0]])
-        values = [value + (next(highs) << width) for value in values]
-        at += more[0]
-    return values, at
-
-
-def count_zeros(section: bytes) -> Iterator[int]:
-    zeros = 0
-    for byte in section:
-        for bit in range(8):
-            if byte >> bit & 1:
-                yield zeros
-                zeros = 0
-            else:
-                zeros += 1
-
-
 @each_cell
 def test_a_reader_written_from_the_format_reads_golden_frames(cell):
-    assert read_frame(bytes.fromhex(cell["frame"])) == (cell["genes"], cell["counts"])
+    assert read_frame(bytes.fromhex(cell["frame"]), cell["n_genes"]) == (cell["genes"], cell["counts"])
 
 
 @pytest.mark.parametrize("module", IMPLEMENTATIONS)
@@ -99,6 +35,33 @@ def test_golden_frames_decode(module, cell):
     assert totals.tolist() == [sum(cell["counts"])]
     assert fault is None
     assert genes.tolist() == cell["genes"] and counts.tolist() == cell["counts"]
+
+
+def outcome_in_kernel(module, frame: bytes, n_genes: int):
+    one = np.zeros(1, np.int64)
+    data = np.frombuffer(frame, np.uint8)
+    fault, _, genes, counts, _ = module.gather([data], one, one, one + len(frame), n_genes, None, 0, False, 1)
+    return None if fault else (genes.tolist(), counts.tolist())
+
+
+def outcome_by_the_page(frame: bytes, n_genes: int):
+    try:
+        return read_frame(frame, n_genes)
+    except Refused:
+        return None
+
+
+@each_cell
+def test_the_page_says_which_damaged_frames_are_refused(cell):
+    frame, n_genes = bytes.fromhex(cell["frame"]), cell["n_genes"]
+    damaged = [frame[:length] for length in range(len(frame))] + [frame + b"\0", frame + b"\1"]
+    for bit in range(0, 8 * len(frame), 1 + len(frame) // 60):
+        flipped = bytearray(frame)
+        flipped[bit // 8] ^= 1 << bit % 8
+        damaged.append(bytes(flipped))
+    module = PRESENT[min(1, len(PRESENT) - 1)]  # The native kernel where there is one.
+    for each in damaged:
+        assert outcome_by_the_page(each, n_genes) == outcome_in_kernel(module, each, n_genes)
 
 
 @pytest.mark.parametrize("module", IMPLEMENTATIONS)

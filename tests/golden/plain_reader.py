@@ -1,0 +1,434 @@
+"""A reader of stores in plain Python, written from docs/reference/format.md alone. Slow, and strict.
+
+It imports nothing of cellmill: what it reads is what the page says, so that it proves the page complete. Each function
+is a section of the page. All hashes of all files are checked, and what the page calls derived (uids, fingerprints,
+totals) is computed anew.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+VERSION = 2
+Cell = tuple[list[int], list[int]]  # genes, as storage positions that ascend, and their counts
+
+
+class Refused(ValueError):  # noqa: N818 - a word of the page
+    """What a reader must refuse."""
+
+
+def require(holds: object, what: str) -> None:
+    if not holds:
+        raise Refused(what)
+
+
+def hash64(data: bytes) -> int:
+    return xxhash.xxh3_64_intdigest(data)
+
+
+def hash128(data: bytes) -> str:
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+# ---- the whole ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class PlainStore:
+    """All of a store, in lists; one entry a cell."""
+
+    manifest: dict[str, Any]
+    genes: list[dict[str, Any]]
+    vocabulary: dict[str, Any]
+    cells: list[Cell]
+    uids: list[int]
+    obs: dict[str, list[Any]]
+    offset_bits: list[int]  # of each shard
+    frames: list[bytes]  # of each cell
+
+
+def read_store(folder: Path) -> PlainStore:
+    """Read everything, check everything; raises Refused."""
+    manifest = read_manifest((folder / "manifest.json").read_bytes())
+    vocabulary = read_vocabulary(named(folder, manifest["vocabulary"]), manifest)
+    genes = read_genes(named(folder, manifest["genes"]))
+    store = PlainStore(manifest, genes, vocabulary, [], [], {name: [] for name, _ in manifest["obs_schema"]}, [], [])
+    for source in manifest["sources"]:
+        named(folder, source["report"])
+    for shard in shard_entries(manifest):
+        read_shard(store, shard, *(named(folder, shard[part]) for part in ("cells", "obs", "uids")))
+    check_uids(store)
+    check_counts(store)
+    return store
+
+
+def named(folder: Path, entry: dict[str, Any]) -> bytes:
+    """Return the bytes of a file that the manifest names."""
+    require((folder / entry["path"]).is_file(), f"{entry['path']} is missing")
+    data = (folder / entry["path"]).read_bytes()
+    require(len(data) == entry["bytes"] and hash128(data) == entry["xxh3"], f"{entry['path']} is another file")
+    return data
+
+
+# ---- manifest.json -----------------------------------------------------------------------------------------------
+
+NAME = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
+PATHS = {
+    "cells": rf"shards/{NAME}\.cells",
+    "obs": rf"obs/{NAME}\.parquet",
+    "uids": rf"obs/{NAME}\.uids",
+    "report": rf"reports/{NAME}\.json",
+    "genes": rf"{NAME}\.parquet",
+    "vocabulary": rf"{NAME}\.json\.gz",
+}
+OBS_TYPES = ("bool", "int32", "int64", "uint64", "float32", "float64", "string", "category")
+STANDARD = [
+    ["cell", "string"],
+    ["dataset", "category"],
+    ["uid", "uint64"],
+    ["fingerprint", "uint64"],
+    ["total_counts", "int64"],
+    ["n_genes_detected", "int32"],
+]
+TEXT, FILE, LIST = "text", "file", "list"
+MANIFEST = {
+    "format_version": VERSION,
+    "vocabulary_hash": TEXT,
+    "vocabulary_name": TEXT,
+    "vocabulary": FILE,
+    "genes": FILE,
+    "obs_schema": LIST,
+    "shards": LIST,
+    "sources": LIST,
+    "cellmill_version": TEXT,
+    "digest": TEXT,
+}
+SHARD = {"cells": FILE, "obs": FILE, "uids": FILE, "n_cells": 2**32 - 1, "nnz": 2**63 - 1, "source": TEXT}
+SOURCE = {"name": TEXT, "kind": TEXT, "uri": TEXT, "matrix": TEXT, "xxh3": TEXT, "report": FILE}
+SOURCE |= {"bytes": 2**63 - 1, "n_cells": 2**63 - 1}
+
+
+def read_manifest(raw: bytes) -> dict[str, Any]:
+    try:
+        manifest = json.loads(raw)
+    except ValueError as error:
+        raise Refused(f"manifest.json is not JSON: {error}") from None
+    require(isinstance(manifest, dict) and manifest.get("format_version") == VERSION, "not a manifest of version 2")
+    stated = manifest.pop("manifest_xxh3", None)
+    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    require(stated == hash128(canonical.encode()), "the manifest's own hash")
+    check_object(manifest, MANIFEST)
+    check_obs_schema(manifest["obs_schema"])
+    for shard in shard_entries(manifest):
+        check_object(shard, SHARD)
+    for source in manifest["sources"]:
+        check_object(source, SOURCE)
+    content = {
+        "format_version": VERSION,
+        "vocabulary_hash": manifest["vocabulary_hash"],
+        "genes": manifest["genes"]["xxh3"],
+        "obs_schema": manifest["obs_schema"],
+        "shards": [
+            [shard["cells"]["xxh3"], shard["obs"]["xxh3"], shard["uids"]["xxh3"], shard["n_cells"], shard["nnz"]]
+            for shard in shard_entries(manifest)
+        ],
+    }
+    text = json.dumps(content, sort_keys=True, separators=(", ", ": "), ensure_ascii=True)
+    require(manifest["digest"] == hash128(text.encode()), "the digest")
+    return manifest
+
+
+def shard_entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the shards, one object each."""
+    return manifest["shards"]
+
+
+def check_object(value: Any, kinds: dict[str, Any]) -> None:
+    """Check that an object has these keys alone, and what each holds; a number stands for the largest allowed."""
+    require(isinstance(value, dict) and set(value) == set(kinds), f"keys {list(value)}, expected {list(kinds)}")
+    for key, kind in kinds.items():
+        found = value[key]
+        if kind == FILE:
+            check_object(found, {"path": TEXT, "bytes": 2**63 - 1, "xxh3": TEXT})
+            require(re.fullmatch(PATHS[key], found["path"], re.ASCII), f"the path {found['path']}")
+            require(re.fullmatch("[0-9a-f]{32}", found["xxh3"]), f"the hash {found['xxh3']}")
+        elif kind == TEXT:
+            require(isinstance(found, str), f"{key} is no text")
+        elif kind == LIST:
+            require(isinstance(found, list), f"{key} is no list")
+        else:
+            require(type(found) is int and 0 <= found <= kind, f"{key} is {found}")
+
+
+def check_obs_schema(schema: list[Any]) -> None:
+    require(schema[: len(STANDARD)] == STANDARD, "obs_schema must begin with the six columns")
+    require(all(kind in OBS_TYPES for _, kind in schema), "a type of obs_schema")
+    names = [name.lower() for name, _ in schema]
+    require(len(set(names)) == len(names) and "row" not in names, "names of obs_schema")
+
+
+# ---- vocabulary.json.gz and genes.parquet --------------------------------------------------------------------------
+
+
+def read_vocabulary(raw: bytes, manifest: dict[str, Any]) -> dict[str, Any]:
+    vocabulary = json.loads(gzip.decompress(raw))
+    require(vocabulary["format"] == "cellmill-vocabulary/1", "the format of the vocabulary")
+    content = {key: vocabulary[key] for key in ("ids", "tokens", "specials")}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    require(hash128(text.encode()) == vocabulary["hash"] == manifest["vocabulary_hash"], "the vocabulary's hash")
+    return vocabulary
+
+
+def read_genes(raw: bytes) -> list[dict[str, Any]]:
+    table = pq.read_table(pa.BufferReader(raw))
+    wanted = [
+        ("gene_id", pa.string()),
+        ("symbol", pa.string()),
+        ("token", pa.int64()),
+        ("detection_rate", pa.float64()),
+    ]
+    require([(field.name, field.type) for field in table.schema] == wanted, "the columns of genes.parquet")
+    return table.to_pylist()
+
+
+# ---- shards --------------------------------------------------------------------------------------------------------
+
+HEADER = struct.Struct("<8sHHI")
+FOOTER = struct.Struct("<8sHHIQQQQQQQQQ")
+
+
+def read_shard(store: PlainStore, entry: dict[str, Any], cells: bytes, obs: bytes, uids: bytes) -> None:
+    n_genes, bits, frames = read_cells(cells, entry)
+    require(n_genes <= len(store.genes), "the shard has more genes than the store")
+    store.offset_bits.append(bits)
+    store.frames += frames
+    store.cells += [read_frame(frame, n_genes) for frame in frames]
+    require(sum(len(genes) for genes, _ in store.cells[-len(frames) :]) == entry["nnz"] or not frames, "counts")
+    store.uids += read_uids(uids, entry["n_cells"])
+    for name, values in read_obs(obs, store.manifest["obs_schema"], entry["n_cells"]).items():
+        store.obs[name] += values
+
+
+def read_cells(data: bytes, entry: dict[str, Any]) -> tuple[int, int, list[bytes]]:
+    """Return the number of genes, the bits of an offset, and the frames of a shard file."""
+    require(len(data) >= 16 + FOOTER.size, "too short for a shard")
+    require(HEADER.unpack(data[:16]) == (b"CELLMILL", VERSION, 0, 0), "the header")
+    magic, version, bits, n_genes, n, nnz, *sections, own = FOOTER.unpack(data[-FOOTER.size :])
+    require(hash64(data[-FOOTER.size : -8]) == own, "the footer's hash")
+    require((magic, version) == (b"LLIMLLEC", VERSION) and bits in (16, 32), "the footer")
+    start, length, frames_hash, offsets_start, offsets_length, offsets_hash = sections
+    entries = n + 1
+    groups = (entries + 15) // 16
+    require(start == 16 and length <= 2**32 - 1, "where the frames are")
+    require(offsets_start == round_up(start + length, 4), "where the offsets are")
+    require(offsets_length == (4 * entries if bits == 32 else 4 * groups + 2 * entries), "the length of the offsets")
+    require(round_up(offsets_start + offsets_length, 8) + FOOTER.size == len(data), "the length of the file")
+    require((n, nnz) == (entry["n_cells"], entry["nnz"]), "the footer contradicts the manifest")
+    frames, offsets = data[16 : 16 + length], data[offsets_start : offsets_start + offsets_length]
+    require(hash64(frames) == frames_hash and hash64(offsets) == offsets_hash, "a section's hash")
+    require(not any(data[16 + length : offsets_start]), "the padding after the frames")
+    require(not any(data[offsets_start + offsets_length : -FOOTER.size]), "the padding after the offsets")
+    starts = read_offsets(offsets, bits, entries)
+    require(starts[0] == 0 and starts[-1] == length and starts == sorted(starts), "the offsets")
+    return n_genes, bits, [frames[starts[i] : starts[i + 1]] for i in range(n)]
+
+
+def round_up(position: int, multiple: int) -> int:
+    return (position + multiple - 1) // multiple * multiple
+
+
+def read_offsets(data: bytes, bits: int, entries: int) -> list[int]:
+    if bits == 32:
+        return list(struct.unpack(f"<{entries}I", data))
+    groups = (entries + 15) // 16
+    bases = struct.unpack(f"<{groups}I", data[: 4 * groups])
+    steps = struct.unpack(f"<{entries}H", data[4 * groups :])
+    require(not any(steps[::16]), "the first step of a group")
+    return [bases[i >> 4] + steps[i] for i in range(entries)]
+
+
+def read_uids(data: bytes, n: int) -> list[int]:
+    require(len(data) == 16 + 8 * n + 8, "the length of the uids")
+    require(HEADER.unpack(data[:16]) == (b"CELLUIDS", VERSION, 0, 0), "the header of the uids")
+    *uids, own = struct.unpack(f"<{n + 1}Q", data[16:])
+    require(hash64(data[:-8]) == own, "the hash of the uids")
+    return uids
+
+
+# ---- obs -----------------------------------------------------------------------------------------------------------
+
+
+def read_obs(raw: bytes, schema: list[list[str]], n: int) -> dict[str, list[Any]]:
+    """Return every column of the schema, null where the file has none, in the type that the schema says."""
+    table = pq.read_table(pa.BufferReader(raw))
+    require(table.num_rows == n, "the rows of obs")
+    present = set(table.column_names)
+    return {name: cast(table.column(name), kind) if name in present else [None] * n for name, kind in schema}
+
+
+def cast(column: pa.ChunkedArray, kind: str) -> list[Any]:
+    if kind in ("string", "category"):
+        if pa.types.is_floating(column.type):
+            return column.cast(pa.string()).to_pylist()  # "as Arrow writes them"
+        return [None if value is None else as_text(value) for value in column.to_pylist()]
+    to = {"bool": bool, "float32": float, "float64": float}.get(kind, int)
+    return [None if value is None else to(value) for value in column.to_pylist()]
+
+
+def as_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def check_uids(store: PlainStore) -> None:
+    """Check that uids are those of obs, and the hashes of dataset, cell, and how often the name came before."""
+    seen: Counter[tuple[str, str]] = Counter()
+    require(store.uids == store.obs["uid"], "uids differ from those in obs")
+    for uid, dataset, cell in zip(store.uids, store.obs["dataset"], store.obs["cell"], strict=True):
+        require(uid == hash64(f"{dataset}\0{cell}\0{seen[dataset, cell]}".encode()), f"the uid of {cell}")
+        seen[dataset, cell] += 1
+
+
+def check_counts(store: PlainStore) -> None:
+    """Check what obs says of the counts."""
+    hashes = [hash64(gene["gene_id"].encode()) for gene in store.genes]
+    for row, (genes, counts) in enumerate(store.cells):
+        require(sum(counts) == store.obs["total_counts"][row], f"the total of row {row}")
+        require(len(genes) == store.obs["n_genes_detected"][row], f"the genes of row {row}")
+        of_genes = [hashes[gene] for gene in genes]
+        require(fingerprint(of_genes, counts) == store.obs["fingerprint"][row], f"the fingerprint of row {row}")
+
+
+# ---- fingerprints --------------------------------------------------------------------------------------------------
+
+WRAP = 2**64 - 1
+
+
+def mix64(x: int) -> int:
+    z = (x + 0x9E3779B97F4A7C15) & WRAP
+    z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & WRAP
+    z = ((z ^ z >> 27) * 0x94D049BB133111EB) & WRAP
+    return z ^ z >> 31
+
+
+def fingerprint(hashes: list[int], counts: list[int]) -> int:
+    s = sum(mix64(gene ^ mix64(count)) for gene, count in zip(hashes, counts, strict=True)) & WRAP
+    return mix64(s ^ mix64(len(counts) ^ mix64(sum(counts) & WRAP)))
+
+
+# ---- frames --------------------------------------------------------------------------------------------------------
+
+PLAIN, PATCHED, UNARY = 0, 1, 2
+
+
+def read_frame(frame: bytes, n_genes: int) -> Cell:
+    """Return the cell in a frame."""
+    nnz, at = read_varint(frame)
+    require(nnz <= n_genes, "more nonzeros than genes")
+    require(2 * ((nnz + 127) // 128) <= len(frame) - at, "headers end outside the frame")
+    headers = []
+    for begin in range(0, nnz, 128):
+        for _ in ("gaps", "counts"):
+            header, at = read_header(frame, at, min(128, nnz - begin))
+            headers.append(header)
+    lengths = [section_lengths(header) for header in headers]
+    require(at + sum(map(sum, lengths)) == len(frame), "the length of the frame")
+    streams: tuple[list[int], list[int]] = ([], [])
+    for number, (header, (low, rest)) in enumerate(zip(headers, lengths, strict=True)):
+        streams[number % 2].extend(read_block(header, frame[at : at + low], frame[at + low : at + low + rest]))
+        at += low + rest
+    genes, last = [], -1
+    for gap in streams[0]:
+        last += gap + 1
+        genes.append(last)
+    require(last < n_genes, "a gene that the store does not have")
+    require(all(count <= 2**32 - 2 for count in streams[1]), "a count above 2^32 - 1")
+    return genes, [count + 1 for count in streams[1]]
+
+
+def read_varint(frame: bytes) -> tuple[int, int]:
+    value = 0
+    for at in range(5):
+        require(at < len(frame), "the varint ends outside the frame")
+        value |= (frame[at] & 127) << 7 * at
+        if frame[at] < 128:
+            return value, at + 1
+    raise Refused("a varint of more than five bytes")
+
+
+def read_header(frame: bytes, at: int, n: int) -> tuple[tuple[int, ...], int]:
+    """Return (values, mode, width, then what the mode adds) of a block, and where the next header begins."""
+    require(at < len(frame), "a header ends outside the frame")
+    mode, width = frame[at] >> 6, frame[at] & 63
+    require(mode in (PLAIN, PATCHED, UNARY), "a mode that is not used")
+    require(width <= (16 if mode == UNARY else 32), "the width")
+    more = tuple(frame[at + 1 : at + (1, 3, 2)[mode]])
+    require(len(more) == (0, 2, 1)[mode], "a header ends outside the frame")
+    if mode == PATCHED:
+        require(1 <= more[0] <= n and width + more[1] <= 32, "the header of a patched block")
+    if mode == UNARY:
+        require(more[0] >= 1, "the header of a unary block")
+    return (n, mode, width, *more), at + 1 + len(more)
+
+
+def section_lengths(header: tuple[int, ...]) -> tuple[int, int]:
+    """Return the bytes of the low bits, and of what comes after them."""
+    n, mode, width, *more = header
+    low = (n * width + 7) // 8
+    if mode == PATCHED:
+        return low, (more[0] * (7 + more[1]) + 7) // 8
+    return low, more[0] if mode == UNARY else 0
+
+
+def read_block(header: tuple[int, ...], low: bytes, rest: bytes) -> list[int]:
+    n, mode, width, *more = header
+    values = read_low_bits(low, n, width)
+    if mode == PATCHED:
+        last = -1
+        for entry in bit_string(rest, more[0], 7 + more[1]):
+            position, high = entry & 127, entry >> 7
+            require(last < position < n, "the exceptions' positions")
+            values[position] += (high + 1) << width
+            last = position
+    if mode == UNARY:
+        highs = list(count_zeros(rest))
+        require(len(highs) == n and rest[-1] != 0, "the ones of a unary section")
+        values = [(high << width) + value for high, value in zip(highs, values, strict=True)]
+    return values
+
+
+def read_low_bits(section: bytes, n: int, width: int) -> list[int]:
+    if n < 128:
+        return bit_string(section, n, width)
+    words = struct.unpack(f"<{4 * width}I", section)
+    lanes = [bit_string(struct.pack(f"<{width}I", *words[lane::4]), 32, width) for lane in range(4)]
+    return [lanes[j % 4][j // 4] for j in range(128)]
+
+
+def bit_string(section: bytes, n: int, width: int) -> list[int]:
+    """Return `n` numbers of `width` bits each, bit 0 of each byte first."""
+    bits = int.from_bytes(section, "little")
+    return [bits >> j * width & (1 << width) - 1 for j in range(n)]
+
+
+def count_zeros(section: bytes) -> Iterator[int]:
+    """Yield the number of zeros before each one."""
+    zeros = 0
+    for byte in section:
+        for bit in range(8):
+            if byte >> bit & 1:
+                yield zeros
+                zeros = 0
+            else:
+                zeros += 1

@@ -1,0 +1,132 @@
+"""Small stores that use everything of the format, and what seals a store again after it was changed by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import xxhash
+
+from cellmill.genes import Vocabulary
+from cellmill.ingest import append_inputs, build
+from cellmill.store import Store
+from conftest import write_tiny_h5ad
+
+GENES = [f"GENE{i}" for i in range(300)]
+
+
+def small_counts(n_cells: int, n_genes: int, seed: int) -> np.ndarray:
+    """Return counts of 0 to 2^32 - 1: an empty cell, one with every gene, wide ones, sparse ones."""
+    rng = np.random.default_rng(seed)
+    counts = rng.geometric(0.5, (n_cells, n_genes)) * (rng.random((n_cells, n_genes)) < rng.random(n_genes) * 0.5)
+    counts[1] = 0
+    counts[2] = rng.geometric(0.3, n_genes)
+    counts[3, : n_genes - 10] = rng.integers(1, 2**32, n_genes - 10)
+    counts[4] = rng.random(n_genes) < 0.4
+    counts[5, [0, n_genes - 1]] = 2**32 - 1
+    counts[6, ::40] = rng.integers(1, 90_000, len(counts[6, ::40]))
+    return counts.astype(np.uint32)
+
+
+def grown_store(folder: Path) -> Store:
+    """Build a store of three shards, and append two more with other genes and other types of obs columns."""
+    vocabulary = Vocabulary(
+        [f"GENE{i}" for i in range(340)], symbols=[f"Sÿmbol {i}" for i in range(340)], specials={"<päd>": 7}
+    )
+    first = write_tiny_h5ad(
+        folder / "first.h5ad",
+        small_counts(45, 300, 1),
+        genes=GENES,
+        cells=[f"cell{i // 2}" for i in range(45)],  # Each name twice.
+        obs={"tissue": ["gut", "blüt", "liver"] * 15},
+        dtype="uint32",
+    )
+    second = write_tiny_h5ad(
+        folder / "second.h5ad",
+        small_counts(25, 90, 2),
+        genes=[f"GENE{i}" for i in range(240, 330)],
+        obs={"donor": ["d1"] * 25},
+        dtype="float64",
+    )
+    add_columns(first.path, batch=np.arange(45, dtype=np.int32), code=np.arange(45) / 3, kept=np.arange(45) % 2 == 0)
+    add_columns(second.path, batch=np.linspace(0, 1e20, 25), code=["x", "y", "z", "1", "é"] * 5, kept=np.arange(25))
+    store = folder / "grown.mill"
+    build(store, [first.path], vocabulary=vocabulary, shard_cells=20, block_cells=20)
+    return append_inputs(store, [second.path], shard_cells=20, block_cells=20)
+
+
+def add_columns(path: Path, **columns: object) -> None:
+    """Add columns of obs to an h5ad."""
+    with h5py.File(path, "r+") as file:
+        obs = file["obs"]
+        obs.attrs["column-order"] = [*obs.attrs["column-order"], *columns]
+        for name, values in columns.items():
+            obs[name] = values
+            kind = "string-array" if isinstance(values, list) else "array"
+            obs[name].attrs.update({"encoding-type": kind, "encoding-version": "0.2.0"})
+
+
+def wide_store(folder: Path) -> Store:
+    """Build a store whose frames are so long that offsets take 32 bits."""
+    counts = small_counts(34, 1200, 3)
+    counts[16:31] = np.random.default_rng(4).integers(2**31, 2**32, (15, 1200))  # All of one group but the last.
+    path = write_tiny_h5ad(folder / "wide.h5ad", counts, dtype="uint32").path
+    return build(folder / "wide.mill", [path], vocabulary="union")
+
+
+# ---- sealing a changed store ---------------------------------------------------------------------------------------
+
+
+def reseal(folder: Path) -> None:
+    """Make a manifest name the files as they are now, so that only what they say can be found wrong."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for entry in file_entries(manifest):
+        data = (folder / entry["path"]).read_bytes()
+        entry |= {"bytes": len(data), "xxh3": xxhash.xxh3_128_hexdigest(data)}
+    path.write_text(json.dumps(sealed(manifest)))
+
+
+def file_entries(value: object) -> list[dict]:
+    """Return every file entry in a manifest, wherever it stands."""
+    if isinstance(value, dict):
+        if "path" in value:
+            return [value]
+        value = list(value.values())
+    return [entry for item in value for entry in file_entries(item)] if isinstance(value, list) else []
+
+
+def sealed(manifest: dict) -> dict:
+    """Return a manifest with the digest and the hash that belong to it."""
+    body = {key: value for key, value in manifest.items() if key != "manifest_xxh3"}
+    body["digest"] = xxhash.xxh3_128_hexdigest(json.dumps(digest_content(body), sort_keys=True).encode())
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return body | {"manifest_xxh3": xxhash.xxh3_128_hexdigest(text.encode())}
+
+
+def digest_content(body: dict) -> dict:
+    return {
+        "format_version": body["format_version"],
+        "vocabulary_hash": body["vocabulary_hash"],
+        "genes": body["genes"]["xxh3"],
+        "obs_schema": body["obs_schema"],
+        "shards": [
+            [*(s[part]["xxh3"] for part in ("cells", "obs", "uids")), s["n_cells"], s["nnz"]] for s in body["shards"]
+        ],
+    }
+
+
+def reseal_shard(data: bytearray) -> bytearray:
+    """Give a shard file the hashes of its sections, and its footer its own."""
+    footer = len(data) - 88
+    for start, length, place in ((32, 40, 48), (56, 64, 72)):
+        begin, size = (int.from_bytes(data[footer + at : footer + at + 8], "little") for at in (start, length))
+        data[footer + place : footer + place + 8] = hash_bytes(data[begin : begin + size])
+    data[-8:] = hash_bytes(data[footer:-8])
+    return data
+
+
+def hash_bytes(data: bytes | bytearray) -> bytes:
+    return xxhash.xxh3_64_intdigest(bytes(data)).to_bytes(8, "little")
