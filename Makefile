@@ -70,7 +70,7 @@ peers: setup ## the systems to compare with, each in an environment of its own: 
 	  .venv-annbatch/bin/pip --disable-pip-version-check install -qq -r benchmarks/requirements-annbatch.txt; \
 	else echo "peers: no Python of 3.12 or newer found; annbatch is left out (say make peers PYTHON312=/path/to/python3.12)"; fi
 
-fuzz: setup ## fuzz the decoder with libFuzzer for a minute (needs clang)
+fuzz: setup ## fuzz the decoders with libFuzzer for a minute each (needs clang)
 	@native/fuzz/run.sh 60
 
 clean: ## remove the environment and what was built

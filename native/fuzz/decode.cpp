@@ -1,7 +1,6 @@
-// libFuzzer harness of the decoder: any bytes, any number of genes.
+// libFuzzer harness of the decoder: any bytes, any number of genes, any set of wanted genes; with and without vectors.
 //
-//     clang++ -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -I native native/fuzz/decode.cpp native/decode.cpp native/decode_wide.cpp native/encode.cpp -o fuzz_decode
-//     ./fuzz_decode -max_total_time=60 -max_len=4096
+//     native/fuzz/run.sh 60 decode
 //
 // Without libFuzzer, with -DCELLMILL_FUZZ_STANDALONE and another compiler's sanitizers, it mutates frames of its own.
 #include <algorithm>
@@ -9,57 +8,132 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <span>
 #include <vector>
 
 #include "codec.hpp"
+#include "random.hpp"
 
 namespace {
+
+using cellmill::Fault;
+
+constexpr std::uint32_t kMostWantedGenes = 1 << 20;  // Bits of more genes would take most of the time.
+constexpr std::size_t kRoomBehind = 16;              // What decode_some may touch beyond the nonzeros.
 
 void require(bool holds) {
     if (!holds) std::abort();
 }
 
+// What one way of decoding makes of a frame.
+struct Outcome {
+    Fault fault = Fault::none;
+    std::vector<std::int32_t> genes;
+    std::vector<std::uint32_t> counts;
+    std::uint64_t total = 0;
+
+    bool operator==(const Outcome&) const = default;
+};
+
+// A fault is all that counts of a frame that is refused.
+Outcome finished(Outcome outcome, std::size_t kept) {
+    if (outcome.fault != Fault::none) return {outcome.fault, {}, {}, 0};
+    outcome.genes.resize(kept);
+    outcome.counts.resize(kept);
+    return outcome;
+}
+
+Outcome decode_all(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, bool wide) {
+    cellmill::allow_wide(wide);
+    cellmill::Decoder decoder;
+    Outcome outcome{Fault::none, std::vector<std::int32_t>(nnz), std::vector<std::uint32_t>(nnz), 0};
+    outcome.fault = decoder.decode(frame, n_genes, nnz, outcome.genes.data(), outcome.counts.data());
+    return finished(std::move(outcome), nnz);
+}
+
+Outcome decode_wanted(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz,
+                      const std::vector<std::uint32_t>& wanted, bool wide) {
+    cellmill::allow_wide(wide);
+    cellmill::Decoder decoder;
+    Outcome outcome{Fault::none, std::vector<std::int32_t>(nnz + kRoomBehind),
+                    std::vector<std::uint32_t>(nnz + kRoomBehind), 0};
+    std::uint32_t kept = 0;
+    outcome.fault = decoder.decode_some(frame, n_genes, nnz, wanted.data(), outcome.genes.data(), outcome.counts.data(),
+                                        kept, &outcome.total);
+    require(kept <= nnz);
+    return finished(std::move(outcome), kept);
+}
+
+// A set of genes: from nearly none to nearly all, by the upper bits of the draw.
+std::vector<std::uint32_t> wanted_genes(std::uint32_t n_genes, std::uint32_t draw) {
+    std::vector<std::uint32_t> bits(n_genes / 32 + 2);  // As Panel makes them.
+    for (std::size_t word = 0; word < bits.size(); ++word) {
+        const std::uint64_t drawn = cellmill::mix64(draw + (std::uint64_t{word} << 32));
+        const std::uint32_t low = static_cast<std::uint32_t>(drawn), high = static_cast<std::uint32_t>(drawn >> 32);
+        const std::uint32_t choices[4] = {low & high & (low >> 7 | high << 9), low, low | high, ~std::uint32_t{0}};
+        bits[word] = choices[draw >> 30];
+    }
+    return bits;
+}
+
+// What decode_some must give, from what decode gave.
+Outcome kept_of(const Outcome& all, const std::vector<std::uint32_t>& wanted) {
+    Outcome kept{all.fault, {}, {}, std::accumulate(all.counts.begin(), all.counts.end(), std::uint64_t{0})};
+    for (std::size_t j = 0; j < all.genes.size(); ++j) {
+        const std::uint32_t gene = static_cast<std::uint32_t>(all.genes[j]);
+        if ((wanted[gene / 32] >> (gene % 32) & 1) == 0) continue;
+        kept.genes.push_back(all.genes[j]);
+        kept.counts.push_back(all.counts[j]);
+    }
+    return kept;
+}
+
+void check_cell(const Outcome& cell, std::uint32_t n_genes) {
+    std::int64_t last = -1;
+    for (std::size_t j = 0; j < cell.genes.size(); ++j) {
+        require(cell.genes[j] > last && static_cast<std::uint32_t>(cell.genes[j]) < n_genes && cell.counts[j] >= 1);
+        last = cell.genes[j];
+    }
+}
+
 }  // namespace
 
-// The first four bytes are the number of genes, the rest is the frame. What decodes must be a cell, and must survive
-// encoding and decoding again.
+// Four bytes are the number of genes, four which of them are wanted, the rest is the frame. Both ways of decoding must
+// agree; what decodes must be a cell, and must survive encoding and decoding again.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    if (size < 4) return 0;
+    if (size < 8) return 0;
     std::uint32_t n_genes = 0;
+    std::uint32_t draw = 0;
     std::memcpy(&n_genes, data, 4);
+    std::memcpy(&draw, data + 4, 4);
     n_genes &= 0x7FFFFFFF;
-    const std::vector<std::uint8_t> exact(data + 4, data + size);  // So that a read past the end is a read past a block.
-    std::uint32_t nnz = 0;
-    if (front_of(exact, n_genes, nnz) != cellmill::Fault::none) return 0;
-    std::vector<std::int32_t> genes(nnz);
-    std::vector<std::uint32_t> counts(nnz);
-    cellmill::Decoder decoder;
-    if (decoder.decode(exact, n_genes, nnz, genes.data(), counts.data()) != cellmill::Fault::none) return 0;
-
-    std::int64_t last = -1;
-    for (std::uint32_t j = 0; j < nnz; ++j) {
-        require(genes[j] > last && static_cast<std::uint32_t>(genes[j]) < n_genes && counts[j] >= 1);
-        last = genes[j];
+    const std::vector<std::uint8_t> exact(data + 8, data + size);  // So that a read past the end is a read past a block.
+    cellmill::FrameFront front;
+    if (cellmill::read_front(exact, n_genes, nullptr, front) != Fault::none) return 0;
+    const std::uint32_t nnz = front.nnz;
+    const Outcome plain = decode_all(exact, n_genes, nnz, false);
+    require(decode_all(exact, n_genes, nnz, true) == plain);
+    if (n_genes <= kMostWantedGenes) {
+        const std::vector<std::uint32_t> wanted = wanted_genes(n_genes, draw);
+        const Outcome some = kept_of(plain, wanted);
+        require(decode_wanted(exact, n_genes, nnz, wanted, false) == some);
+        require(decode_wanted(exact, n_genes, nnz, wanted, true) == some);
     }
+    if (plain.fault != Fault::none) return 0;
+    check_cell(plain, n_genes);
     std::vector<std::uint8_t> again;
-    cellmill::encode_cell<std::int32_t>(genes, counts, again);
-    std::vector<std::int32_t> genes_again(nnz);
-    std::vector<std::uint32_t> counts_again(nnz);
-    require(decoder.decode(again, n_genes, nnz, genes_again.data(), counts_again.data()) == cellmill::Fault::none);
-    require(genes == genes_again && counts == counts_again);
+    cellmill::encode_cell<std::int32_t>(plain.genes, plain.counts, again);
+    for (const bool wide : {false, true}) require(decode_all(again, n_genes, nnz, wide) == plain);
     return 0;
 }
 
-#ifdef CELLMILL_FUZZ_STANDALONE
-#include <cstdio>
-
-#include "random.hpp"
+// ---- inputs to begin with ------------------------------------------------------------------------------------------
 
 namespace {
 
-// A cell of `nnz` genes with counts and gaps of mixed sizes.
-std::vector<std::uint8_t> random_frame(std::uint64_t seed, std::uint32_t& n_genes) {
+// An input whose frame is sound: a cell with counts and gaps of mixed sizes.
+std::vector<std::uint8_t> sound_input(std::uint64_t seed) {
     const std::uint64_t shape = cellmill::mix64(seed);
     const std::uint32_t nnz = static_cast<std::uint32_t>(shape % 400);
     std::vector<std::int32_t> genes(nnz);
@@ -71,24 +145,38 @@ std::vector<std::uint8_t> random_frame(std::uint64_t seed, std::uint32_t& n_gene
         genes[j] = next++;
         counts[j] = 1 + (static_cast<std::uint32_t>(draw >> 32) >> (draw >> 20 & 31)) / 2;
     }
-    n_genes = static_cast<std::uint32_t>(next) + static_cast<std::uint32_t>(shape >> 60);
-    std::vector<std::uint8_t> frame;
-    cellmill::encode_cell<std::int32_t>(genes, counts, frame);
-    return frame;
+    const std::uint32_t head[2] = {static_cast<std::uint32_t>(next) + static_cast<std::uint32_t>(shape >> 60),
+                                   static_cast<std::uint32_t>(cellmill::mix64(shape))};
+    std::vector<std::uint8_t> input(sizeof head);
+    std::memcpy(input.data(), head, sizeof head);
+    cellmill::encode_cell<std::int32_t>(genes, counts, input);
+    return input;
 }
 
 }  // namespace
 
+#ifndef CELLMILL_FUZZ_STANDALONE
+extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t max_size);
+
+// Now and then a sound frame, which libFuzzer's own changes would hardly find; else these.
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned int seed) {
+    if (seed % 64 != 0) return LLVMFuzzerMutate(data, size, max_size);
+    const std::vector<std::uint8_t> sound = sound_input(seed);
+    const std::size_t taken = std::min(sound.size(), max_size);
+    std::memcpy(data, sound.data(), taken);
+    return taken;
+}
+#else
+#include <cstdio>
+
 int main(int argc, char** argv) {
     const std::uint64_t rounds = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 100'000;
     for (std::uint64_t round = 0; round < rounds; ++round) {
-        std::uint32_t n_genes = 0;
-        std::vector<std::uint8_t> input = random_frame(round, n_genes);
-        const std::uint8_t* head = reinterpret_cast<const std::uint8_t*>(&n_genes);
-        input.insert(input.begin(), head, head + 4);
+        std::vector<std::uint8_t> input = sound_input(round);
         for (std::uint64_t change = 0; change < cellmill::mix64(~round) % 4; ++change) {
             const std::uint64_t draw = cellmill::mix64(round * 4 + change);
-            const std::size_t reach = (draw & 1) ? input.size() : std::min<std::size_t>(input.size(), 24);
+            const std::size_t reach = (draw & 1) ? input.size() : std::min<std::size_t>(input.size(), 28);
             const std::size_t at = (draw >> 8) % reach;
             if ((draw >> 1) % 8 == 0)
                 input.resize(at);

@@ -1,7 +1,6 @@
 // libFuzzer harness of head genes: any model, any section.
 //
-//     clang++ -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -I native native/fuzz/model.cpp native/model.cpp -o fuzz_model
-//     ./fuzz_model -max_total_time=60 -max_len=4096
+//     native/fuzz/run.sh 60 model
 //
 // Without libFuzzer, with -DCELLMILL_FUZZ_STANDALONE and another compiler's sanitizers, it mutates inputs of its own.
 #include <algorithm>
