@@ -7,10 +7,9 @@ import os
 import numpy as np
 import pytest
 
+import cellmill
 from cellmill.simulate import write_atlas
 from cellmill.store.readahead import ReadAhead
-
-import cellmill
 
 
 class CountingTable:
