@@ -67,6 +67,8 @@ class Diagnosis:
     ----------
     kernel : str
         "native" (C++) or "reference" (NumPy).
+    kernel_decoder : str or None
+        How the native kernel decodes: "avx512", or "plain" where the processor lacks what that needs.
     kernel_reason : str or None
         Why the native kernel is not in use.
     kernel_advice : str or None
@@ -85,6 +87,7 @@ class Diagnosis:
     python: str
     system: str
     kernel: str
+    kernel_decoder: str | None
     kernel_reason: str | None
     kernel_advice: str | None
     n_cores: int
@@ -214,6 +217,7 @@ def diagnose(folder: Path | None = None) -> Diagnosis:
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         kernel=kernel,
+        kernel_decoder=cm.kernel.vectors() if kernel == "native" else None,
         kernel_reason=reason,
         kernel_advice=advice,
         n_cores=_n_cores(),
@@ -230,6 +234,8 @@ def diagnose(folder: Path | None = None) -> Diagnosis:
 
 def _show(found: Diagnosis) -> None:
     kernel = Text(found.kernel, style="green" if found.kernel == "native" else "yellow")
+    if found.kernel_decoder:
+        kernel.append(f", decoder {found.kernel_decoder}")
     if found.kernel_reason:
         kernel.append(f" ({found.kernel_reason})", style="dim")
     show_facts(
