@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "codec.hpp"
+#include "encode.hpp"
+#include "model.hpp"
 #include "random.hpp"
 
 namespace {
@@ -20,11 +22,35 @@ namespace {
 using cellmill::Fault;
 
 constexpr std::uint32_t kMostWantedGenes = 1 << 20;  // Bits of more genes would take most of the time.
+constexpr std::uint8_t kHeadGenes = 12;
 constexpr std::size_t kRoomBehind = 16;              // What decode_some may touch beyond the nonzeros.
 
 void require(bool holds) {
     if (!holds) std::abort();
 }
+
+// Head genes of a store: some tables of few and of many literals.
+const cellmill::Model& some_head() {
+    static const cellmill::Model head = [] {
+        std::vector<std::uint8_t> bytes = {'C', 'E', 'L', 'L', 'H', 'E', 'A', 'D', 1, 0, 0, 0, kHeadGenes, 0, 0, 0};
+        for (std::uint8_t gene = 0; gene < kHeadGenes; ++gene) {
+            const std::uint8_t literals = 1 + gene * gene % 100;
+            bytes.push_back(literals);
+            for (std::uint8_t symbol = 0; symbol < literals; ++symbol) bytes.push_back(1 + (gene * 37 + symbol) % 100);
+        }
+        bytes.insert(bytes.end(), 8, 0);  // In place of its hash, which whoever opens the file has checked.
+        cellmill::Model parsed;
+        require(cellmill::Model::parse(bytes, parsed) == cellmill::ModelFault::none);
+        return parsed;
+    }();
+    return head;
+}
+
+// A store, as far as frames need it.
+struct Genes {
+    std::uint32_t count;
+    const cellmill::Model* head;
+};
 
 // What one way of decoding makes of a frame.
 struct Outcome {
@@ -44,22 +70,22 @@ Outcome finished(Outcome outcome, std::size_t kept) {
     return outcome;
 }
 
-Outcome decode_all(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, bool wide) {
+Outcome decode_all(std::span<const std::uint8_t> frame, Genes store, std::uint32_t nnz, bool wide) {
     cellmill::allow_wide(wide);
-    cellmill::Decoder decoder;
+    cellmill::Decoder decoder(store.head);
     Outcome outcome{Fault::none, std::vector<std::int32_t>(nnz), std::vector<std::uint32_t>(nnz), 0};
-    outcome.fault = decoder.decode(frame, n_genes, nnz, outcome.genes.data(), outcome.counts.data());
+    outcome.fault = decoder.decode(frame, store.count, nnz, outcome.genes.data(), outcome.counts.data());
     return finished(std::move(outcome), nnz);
 }
 
-Outcome decode_wanted(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz,
+Outcome decode_wanted(std::span<const std::uint8_t> frame, Genes store, std::uint32_t nnz,
                       const std::vector<std::uint32_t>& wanted, bool wide) {
     cellmill::allow_wide(wide);
-    cellmill::Decoder decoder;
+    cellmill::Decoder decoder(store.head);
     Outcome outcome{Fault::none, std::vector<std::int32_t>(nnz + kRoomBehind),
                     std::vector<std::uint32_t>(nnz + kRoomBehind), 0};
     std::uint32_t kept = 0;
-    outcome.fault = decoder.decode_some(frame, n_genes, nnz, wanted.data(), outcome.genes.data(), outcome.counts.data(),
+    outcome.fault = decoder.decode_some(frame, store.count, nnz, wanted.data(), outcome.genes.data(), outcome.counts.data(),
                                         kept, &outcome.total);
     require(kept <= nnz);
     return finished(std::move(outcome), kept);
@@ -109,22 +135,25 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::memcpy(&draw, data + 4, 4);
     n_genes &= 0x7FFFFFFF;
     const std::vector<std::uint8_t> exact(data + 8, data + size);  // So that a read past the end is a read past a block.
+    // The lowest bit of the draw says whether there are head genes.
+    const Genes store{n_genes, (draw & 1) && n_genes >= kHeadGenes ? &some_head() : nullptr};
     cellmill::FrameFront front;
-    if (cellmill::read_front(exact, n_genes, nullptr, front) != Fault::none) return 0;
+    if (cellmill::read_front(exact, n_genes, store.head, front) != Fault::none) return 0;
     const std::uint32_t nnz = front.nnz;
-    const Outcome plain = decode_all(exact, n_genes, nnz, false);
-    require(decode_all(exact, n_genes, nnz, true) == plain);
+    const Outcome plain = decode_all(exact, store, nnz, false);
+    require(decode_all(exact, store, nnz, true) == plain);
     if (n_genes <= kMostWantedGenes) {
         const std::vector<std::uint32_t> wanted = wanted_genes(n_genes, draw);
         const Outcome some = kept_of(plain, wanted);
-        require(decode_wanted(exact, n_genes, nnz, wanted, false) == some);
-        require(decode_wanted(exact, n_genes, nnz, wanted, true) == some);
+        require(decode_wanted(exact, store, nnz, wanted, false) == some);
+        require(decode_wanted(exact, store, nnz, wanted, true) == some);
     }
     if (plain.fault != Fault::none) return 0;
     check_cell(plain, n_genes);
     std::vector<std::uint8_t> again;
-    cellmill::encode_cell<std::int32_t>(plain.genes, plain.counts, again);
-    for (const bool wide : {false, true}) require(decode_all(again, n_genes, nnz, wide) == plain);
+    cellmill::Encoder encoder(store.head);
+    cellmill::encode_cell<std::int32_t>(encoder, plain.genes, plain.counts, again);
+    for (const bool wide : {false, true}) require(decode_all(again, store, nnz, wide) == plain);
     return 0;
 }
 
@@ -149,7 +178,8 @@ std::vector<std::uint8_t> sound_input(std::uint64_t seed) {
                                    static_cast<std::uint32_t>(cellmill::mix64(shape))};
     std::vector<std::uint8_t> input(sizeof head);
     std::memcpy(input.data(), head, sizeof head);
-    cellmill::encode_cell<std::int32_t>(genes, counts, input);
+    cellmill::Encoder encoder((head[1] & 1) && head[0] >= kHeadGenes ? &some_head() : nullptr);
+    cellmill::encode_cell<std::int32_t>(encoder, genes, counts, input);
     return input;
 }
 

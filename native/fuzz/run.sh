@@ -22,7 +22,7 @@ targets=("$@")
 native=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 folder=${CELLMILL_FUZZ_FOLDER:-${XDG_CACHE_HOME:-$HOME/.cache}/cellmill-fuzz}
 compiler=${CXX:-clang++}
-flags=(-std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I "$native")
+flags=(-std=c++20 -O1 -gline-tables-only -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I "$native")
 
 sources_of() {
   case $1 in
@@ -48,14 +48,22 @@ fi
 
 # A program is named after what it is made of, so that several checkouts can share the folder.
 build() {
-  local target=$1 name program sources=()
+  local target=$1 name program source job sources=()
   for name in $(sources_of "$target"); do sources+=("$native/$name"); done
   name=$(cat "$native"/*.[ch]pp "$native/fuzz/$target.cpp" "${BASH_SOURCE[0]}" <("$compiler" --version) | cksum | tr -d ' ')
   program=$folder/programs/$target-$name
   mkdir -p "$folder/programs"
   if [[ ! -x $program ]]; then
     say "building $target"
-    "$compiler" "${flags[@]}" "$native/fuzz/$target.cpp" "${sources[@]}" -o "$program.$$" || return
+    local object jobs=() objects=()
+    for source in "$native/fuzz/$target.cpp" "${sources[@]}"; do
+      object=$probe/$target-${#objects[@]}.o
+      objects+=("$object")
+      "$compiler" "${flags[@]}" -c "$source" -o "$object" &
+      jobs+=($!)
+    done
+    for job in "${jobs[@]}"; do wait "$job" || return; done
+    "$compiler" "${flags[@]}" "${objects[@]}" -o "$program.$$" || return
     mv "$program.$$" "$program"
   fi
   echo "$program"
