@@ -12,7 +12,7 @@ import json
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class PlainStore:
 
     manifest: dict[str, Any]
     genes: list[dict[str, Any]]
+    head: list[list[int]]  # of each head gene the frequencies of its symbols
     vocabulary: dict[str, Any]
     cells: list[Cell]
     uids: list[int]
@@ -64,10 +65,13 @@ def read_store(folder: Path) -> PlainStore:
     manifest = read_manifest((folder / "manifest.json").read_bytes())
     vocabulary = read_vocabulary(named(folder, manifest["vocabulary"]), manifest)
     genes = read_genes(named(folder, manifest["genes"]))
-    store = PlainStore(manifest, genes, vocabulary, [], [], {name: [] for name, _ in manifest["obs_schema"]}, [], [])
+    head = read_model(named(folder, manifest["head"])) if manifest["head"] else []
+    require(len(head) <= len(genes), "more head genes than genes")
+    obs: dict[str, list[Any]] = {name: [] for name, _ in manifest["obs_schema"]}
+    store = PlainStore(manifest, genes, head, vocabulary, [], [], obs, [], [])
     for source in manifest["sources"]:
         named(folder, source["report"])
-    for shard in shard_entries(manifest):
+    for shard in manifest["shards"]:
         read_shard(store, shard, *(named(folder, shard[part]) for part in ("cells", "obs", "uids")))
     check_uids(store)
     check_counts(store)
@@ -92,6 +96,7 @@ PATHS = {
     "report": rf"reports/{NAME}\.json",
     "genes": rf"{NAME}\.parquet",
     "vocabulary": rf"{NAME}\.json\.gz",
+    "head": rf"{NAME}\.bin",
 }
 OBS_TYPES = ("bool", "int32", "int64", "uint64", "float32", "float64", "string", "category")
 STANDARD = [
@@ -102,16 +107,19 @@ STANDARD = [
     ["total_counts", "int64"],
     ["n_genes_detected", "int32"],
 ]
-TEXT, FILE, LIST = "text", "file", "list"
+TEXT, FILE, LIST, COLUMNS = "text", "file", "list", "columns"
+FILE_ENTRY = {"path": TEXT, "bytes": 2**63 - 1, "xxh3": TEXT}
 MANIFEST = {
+    "manifest_xxh3": TEXT,
     "format_version": VERSION,
     "vocabulary_hash": TEXT,
     "vocabulary_name": TEXT,
     "vocabulary": FILE,
     "genes": FILE,
+    "head": FILE,
     "obs_schema": LIST,
-    "shards": LIST,
-    "sources": LIST,
+    "shards": COLUMNS,
+    "sources": COLUMNS,
     "cellmill_version": TEXT,
     "digest": TEXT,
 }
@@ -121,38 +129,53 @@ SOURCE |= {"bytes": 2**63 - 1, "n_cells": 2**63 - 1}
 
 
 def read_manifest(raw: bytes) -> dict[str, Any]:
+    require(raw[:21] == b'{\n "manifest_xxh3": "', "not a manifest")
+    require(raw[21:53] == hash128(raw[:21] + b"0" * 32 + raw[53:]).encode(), "the manifest's own hash")
     try:
-        manifest = json.loads(raw)
+        manifest = json.loads(raw, object_pairs_hook=once_each)
     except ValueError as error:
         raise Refused(f"manifest.json is not JSON: {error}") from None
-    require(isinstance(manifest, dict) and manifest.get("format_version") == VERSION, "not a manifest of version 2")
-    stated = manifest.pop("manifest_xxh3", None)
-    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    require(stated == hash128(canonical.encode()), "the manifest's own hash")
+    require(manifest.get("format_version") == VERSION, "not a manifest of version 2")
+    manifest.setdefault("head", None)
     check_object(manifest, MANIFEST)
     check_obs_schema(manifest["obs_schema"])
-    for shard in shard_entries(manifest):
-        check_object(shard, SHARD)
-    for source in manifest["sources"]:
-        check_object(source, SOURCE)
+    shards = rows_of(manifest["shards"], SHARD)
+    manifest["sources"] = rows_of(manifest["sources"], SOURCE)
+    hashes = [bytes.fromhex(shard[part]["xxh3"]) for part in ("cells", "obs", "uids") for shard in shards]
+    numbers = [struct.pack("<Q", shard[key]) for key in ("n_cells", "nnz") for shard in shards]
     content = {
         "format_version": VERSION,
         "vocabulary_hash": manifest["vocabulary_hash"],
         "genes": manifest["genes"]["xxh3"],
+        "head": manifest["head"] and manifest["head"]["xxh3"],
         "obs_schema": manifest["obs_schema"],
-        "shards": [
-            [shard["cells"]["xxh3"], shard["obs"]["xxh3"], shard["uids"]["xxh3"], shard["n_cells"], shard["nnz"]]
-            for shard in shard_entries(manifest)
-        ],
+        "shards": hash128(b"".join(hashes + numbers)),
     }
     text = json.dumps(content, sort_keys=True, separators=(", ", ": "), ensure_ascii=True)
     require(manifest["digest"] == hash128(text.encode()), "the digest")
+    manifest["shards"] = shards
     return manifest
 
 
-def shard_entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the shards, one object each."""
-    return manifest["shards"]
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    require(len(dict(pairs)) == len(pairs), "a key twice in one object")
+    return dict(pairs)
+
+
+def rows_of(columns: Any, kinds: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return columns as rows: one object for each shard, or source."""
+    require(isinstance(columns, dict) and set(columns) == set(kinds), f"columns {list(columns)}")
+    for key, kind in kinds.items():
+        if kind == FILE:
+            columns[key] = rows_of(columns[key], FILE_ENTRY)
+        require(isinstance(columns[key], list), f"the column {key} is no list")
+    require(len({len(column) for column in columns.values()}) == 1, "columns of different lengths")
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    for row in rows:
+        check_object(row, kinds)
+    for key, kind in kinds.items():
+        require(not isinstance(kind, int) or sum(row[key] for row in rows) < 2**63, f"the sum of {key}")
+    return rows
 
 
 def check_object(value: Any, kinds: dict[str, Any]) -> None:
@@ -160,15 +183,15 @@ def check_object(value: Any, kinds: dict[str, Any]) -> None:
     require(isinstance(value, dict) and set(value) == set(kinds), f"keys {list(value)}, expected {list(kinds)}")
     for key, kind in kinds.items():
         found = value[key]
-        if kind == FILE:
-            check_object(found, {"path": TEXT, "bytes": 2**63 - 1, "xxh3": TEXT})
+        if kind == FILE and not (key == "head" and found is None):
+            check_object(found, FILE_ENTRY)
             require(re.fullmatch(PATHS[key], found["path"], re.ASCII), f"the path {found['path']}")
             require(re.fullmatch("[0-9a-f]{32}", found["xxh3"]), f"the hash {found['xxh3']}")
         elif kind == TEXT:
             require(isinstance(found, str), f"{key} is no text")
         elif kind == LIST:
             require(isinstance(found, list), f"{key} is no list")
-        else:
+        elif isinstance(kind, int):
             require(type(found) is int and 0 <= found <= kind, f"{key} is {found}")
 
 
@@ -214,7 +237,7 @@ def read_shard(store: PlainStore, entry: dict[str, Any], cells: bytes, obs: byte
     require(n_genes <= len(store.genes), "the shard has more genes than the store")
     store.offset_bits.append(bits)
     store.frames += frames
-    store.cells += [read_frame(frame, n_genes) for frame in frames]
+    store.cells += [read_frame(frame, n_genes, store.head) for frame in frames]
     require(sum(len(genes) for genes, _ in store.cells[-len(frames) :]) == entry["nnz"] or not frames, "counts")
     store.uids += read_uids(uids, entry["n_cells"])
     for name, values in read_obs(obs, store.manifest["obs_schema"], entry["n_cells"]).items():
@@ -332,10 +355,30 @@ def fingerprint(hashes: list[int], counts: list[int]) -> int:
 PLAIN, PATCHED, UNARY = 0, 1, 2
 
 
-def read_frame(frame: bytes, n_genes: int) -> Cell:
-    """Return the cell in a frame."""
-    nnz, at = read_varint(frame)
+def read_frame(frame: bytes, n_genes: int, head: Sequence[list[int]] = ()) -> Cell:
+    """Return the cell in a frame; `head` is the model of the head genes, if there are any."""
+    nnz, at = read_varint(frame, 0)
+    if not head:
+        require(nnz <= n_genes, "more nonzeros than genes")
+        genes, counts, at = read_blocks(frame, at, nnz, n_genes)
+        require(at == len(frame), "the length of the frame")
+        return genes, counts
+    nnz, in_blocks, others = nnz >> 1, 0, nnz & 1
     require(nnz <= n_genes, "more nonzeros than genes")
+    if others:
+        in_blocks, at = read_varint(frame, at)
+    require(in_blocks <= min(nnz, n_genes - len(head)) and nnz - in_blocks <= len(head), "nonzeros in blocks")
+    if nnz == 0 and not others:
+        require(at == len(frame), "the length of the frame")
+        return [], []
+    genes, counts, at = read_blocks(frame, at, in_blocks, n_genes - len(head))
+    head_genes, head_counts = read_head_section(frame[at:], head)
+    require(len(head_genes) == nnz - in_blocks, "nonzeros of head genes")
+    return head_genes + [len(head) + gene for gene in genes], head_counts + counts
+
+
+def read_blocks(frame: bytes, at: int, nnz: int, n_genes: int) -> tuple[list[int], list[int], int]:
+    """Return genes and counts of the blocks that begin at `at`, and where they end."""
     require(2 * ((nnz + 127) // 128) <= len(frame) - at, "headers end outside the frame")
     headers = []
     for begin in range(0, nnz, 128):
@@ -343,7 +386,7 @@ def read_frame(frame: bytes, n_genes: int) -> Cell:
             header, at = read_header(frame, at, min(128, nnz - begin))
             headers.append(header)
     lengths = [section_lengths(header) for header in headers]
-    require(at + sum(map(sum, lengths)) == len(frame), "the length of the frame")
+    require(at + sum(map(sum, lengths)) <= len(frame), "the length of the frame")
     streams: tuple[list[int], list[int]] = ([], [])
     for number, (header, (low, rest)) in enumerate(zip(headers, lengths, strict=True)):
         streams[number % 2].extend(read_block(header, frame[at : at + low], frame[at + low : at + low + rest]))
@@ -354,17 +397,17 @@ def read_frame(frame: bytes, n_genes: int) -> Cell:
         genes.append(last)
     require(last < n_genes, "a gene that the store does not have")
     require(all(count <= 2**32 - 2 for count in streams[1]), "a count above 2^32 - 1")
-    return genes, [count + 1 for count in streams[1]]
+    return genes, [count + 1 for count in streams[1]], at
 
 
-def read_varint(frame: bytes) -> tuple[int, int]:
+def read_varint(data: bytes, begin: int, longest: int = 5) -> tuple[int, int]:
     value = 0
-    for at in range(5):
-        require(at < len(frame), "the varint ends outside the frame")
-        value |= (frame[at] & 127) << 7 * at
-        if frame[at] < 128:
-            return value, at + 1
-    raise Refused("a varint of more than five bytes")
+    for i in range(longest):
+        require(begin + i < len(data), "a varint ends outside")
+        value |= (data[begin + i] & 127) << 7 * i
+        if data[begin + i] < 128:
+            return value, begin + i + 1
+    raise Refused(f"a varint of more than {longest} bytes")
 
 
 def read_header(frame: bytes, at: int, n: int) -> tuple[tuple[int, ...], int]:
@@ -432,3 +475,88 @@ def count_zeros(section: bytes) -> Iterator[int]:
                 zeros = 0
             else:
                 zeros += 1
+
+
+# ---- head genes ----------------------------------------------------------------------------------------------------
+
+SLOTS = 2**14
+
+
+def read_model(data: bytes) -> list[list[int]]:
+    """Return the frequencies of the symbols of each head gene, the escape's last."""
+    require(len(data) >= 24 and data[:12] == b"CELLHEAD\1\0\0\0", "the beginning of the model")
+    require(hash64(data[:-8]) == int.from_bytes(data[-8:], "little"), "the hash of the model")
+    n_head, at, end = int.from_bytes(data[12:16], "little"), 16, len(data) - 8
+    require(1 <= n_head <= 65_535, "the number of head genes")
+    tables = []
+    for _ in range(n_head):
+        require(at < end and 1 <= data[at] <= 124, "the number of literals")
+        written, literals = [], data[at]
+        at += 1
+        for _ in range(literals):
+            frequency, at = read_varint(data[:end], at, longest=2)
+            written.append(frequency)
+        require(min(written) >= 1 and sum(written) < SLOTS, "the frequencies")
+        tables.append([SLOTS - sum(written), *written])
+    require(at == end, "the length of the model")
+    return tables
+
+
+class State:
+    """The number that the counts are in, and the words that follow it."""
+
+    def __init__(self, section: bytes) -> None:
+        length = len(section)
+        require(length >= 1, "a section of no bytes")
+        first = length if length <= 2 else 3 if length % 2 else 4
+        require(section[first - 1] != 0, "the last byte of the state")
+        self.x = int.from_bytes(section[:first], "little")
+        self.words = list(struct.unpack(f"<{(length - first) // 2}H", section[first:]))
+
+    def refill(self) -> None:
+        if self.x < 2**16 and self.words:
+            self.x = self.x * 2**16 + self.words.pop(0)
+
+    def take_symbol(self, frequencies: list[int]) -> int:
+        slot = self.x % SLOTS
+        begin = 0
+        for symbol, frequency in enumerate(frequencies):
+            if slot < begin + frequency:
+                self.x = frequency * (self.x // SLOTS) + slot - begin
+                self.refill()
+                return symbol
+            begin += frequency
+        raise AssertionError("frequencies add up to all slots")
+
+    def take_bits(self, r: int) -> int:
+        high = self.take_bits(r - 16) if r > 16 else 0
+        low_bits = min(r, 16)
+        low = self.x % 2**low_bits
+        self.x >>= low_bits
+        self.refill()
+        return high << low_bits | low
+
+
+def read_head_section(section: bytes, head: Sequence[list[int]]) -> Cell:
+    state = State(section)
+    genes, counts = [], []
+    for gene, frequencies in enumerate(head):
+        count = read_count(state, frequencies)
+        if count:
+            genes.append(gene)
+            counts.append(count)
+    require(not state.words, "words that are left over")
+    require(state.x == 1, "the state at the end")
+    return genes, counts
+
+
+def read_count(state: State, frequencies: list[int]) -> int:
+    symbol = state.take_symbol(frequencies)
+    if symbol == len(frequencies) - 1:
+        count = state.take_bits(32)
+        require(count != 0, "an escape of nothing")
+        return count
+    if symbol < 8:
+        return symbol
+    r = (symbol - 8) // 4 + 1
+    return ((4 + (symbol - 8) % 4) << r) + state.take_bits(r)

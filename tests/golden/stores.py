@@ -57,6 +57,23 @@ def grown_store(folder: Path) -> Store:
     return append_inputs(store, [second.path], shard_cells=20, block_cells=20)
 
 
+def panel_store(folder: Path) -> Store:
+    """Build a store of few genes, which become head genes, and append genes that are none."""
+    rng = np.random.default_rng(5)
+    counts = rng.poisson(0.4, (900, 24)) * (rng.random((900, 24)) < 0.5)
+    counts[1], counts[2] = 0, 1
+    counts[3, [0, 5, 23]] = 2**32 - 1, 70_000, 900
+    counts[4, 3], counts[5, 7:12] = 12, [8, 9, 15, 16, 40]
+    genes = [f"GENE{i}" for i in range(40)]
+    first = write_tiny_h5ad(folder / "panel.h5ad", counts, genes=genes[:24], dtype="uint32")
+    more = rng.poisson(0.5, (20, 30))
+    more[0], more[1, :14], more[2, 14:] = 0, 0, 0
+    second = write_tiny_h5ad(folder / "more.h5ad", more, genes=genes[10:], dtype="uint32")
+    store = folder / "panel.mill"
+    build(store, [first.path], vocabulary=Vocabulary(genes), shard_cells=500, block_cells=500)
+    return append_inputs(store, [second.path])
+
+
 def add_columns(path: Path, **columns: object) -> None:
     """Add columns of obs to an h5ad."""
     with h5py.File(path, "r+") as file:
@@ -83,39 +100,48 @@ def reseal(folder: Path) -> None:
     """Make a manifest name the files as they are now, so that only what they say can be found wrong."""
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
-    for entry in file_entries(manifest):
-        data = (folder / entry["path"]).read_bytes()
-        entry |= {"bytes": len(data), "xxh3": xxhash.xxh3_128_hexdigest(data)}
-    path.write_text(json.dumps(sealed(manifest)))
+    for files in columns_of_files(manifest):
+        data = [(folder / name).read_bytes() for name in files["path"]]
+        files |= {"bytes": [len(each) for each in data], "xxh3": [xxhash.xxh3_128_hexdigest(each) for each in data]}
+    for key in ("genes", "vocabulary", "head"):
+        if manifest[key]:
+            data = (folder / manifest[key]["path"]).read_bytes()
+            manifest[key] |= {"bytes": len(data), "xxh3": xxhash.xxh3_128_hexdigest(data)}
+    path.write_bytes(sealed(manifest))
 
 
-def file_entries(value: object) -> list[dict]:
-    """Return every file entry in a manifest, wherever it stands."""
-    if isinstance(value, dict):
-        if "path" in value:
-            return [value]
-        value = list(value.values())
-    return [entry for item in value for entry in file_entries(item)] if isinstance(value, list) else []
+def columns_of_files(manifest: dict) -> list[dict]:
+    return [*(manifest["shards"][part] for part in ("cells", "obs", "uids")), manifest["sources"]["report"]]
 
 
-def sealed(manifest: dict) -> dict:
+def named_files(folder: Path) -> list[str]:
+    """Return the path of every file that a manifest names."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    single = [manifest[key]["path"] for key in ("genes", "vocabulary", "head") if manifest[key]]
+    return single + [name for files in columns_of_files(manifest) for name in files["path"]]
+
+
+def sealed(manifest: dict) -> bytes:
     """Return a manifest with the digest and the hash that belong to it."""
-    body = {key: value for key, value in manifest.items() if key != "manifest_xxh3"}
-    body["digest"] = xxhash.xxh3_128_hexdigest(json.dumps(digest_content(body), sort_keys=True).encode())
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    return body | {"manifest_xxh3": xxhash.xxh3_128_hexdigest(text.encode())}
-
-
-def digest_content(body: dict) -> dict:
-    return {
-        "format_version": body["format_version"],
-        "vocabulary_hash": body["vocabulary_hash"],
-        "genes": body["genes"]["xxh3"],
-        "obs_schema": body["obs_schema"],
-        "shards": [
-            [*(s[part]["xxh3"] for part in ("cells", "obs", "uids")), s["n_cells"], s["nnz"]] for s in body["shards"]
-        ],
+    shards = manifest["shards"]
+    hashes = [bytes.fromhex(xxh3) for part in ("cells", "obs", "uids") for xxh3 in shards[part]["xxh3"]]
+    numbers = [number.to_bytes(8, "little") for key in ("n_cells", "nnz") for number in shards[key]]
+    content = {
+        "format_version": manifest["format_version"],
+        "vocabulary_hash": manifest["vocabulary_hash"],
+        "genes": manifest["genes"]["xxh3"],
+        "head": manifest["head"] and manifest["head"]["xxh3"],
+        "obs_schema": manifest["obs_schema"],
+        "shards": xxhash.xxh3_128_hexdigest(b"".join(hashes + numbers)),
     }
+    return hashed(manifest | {"digest": xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode())})
+
+
+def hashed(manifest: dict) -> bytes:
+    """Return a manifest with the hash that belongs to it, whatever its digest."""
+    body = {key: value for key, value in manifest.items() if key != "manifest_xxh3"}
+    raw = json.dumps({"manifest_xxh3": "0" * 32} | body, indent=1).encode()
+    return raw[:21] + xxhash.xxh3_128_hexdigest(raw).encode() + raw[53:]
 
 
 def reseal_shard(data: bytearray) -> bytearray:

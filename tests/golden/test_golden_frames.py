@@ -40,7 +40,7 @@ def test_golden_frames_decode(module, cell):
 def outcome_in_kernel(module, frame: bytes, n_genes: int):
     one = np.zeros(1, np.int64)
     data = np.frombuffer(frame, np.uint8)
-    fault, _, genes, counts, _ = module.gather([data], one, one, one + len(frame), n_genes, None, 0, False, 1)
+    fault, _, genes, counts, _ = module.gather([data], one, one, one + len(frame), n_genes, None, None, 0, False, 1)
     return None if fault else (genes.tolist(), counts.tolist())
 
 
