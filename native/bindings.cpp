@@ -79,30 +79,38 @@ public:
     }
     Shards(const Shards&) = delete;
     Shards& operator=(const Shards&) = delete;
-    ~Shards() {
-        for (const auto& held : views_) PyBuffer_Release(held.get());
-    }
+    ~Shards() = default;
 
     const Frames& frames() const noexcept { return frames_; }
 
 private:
     static constexpr std::uint8_t kNothing[1] = {0};
 
+    // Given back whatever happens, also when the constructor of Shards throws.
+    struct View {
+        Py_buffer bytes{};
+        bool open = false;
+        View() = default;
+        View(const View&) = delete;
+        View& operator=(const View&) = delete;
+        ~View() {
+            if (open) PyBuffer_Release(&bytes);
+        }
+    };
+
     const Py_buffer& open(const nb::sequence& shards, std::size_t number) {
         const nb::object shard = nb::steal(PySequence_GetItem(shards.ptr(), static_cast<Py_ssize_t>(number)));
         if (!shard.is_valid()) throw nb::python_error();
-        auto held = std::make_unique<Py_buffer>();
-        if (PyObject_GetBuffer(shard.ptr(), held.get(), PyBUF_SIMPLE) != 0) throw nb::python_error();
-        if (held->itemsize != 1) {
-            PyBuffer_Release(held.get());
-            throw std::invalid_argument("shards must be arrays of uint8");
-        }
+        auto held = std::make_unique<View>();
+        if (PyObject_GetBuffer(shard.ptr(), &held->bytes, PyBUF_SIMPLE) != 0) throw nb::python_error();
+        held->open = true;
+        if (held->bytes.itemsize != 1) throw std::invalid_argument("shards must be arrays of uint8");
         views_.push_back(std::move(held));
-        return *views_.back();
+        return views_.back()->bytes;
     }
 
     std::vector<const Py_buffer*> slots_;
-    std::vector<std::unique_ptr<Py_buffer>> views_;
+    std::vector<std::unique_ptr<View>> views_;
     Frames frames_;
 };
 

@@ -37,6 +37,7 @@ class Model;
 struct FrameFront {
     std::uint32_t nnz = 0;
     std::uint32_t in_blocks = 0;
+    bool blocks_alone = false;  // No head section: blocks begin at gene 0 and end with the frame.
     std::size_t bytes = 0;  // Of the numbers themselves.
 };
 
@@ -88,7 +89,7 @@ private:
     // The blocks of the frame in bytes_, up to `end`; where head genes follow them, `end` becomes where that is.
     Fault decode_blocks(const FrameFront& front, std::size_t& end, std::uint32_t n_genes, std::int32_t* genes,
                         std::uint32_t* counts);
-    Fault decode_plain(std::span<const std::uint8_t> copy, std::size_t headers, std::size_t& end, std::uint32_t n_genes,
+    Fault decode_plain(std::span<const std::uint8_t> copy, std::size_t headers, bool alone, std::size_t& end, std::uint32_t n_genes,
                        std::uint32_t nnz, std::int32_t* genes, std::uint32_t* counts) noexcept;
     static std::size_t read_header(const std::uint8_t* at, std::size_t left, std::uint32_t size, Block& block,
                                    Fault& fault) noexcept;

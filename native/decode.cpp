@@ -115,6 +115,7 @@ Fault read_front(std::span<const std::uint8_t> frame, std::uint32_t n_genes, con
         front.bytes = read_varint(frame, n_genes, front.nnz, fault);
         if (fault != Fault::none) return fault;
         front.in_blocks = front.nnz;
+        front.blocks_alone = true;
     } else {
         std::uint32_t first = 0;  // Twice the nonzeros, and whether some of them are in blocks.
         front.bytes = read_varint(frame, 2 * n_genes + 1, first, fault);
@@ -124,6 +125,8 @@ Fault read_front(std::span<const std::uint8_t> frame, std::uint32_t n_genes, con
             const std::uint32_t most = std::min(front.nnz, n_genes - head->n_genes());
             front.bytes += read_varint(frame.subspan(front.bytes), most, front.in_blocks, fault);
             if (fault != Fault::none) return fault;
+            front.blocks_alone = front.in_blocks == 0;
+            if (front.blocks_alone) front.in_blocks = front.nnz;
         }
         if (front.nnz - front.in_blocks > head->n_genes()) return Fault::nonzeros;
     }
@@ -176,9 +179,9 @@ Fault Decoder::take(std::span<const std::uint8_t> frame, std::uint32_t n_genes, 
 
 Fault Decoder::decode_blocks(const FrameFront& front, std::size_t& end, std::uint32_t n_genes, std::int32_t* genes,
                              std::uint32_t* counts) {
-    return wide_ ? wide_->decode(bytes_.data(), end, front.bytes, head_ == nullptr, n_genes, front.in_blocks, genes,
+    return wide_ ? wide_->decode(bytes_.data(), end, front.bytes, front.blocks_alone, n_genes, front.in_blocks, genes,
                                                counts)
-                              : decode_plain({bytes_.data(), end}, front.bytes, end, n_genes, front.in_blocks, genes, counts);
+                              : decode_plain({bytes_.data(), end}, front.bytes, front.blocks_alone, end, n_genes, front.in_blocks, genes, counts);
 }
 
 Fault Decoder::decode(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz,
@@ -189,6 +192,7 @@ Fault Decoder::decode(std::span<const std::uint8_t> frame, std::uint32_t n_genes
     std::size_t end = frame.size();
     if (head_ == nullptr) return decode_blocks(front, end, n_genes, genes, counts);
     if (nnz == 0) return end > front.bytes ? Fault::trailing : Fault::none;
+    if (front.blocks_alone) return decode_blocks(front, end, n_genes, genes, counts);
     const std::uint32_t n_head = head_->n_genes();
     const std::uint32_t in_head = nnz - front.in_blocks;
     fault = decode_blocks(front, end, n_genes - n_head, genes + in_head, counts + in_head);
@@ -224,7 +228,7 @@ Fault Decoder::decode_some(std::span<const std::uint8_t> frame, std::uint32_t n_
     return Fault::none;
 }
 
-Fault Decoder::decode_plain(std::span<const std::uint8_t> copy, std::size_t headers, std::size_t& end,
+Fault Decoder::decode_plain(std::span<const std::uint8_t> copy, std::size_t headers, bool alone, std::size_t& end,
                             std::uint32_t n_genes, std::uint32_t nnz, std::int32_t* genes, std::uint32_t* counts) noexcept {
     Fault fault = Fault::none;
     std::size_t header = headers;
@@ -241,7 +245,7 @@ Fault Decoder::decode_plain(std::span<const std::uint8_t> copy, std::size_t head
     }
     if (header + payload_total > copy.size()) return Fault::truncated;
     end = header + payload_total;
-    if (head_ == nullptr && end < copy.size()) return Fault::trailing;
+    if (alone && end < copy.size()) return Fault::trailing;
 
     const std::uint8_t* payload = copy.data() + header;
     std::uint64_t next_gene = 0;

@@ -296,6 +296,7 @@ std::uint8_t* Encoder::write(const Gene* genes, const std::uint32_t* counts, std
         to = write_varint(nnz, to);
         return nnz == 0 ? to : write_blocks(genes, counts, nnz, 0, to);
     }
+    std::uint8_t* const begin = to;
     const std::uint32_t n_head = head_->n_genes();
     const std::size_t in_head = static_cast<std::size_t>(
         std::lower_bound(genes, genes + nnz, n_head, [](Gene gene, std::uint32_t end) { return static_cast<std::uint64_t>(gene) < end; }) - genes);
@@ -306,7 +307,14 @@ std::uint8_t* Encoder::write(const Gene* genes, const std::uint32_t* counts, std
     }
     section_.clear();
     encode_head(*head_, std::span(genes, in_head), std::span(counts, in_head), section_);
-    return std::copy(section_.begin(), section_.end(), to);
+    to = std::copy(section_.begin(), section_.end(), to);
+    if (section_.size() < in_head) return to;
+    // A cell that is not like those the model was made from: blocks alone, where they are shorter.
+    if (blocks_.size() < room(nnz)) blocks_.resize(2 * room(nnz));
+    std::uint8_t* other = write_varint(2 * nnz + 1, blocks_.data());
+    *other++ = 0;
+    other = write_blocks(genes, counts, nnz, 0, other);
+    return other - blocks_.data() < to - begin ? std::copy(blocks_.data(), other, begin) : to;
 }
 
 template <class Gene>

@@ -52,6 +52,7 @@ private:
     const Model* head_;
     std::size_t head_room_;
     std::vector<std::uint8_t> section_;
+    std::vector<std::uint8_t> blocks_;
 };
 
 extern template std::uint8_t* Encoder::write(const std::int32_t*, const std::uint32_t*, std::size_t, std::uint8_t*);

@@ -367,8 +367,12 @@ def read_frame(frame: bytes, n_genes: int, head: Sequence[list[int]] = ()) -> Ce
     require(nnz <= n_genes, "more nonzeros than genes")
     if others:
         in_blocks, at = read_varint(frame, at)
+        if in_blocks == 0:  # without head genes
+            genes, counts, at = read_blocks(frame, at, nnz, n_genes)
+            require(at == len(frame), "the length of the frame")
+            return genes, counts
     require(in_blocks <= min(nnz, n_genes - len(head)) and nnz - in_blocks <= len(head), "nonzeros in blocks")
-    if nnz == 0 and not others:
+    if nnz == 0:
         require(at == len(frame), "the length of the frame")
         return [], []
     genes, counts, at = read_blocks(frame, at, in_blocks, n_genes - len(head))

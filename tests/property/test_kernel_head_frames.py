@@ -64,6 +64,41 @@ def test_every_cell_comes_back_from_the_same_bytes(batch):
         assert np.array_equal(np.sort(n_genes - 1 - columns), np.sort(cell[1]))
 
 
+def test_a_cell_unlike_the_model_costs_what_blocks_cost():
+    """A model of cells without counts, and cells with every gene: the section would be several times longer."""
+    n_genes, n_cells = 300, 40
+    histograms = kernel.count_histograms(np.zeros(101, np.int64), np.empty(0, int), np.empty(0, int), n_genes)
+    model = kernel.fit_model(histograms, n_head=200)
+    rng = np.random.default_rng(0)
+    dense = rng.poisson(3.0, (n_cells, n_genes)) + 1
+    indptr = np.arange(0, n_cells * n_genes + 1, n_genes)
+    genes, counts = np.tile(np.arange(n_genes), n_cells), dense.ravel().astype(np.uint32)
+    blocks, _ = kernel.encode(indptr, genes, counts, n_genes=n_genes)
+    for module in PRESENT:
+        frames, offsets = module.encode(indptr, genes, counts, n_genes, module.HeadModel(model), 2)
+        assert len(frames) <= len(blocks) + 3 * n_cells
+        fault, _, found_genes, found_counts, _ = gather(module, frames, offsets, n_genes, module.HeadModel(model))
+        assert fault is None and np.array_equal(found_genes, genes) and np.array_equal(found_counts, counts)
+
+
+def test_threads_change_no_byte_of_head_frames():
+    rng = np.random.default_rng(0)
+    dense = rng.poisson(np.minimum(1, 20 / (1 + np.arange(300))), (3000, 300))
+    row, genes = np.nonzero(dense)
+    assert len(row) > 40_000  # so that there are several threads
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=3000))])
+    counts = dense[row, genes]
+    model = kernel.fit_model(kernel.count_histograms(indptr, genes, counts, 300), n_head=200)
+    head = kernel.open_model(model)
+    one = kernel.encode(indptr, genes, counts, n_genes=300, head=head, threads=1)
+    many = kernel.encode(indptr, genes, counts, n_genes=300, head=head, threads=3)
+    assert one[0].tobytes() == many[0].tobytes() and np.array_equal(one[1], many[1])
+    place = [one[0]], np.zeros(3000, int), one[1][:-1], one[1][1:]
+    for threads in (1, 3):
+        found = kernel.gather_frames(*place, n_genes=300, head=head, threads=threads)
+        assert np.array_equal(found.indices, genes) and np.array_equal(found.values, counts)
+
+
 @pytest.mark.parametrize("n_head", [3, 40])
 def test_every_truncation_and_every_flipped_bit_has_one_outcome(n_head):
     """A fault that all kernels name alike, or one valid cell."""

@@ -33,6 +33,7 @@ from cellmill.ingest.head import plan_head
 from cellmill.ingest.refuse import refusal
 from cellmill.sources import FORMATS, CountBlock, Source, expand_inputs, open_source
 from cellmill.storage import hash_bytes
+from cellmill.store.format import FORMAT_VERSION
 from cellmill.store.obs import STANDARD_COLUMNS, type_name, unify_types
 from cellmill.units import count_text, size_text
 
@@ -164,6 +165,7 @@ class BuildPlan:
     def key(self) -> str:
         """xxh3-128 of all that decides the store's bytes; an interrupted build goes on only under the same key."""
         content = {
+            "format": FORMAT_VERSION,
             "sources": [
                 (
                     str(s.path.resolve()),

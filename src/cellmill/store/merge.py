@@ -18,6 +18,7 @@ from cellmill.events import emit
 from cellmill.storage import hash_bytes, hash_file, require_free_bytes
 from cellmill.storage.urls import refuse_url
 from cellmill.store.copying import copy_file
+from cellmill.store.format import FORMAT_VERSION
 from cellmill.store.manifest import (
     HEAD_NAME,
     VOCABULARY_NAME,
@@ -144,7 +145,9 @@ class _Plan:
     def key(self) -> str:
         """xxh3-128 of all that decides the new store's bytes."""
         reports = [source.report.xxh3 for store in self.stores for source in store.manifest.sources]
-        return hash_bytes(json.dumps(["merge", [store.digest for store in self.stores], reports]).encode())
+        return hash_bytes(
+            json.dumps(["merge", FORMAT_VERSION, [store.digest for store in self.stores], reports]).encode()
+        )
 
 
 def _plan(stores: Sequence[Store]) -> _Plan:

@@ -111,7 +111,7 @@ class Store:
         self._unchanged = Unchanged(self.path, manifest, stamp)
         self._bases = np.concatenate([[0], np.cumsum(manifest.shards.n_cells)])
         self._shards: dict[int, Shard] = {}
-        self._table: kernel.RowTable | None = None
+        self._table = kernel.RowTable(self._bases)
         self._ahead = ReadAhead()
         self._last_panel: tuple[tuple[str, ...], kernel.Panel] | None = None
         self._uids: dict[int, npt.NDArray[np.uint64]] = {}
@@ -318,7 +318,7 @@ class Store:
         wanted = np.dtype(dtype)
         made_by = wanted.name if wanted.name in kernel.COUNT_DTYPES else "uint32"
         got = self.gather(ids, panel=panel, dtype=made_by, threads=threads)
-        values = got.values if wanted.name == made_by else exact_counts(got, wanted, ids)
+        values = got.values if wanted == np.dtype(made_by) else exact_counts(got, wanted, ids)
         n_columns = self.n_genes if panel is None else panel.n_columns
         return sparse.csr_array((values, got.indices, got.indptr), shape=(len(ids), n_columns))
 
@@ -420,12 +420,11 @@ class Store:
 
     def _table_of(self, rows: npt.NDArray[np.int64]) -> kernel.RowTable:
         """Return the table of rows, in which the shards of these are open."""
-        if self._table is None:
-            self._table = kernel.RowTable(self._bases)
-        missing = self._table.missing(rows)
+        table = self._table
+        missing = table.missing(rows)
         for index, shard in zip(missing, self._mapped(missing), strict=True):
-            self._table.put(index, shard.frames, shard.offset_bases, shard.offset_steps)
-        return self._table
+            table.put(index, shard.frames, shard.offset_bases, shard.offset_steps)
+        return table
 
     def prefetch(self, rows: npt.ArrayLike) -> None:
         """Ask for what a later `read` of these cells needs, without waiting: the system reads it from the disk.

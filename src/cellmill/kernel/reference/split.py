@@ -44,7 +44,12 @@ def encode(
         has_tail = bool(tail_ptr[i + 1] > tail_ptr[i])
         tail = blocks[int(block_at[i]) : int(block_at[i + 1])].tobytes() if has_tail else b""
         section = sections[int(section_at[i]) : int(section_at[i + 1])].tobytes()
-        parts.append(_varint(2 * nnz + has_tail) + (tail + section if nnz else b""))
+        frame = _varint(2 * nnz + has_tail) + (tail + section if nnz else b"")
+        if nnz and len(section) >= int(head_ptr[i + 1] - head_ptr[i]):
+            # a cell that is not like those the model was made from: blocks alone, where they are shorter
+            whole = frames[int(offsets[i]) : int(offsets[i + 1])].tobytes()
+            frame = min(frame, _varint(2 * nnz + 1) + b"\0" + whole[len(_varint(nnz)) :], key=len)
+        parts.append(frame)
     lengths = np.array([0, *map(len, parts)], np.uint64)
     return np.frombuffer(b"".join(parts), np.uint8), np.cumsum(lengths, dtype=np.uint64)
 
@@ -72,6 +77,7 @@ class _Front(NamedTuple):
     in_blocks: int
     begin: int  # Of the number of nonzeros in blocks, or of the section where there are none.
     end: int  # Of the blocks.
+    alone: bytes = b""  # The cell as a frame without head genes, where it does without.
 
 
 def _front(frame: bytes, n_genes: int, n_head: int) -> _Front:
@@ -85,10 +91,15 @@ def _front(frame: bytes, n_genes: int, n_head: int) -> _Front:
             return _Front(code, 0, 0, at, at)
     if nnz == 0:
         return _Front(faults.TRAILING if at < len(frame) else 0, 0, 0, at, at)
+    alone = first % 2 == 1 and in_blocks == 0
+    if alone:
+        in_blocks = nnz
     if nnz - in_blocks > n_head:
         return _Front(faults.NONZEROS, 0, 0, at, at)
     if 2 * -(-in_blocks // BLOCK) > len(frame) - at:
         return _Front(faults.TRUNCATED, 0, 0, at, at)
+    if alone:
+        return _Front(0, nnz, in_blocks, at, len(frame), _varint(nnz) + frame[at:])
     return _Front(0, nnz, in_blocks, begin, _end_of_blocks(frame, at, in_blocks))
 
 
@@ -117,27 +128,48 @@ def _decode_together(frames: list[bytes], fronts: list[_Front], n_genes: int, he
     for row, front in enumerate(fronts):
         if front.fault:
             return empty._replace(fault=(row, front.fault))
-    some = [row for row, front in enumerate(fronts) if front.nnz]
-    blocks = [_blocks(frames[row], fronts[row]) for row in some]
-    tail = decode_frames(blocks, n_genes - head.n_genes)
+    parts = [_decode_alone(fronts, n_genes), _decode_split(frames, fronts, n_genes, head)]
+    faulty = [part.fault for _, part in parts if part.fault is not None]
+    if faulty:
+        return empty._replace(fault=min(faulty))
+    cell = np.concatenate([rows for rows, _ in parts])
+    order = np.argsort(cell, kind="stable")
+    nnz = np.array([front.nnz for front in fronts], np.int64)
+    indptr = np.concatenate([[0], np.cumsum(nnz)]).astype(np.int64)
+    genes = np.concatenate([part.indices for _, part in parts])[order]
+    return Decoded(indptr, genes, np.concatenate([part.counts for _, part in parts])[order], None)
+
+
+def _decode_alone(fronts: list[_Front], n_genes: int) -> tuple[I64, Decoded]:
+    """Return the row of each nonzero, and the cells that do without head genes."""
+    rows = [row for row, front in enumerate(fronts) if front.alone]
+    found = decode_frames([fronts[row].alone for row in rows], n_genes)
+    if found.fault is not None:
+        found = found._replace(fault=(rows[found.fault[0]], found.fault[1]))
+        return np.empty(0, np.int64), found
+    return np.repeat(np.array(rows, np.int64), np.diff(found.indptr)), found
+
+
+def _decode_split(frames: list[bytes], fronts: list[_Front], n_genes: int, head: HeadModel) -> tuple[I64, Decoded]:
+    """Return the row of each nonzero, and the cells that have a section."""
+    none = np.empty(0, np.int64)
+    empty = Decoded(np.zeros(1, np.int64), none, none, None)
+    some = [row for row, front in enumerate(fronts) if front.nnz and not front.alone]
+    tail = decode_frames([_blocks(frames[row], fronts[row]) for row in some], n_genes - head.n_genes)
     if tail.fault is not None:
-        return empty._replace(fault=(some[tail.fault[0]], tail.fault[1]))
+        return none, empty._replace(fault=(some[tail.fault[0]], tail.fault[1]))
     sections = [frames[row][fronts[row].end :] for row in some]
     at = np.cumsum(np.array([0, *map(len, sections)], np.uint64), dtype=np.uint64)
     capacity = np.array([fronts[row].nnz - fronts[row].in_blocks for row in some], np.int64)
     fault, head_ptr, genes, counts = head.decode(np.frombuffer(b"".join(sections), np.uint8), at, capacity)
     if fault is not None:
-        return empty._replace(fault=(some[fault[0]], fault[1]))
+        return none, empty._replace(fault=(some[fault[0]], fault[1]))
     if (fewer := np.flatnonzero(np.diff(head_ptr) != capacity)).size:
-        return empty._replace(fault=(some[int(fewer[0])], faults.NONZEROS))
-    nnz = np.array([front.nnz for front in fronts], np.int64)
+        return none, empty._replace(fault=(some[int(fewer[0])], faults.NONZEROS))
     rows = np.array(some, np.int64)
     cell = np.concatenate([np.repeat(rows, capacity), np.repeat(rows, np.diff(tail.indptr))])
-    order = np.argsort(cell, kind="stable")
-    indptr = np.concatenate([[0], np.cumsum(nnz)]).astype(np.int64)
     all_genes = np.concatenate([genes.astype(np.int64), tail.indices + head.n_genes])
-    all_counts = np.concatenate([counts.astype(np.int64), tail.counts])
-    return Decoded(indptr, all_genes[order], all_counts[order], None)
+    return cell, Decoded(tail.indptr, all_genes, np.concatenate([counts.astype(np.int64), tail.counts]), None)
 
 
 def _blocks(frame: bytes, front: _Front) -> bytes:
