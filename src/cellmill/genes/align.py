@@ -310,8 +310,8 @@ def _advice(ids: Sequence[str], symbols: Sequence[str] | None, report: Alignment
     best = max(shares, key=shares.__getitem__)
     if shares[best] > max(report.share_matched, 0.3) and best != vocabulary.name:
         return (
-            f'The {best} gene table knows {shares[best]:.1%} of them: use vocabulary="{best}" (--vocabulary {best}), '
-            "in a store of its own if the other files are of another species."
+            f'The {best} gene table knows {shares[best]:.1%} of them: build a store with vocabulary="{best}" '
+            f"(cellmill build NEW.mill INPUT... --vocabulary {best})."
         )
     return (
         "No shipped vocabulary knows them better. If they are the right genes, keep the file's own ids with "

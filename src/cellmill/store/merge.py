@@ -89,6 +89,13 @@ def merge_stores(
         refuse_url(one.location if isinstance(one, Store) else one, what="merge")
     target = Path(out).resolve() if Path(out).is_symlink() else Path(out)
     check_target(target, overwrite=overwrite)
+    for one in stores:
+        source = one.path if isinstance(one, Store) else Path(one)
+        if source.resolve() == target.resolve():
+            raise InputError(
+                f"{target}: is to be written and is one of the stores to merge, which stay as they are. Choose another "
+                "name for the merged store."
+            )
     plan = _plan([store if isinstance(store, Store) else open_store(store) for store in stores])
     require_free_bytes(target, plan.needed_bytes, what="the merged store")
     with writing_told(target, plan.needed_bytes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,7 +47,7 @@ Transform = Literal["raw", "cp10k", "log1p_cp10k"]
 Frames = tuple[list[npt.NDArray[np.uint8]], npt.NDArray[np.int64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]
 
 
-def open_store(path: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> Store:
+def open_store(path: str | Path, *, storage_options: Mapping[str, Any] | None = None, checksums: bool = False) -> Store:
     """Open a store; reads its manifest only, shards are mapped when asked for.
 
     Parameters
@@ -57,6 +57,10 @@ def open_store(path: str | Path, *, storage_options: Mapping[str, Any] | None = 
     storage_options
         For a URL: credentials, region and endpoint by obstore's names, where its environment variables do not say
         them; and `cache_folder`, `cache_limit` ("50 GiB"), `timeout_seconds`, `max_retries`, `client_options`.
+    checksums
+        Check each shard against its checksums when a cell of it is first read: damaged bytes then never give other
+        counts, and the first read of a shard takes as long as reading all of it. Otherwise frames are decoded safely,
+        but a flipped bit may give another count; `verify` finds it. For stores in folders.
 
     Raises
     ------
@@ -69,6 +73,8 @@ def open_store(path: str | Path, *, storage_options: Mapping[str, Any] | None = 
     """
     if is_url(path):
         remote = importlib.import_module("cellmill.store.remote")  # with obstore, which is optional
+        if checksums:
+            raise ConfigError(f"{path}: checksums are checked on read for stores in folders only; use store.verify()")
         opened: Store = remote.open_remote(path, storage_options)
         return opened
     if storage_options:
@@ -79,7 +85,7 @@ def open_store(path: str | Path, *, storage_options: Mapping[str, Any] | None = 
         raw, stamp = read_stamped(manifest_path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise NotFoundError(_not_a_store(folder)) from None
-    return Store(folder, Manifest.from_json(raw, where=str(manifest_path)), stamp)
+    return Store(folder, Manifest.from_json(raw, where=str(manifest_path)), stamp, checksums=checksums)
 
 
 def _not_a_store(folder: Path) -> str:
@@ -104,7 +110,8 @@ class Store:
     were added goes on with the cells that it had when it was opened; open it again to see the new ones.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, stamp: Stamp | None = None) -> None:
+    def __init__(self, path: Path, manifest: Manifest, stamp: Stamp | None = None, *, checksums: bool = False) -> None:
+        self._checksums = checksums
         self._given = path
         self.path = path.absolute()
         self.manifest = manifest
@@ -118,7 +125,7 @@ class Store:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a reader in another process maps the shards itself
-        return Store, (self.path, self.manifest, self._unchanged.stamp)
+        return partial(Store, checksums=self._checksums), (self.path, self.manifest, self._unchanged.stamp)
 
     def __len__(self) -> int:
         return self.n_cells
@@ -503,7 +510,13 @@ class Store:
 
     def _open(self, index: int, n_genes: int) -> Shard:
         entry = self.manifest.shards[index]
-        return open_shard(self.path / entry.cells.path, entry, n_genes=n_genes)
+        shard = open_shard(self.path / entry.cells.path, entry, n_genes=n_genes)
+        if self._checksums and (damaged := shard.damaged_sections()):
+            raise CorruptStoreError(
+                f"{shard.path}: the checksum of its {' and '.join(damaged)} does not hold; the bytes have changed. "
+                "Restore it from a copy or build the store again."
+            )
+        return shard
 
     def _shard_uids(self, index: int) -> npt.NDArray[np.uint64]:
         uids = self._uids.get(index)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from cellmill.errors import CorruptStoreError
 from cellmill.storage import map_file
@@ -49,6 +50,18 @@ class Shard:
         """The bytes of the offsets, uint8, shape (offsets_bytes,)."""
         start = self.footer.offsets_start
         return self.data[start : start + self.footer.offsets_bytes]
+
+    def damaged_sections(self) -> list[str]:
+        """Return the names of the sections whose bytes do not give the footer's hash; reads all of them."""
+        sections = (
+            ("frames", self.frames, self.footer.frames_hash),
+            ("offsets", self.offsets_section, self.footer.offsets_hash),
+        )
+        return [
+            name
+            for name, data, stated in sections
+            if xxhash.xxh3_64_intdigest(np.ascontiguousarray(data).data) != stated
+        ]
 
     def spans(self, cells: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
         """Return where the frames of cells begin and end within `frames`, uint64; cells are trusted to be in range.
