@@ -11,6 +11,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cellmill import bench as bench
     from cellmill import demo as demo
     from cellmill import errors as errors
     from cellmill import events as events
@@ -99,7 +100,20 @@ _FACE: dict[str, tuple[str, str]] = {
     "scvi": ("cellmill.loader.scvi", ""),
 }
 _ROOMS = (
-    *("demo", "errors", "evaluate", "events", "export", "genes", "ingest", "kernel", "loader", "mixture", "models"),
+    *(
+        "bench",
+        "demo",
+        "errors",
+        "evaluate",
+        "events",
+        "export",
+        "genes",
+        "ingest",
+        "kernel",
+        "loader",
+        "mixture",
+        "models",
+    ),
     *("pipeline", "simulate", "sources", "statistics", "storage", "store", "tokens", "train", "units"),
 )
 

@@ -99,7 +99,7 @@ def tidy_up(target, source):
     assert not Staging.folder_of(target).exists()
 
 
-@pytest.mark.parametrize("limit_bytes", [300, 1200, 4000])
+@pytest.mark.parametrize("limit_bytes", [300, 800, 1200])
 @pytest.mark.parametrize("verb", ["append", "merge"])
 def test_a_full_disk_leaves_the_old_store_whole(world, warm, verb, limit_bytes):
     place, old, calls = world

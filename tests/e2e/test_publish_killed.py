@@ -17,7 +17,7 @@ from cellmill.store.staging import Staging
 # Kills itself with SIGKILL before the k-th change of a name on the disk after the manifest was written.
 SCRIPT = """
 import os, signal, sys
-from cellmill import storage
+from cellmill.storage import local as storage
 from cellmill.ingest import build, conclude
 left = int(sys.argv[3])
 if len(sys.argv) > 4:  # a system that cannot exchange two names in one step

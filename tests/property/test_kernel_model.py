@@ -212,4 +212,4 @@ def test_genes_that_are_almost_never_seen_stay_outside_the_head():
     histograms[200:, :2] = [4999, 1]
     assert 200 <= choose_head(histograms, n_genes=8000, n_cells=20_000) < 300
     histograms[200:, :2] = [4900, 100]
-    assert choose_head(histograms, n_genes=8000, n_cells=20_000) == 4096
+    assert choose_head(histograms, n_genes=8000, n_cells=20_000) == 1024

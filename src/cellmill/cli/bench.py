@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cellmill.bench import ColdProfile, StoreReport, WarmProfile, measure_store
+import cellmill as cm
 from cellmill.cli.display import examples, print_json, show_facts, show_table
 from cellmill.cli.parameters import AsJson, StoreArgument
 from cellmill.cli.progress import drawn
 from cellmill.units import size_text
+
+if TYPE_CHECKING:
+    from cellmill.bench import ColdProfile, StoreReport, WarmProfile
 
 __all__ = ["EPILOG", "bench"]
 
@@ -98,7 +101,7 @@ def bench(
 ) -> None:
     """Measure how fast a store reads on this machine, and say where the time goes."""
     with drawn():
-        report = measure_store(store, seconds=seconds, repeats=repeats, threads=threads, cold=cold)
+        report = cm.bench.measure_store(store, seconds=seconds, repeats=repeats, threads=threads, cold=cold)
     if as_json:
         print_json(report)
     else:
