@@ -29,8 +29,8 @@ class CellmillStore(System):
 
     def parts(self, rows: np.ndarray) -> Parts:
         # float32, as the other systems give
-        counts = self.store.read(rows, dtype=np.float32, threads=self.threads)
-        return torch.from_numpy(counts.indptr), torch.from_numpy(counts.indices), torch.from_numpy(counts.data)
+        counts = self.store.gather(rows, dtype="float32", threads=self.threads)
+        return torch.from_numpy(counts.indptr), torch.from_numpy(counts.indices), torch.from_numpy(counts.values)
 
     def columns(self) -> np.ndarray:
         place = {gene: i for i, gene in enumerate(self._ids)}
