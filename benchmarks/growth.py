@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, default=HERE / "work" / "growth")
+    parser.add_argument("--work", type=Path, default=HERE / "samples" / "growth")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
     cells = Cells(options.genes, distinct=options.distinct, seed=options.seed)

@@ -244,7 +244,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
     parser.add_argument("--cold-repeats", type=int, default=3, help="rounds of reading dropped files")
     parser.add_argument("--no-cold", dest="cold", action="store_false")
-    parser.add_argument("--work", type=Path, default=HERE / "work", help="where samples and stores are kept")
+    parser.add_argument("--work", type=Path, default=HERE / "samples", help="where samples and stores are kept")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     parser.add_argument("--peers-python", type=Path, default=HERE.parent / ".venv-peers/bin/python")
     parser.add_argument("--annbatch-python", type=Path, default=HERE.parent / ".venv-annbatch/bin/python")

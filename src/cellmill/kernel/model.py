@@ -38,7 +38,7 @@ TOTAL = 1 << PROBABILITY_BITS
 SPARE_SYMBOLS = 2  # Beyond the largest of the sample: a literal costs a byte once, an escape four bytes a count.
 SPARSE_NONZEROS = 256
 MOST_GENES = 8_192
-MOST_HEAD_GENES = 1_024  # at some 3 ns a gene a cell is still read faster than from an uncompressed map
+MOST_HEAD_GENES = 1_024  # each costs some 3 to 5 ns a cell, whether it has a count or not
 BLOCK_OVERHEAD_BITS = 2.0  # A nonzero in block frames above its gene's entropy; benchmarks/frames.py says 1 to 2.5.
 TAIL_BITS = 24.0  # A cell that has nonzeros outside the head: how many, and the headers of their blocks.
 
