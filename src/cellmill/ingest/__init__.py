@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from cellmill.ingest.append import append_inputs, plan_append
-from cellmill.ingest.plan import BuildOptions, BuildPlan, Skipped, SourcePlan, plan_build
+from cellmill.ingest.options import BuildOptions
+from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
+from cellmill.ingest.planning import plan_build
 from cellmill.ingest.run import build
 
 __all__ = [

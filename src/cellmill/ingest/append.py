@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cellmill.ingest.base import Base
-from cellmill.ingest.plan import BuildOptions, BuildPlan, plan_build
+from cellmill.ingest.options import BuildOptions
+from cellmill.ingest.plan import BuildPlan
+from cellmill.ingest.planning import plan_build
 from cellmill.ingest.run import write_store
 from cellmill.storage import require_free_bytes
 from cellmill.storage.urls import refuse_url

@@ -9,7 +9,9 @@ from pathlib import Path
 from cellmill.genes import Vocabulary
 from cellmill.ingest.conclude import conclude
 from cellmill.ingest.digests import Digests
-from cellmill.ingest.plan import BuildOptions, BuildPlan, plan_build
+from cellmill.ingest.options import BuildOptions
+from cellmill.ingest.plan import BuildPlan
+from cellmill.ingest.planning import plan_build
 from cellmill.ingest.shards import Ingestion
 from cellmill.storage import require_free_bytes
 from cellmill.storage.urls import refuse_url

@@ -1,0 +1,59 @@
+"""The policy of a build (floor 4, pure): what the caller asked for, refused where it cannot be meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellmill.errors import ConfigError, VocabularyError, nearest
+from cellmill.genes import Vocabulary
+from cellmill.sources import FORMATS
+
+__all__ = ["BuildOptions", "check_policy"]
+
+_VOCABULARIES = ("human", "mouse", "union")
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """The policy of a build, as the caller gave it; see `cellmill.build`."""
+
+    counts: str = "X"
+    min_match: float = 0.6
+    rename: tuple[tuple[str, str], ...] = ()
+    skip_bad: bool = False
+    format: str | None = None
+    shard_cells: int = 200_000
+    shard_bytes: int = 256 << 20
+    block_cells: int = 4096
+
+
+def check_policy(options: BuildOptions, vocabulary: str | Path | Vocabulary | None) -> None:
+    """Refuse what cannot be meant before a file is opened: files may be many and large.
+
+    Raises
+    ------
+    ConfigError
+        For a share outside 0..1, a format that is not known, or a column renamed to nothing.
+    VocabularyError
+        For a vocabulary that is neither known nor a file.
+    """
+    if not 0.0 <= options.min_match <= 1.0:
+        percent = f"; for {options.min_match:g} % give {options.min_match / 100:g}" if options.min_match <= 100 else ""
+        raise ConfigError(
+            f"min_match (--min-match) is the share of a file's genes that must match, from 0 to 1; found "
+            f"{options.min_match:g}{percent if options.min_match > 1 else ''}"
+        )
+    if options.format is not None and options.format not in FORMATS:
+        raise ConfigError(
+            f"format (--format) {options.format!r} is not known; supported are {', '.join(FORMATS)}."
+            f"{nearest(options.format, FORMATS)}"
+        )
+    for old, new in options.rename:
+        if not old or not new:
+            raise ConfigError(f"rename (--rename): a column name is empty in {old!r} to {new!r}")
+    if isinstance(vocabulary, str | Path) and vocabulary not in _VOCABULARIES and not Path(vocabulary).is_file():
+        raise VocabularyError(
+            f"vocabulary {str(vocabulary)!r} is neither {', '.join(map(repr, _VOCABULARIES))} nor a file."
+            f"{nearest(str(vocabulary), _VOCABULARIES)}"
+        )

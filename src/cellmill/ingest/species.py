@@ -1,0 +1,71 @@
+"""Which vocabulary a new store has (floor 4): given, of a species that is recognised, or the union of all ids."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from cellmill.errors import FormatError, GeneMatchError
+from cellmill.genes import GeneTable, Vocabulary, recognise_species
+from cellmill.ingest.base import table_for
+from cellmill.ingest.candidates import Candidate
+
+__all__ = ["choose_vocabulary"]
+
+
+def choose_vocabulary(
+    wanted: str | Path | Vocabulary | None, candidates: Sequence[Candidate], *, skip_bad: bool
+) -> tuple[Vocabulary, str, GeneTable | None]:
+    """The vocabulary, a name for it, and the table that resolves symbols (None: ids are matched as they are)."""
+    if isinstance(wanted, Vocabulary):
+        return wanted, wanted.name or "given", table_for(wanted.ids)
+    if wanted == "union":
+        return _union(candidates), "union", None
+    if wanted is None:
+        wanted = _recognised(candidates, skip_bad=skip_bad)
+    if wanted in ("human", "mouse"):
+        return Vocabulary.load(str(wanted)), str(wanted), GeneTable.load(str(wanted))
+    loaded = Vocabulary.from_json(Path(wanted))
+    return loaded, Path(wanted).name, table_for(loaded.ids)
+
+
+def _union(candidates: Sequence[Candidate]) -> Vocabulary:
+    symbols: dict[str, str] = {}
+    for candidate in candidates:
+        genes = candidate.source.genes_of(candidate.matrix)
+        names = genes.symbols or genes.ids
+        for gene_id, symbol in zip(genes.ids, names, strict=True):
+            symbols.setdefault(gene_id, symbol)
+    return Vocabulary(list(symbols), symbols=list(symbols.values()), name="union")
+
+
+def _recognised(candidates: Sequence[Candidate], *, skip_bad: bool) -> str:
+    """The species of the inputs; with `skip_bad`, that of most cells: inputs of another one are then left out."""
+    species: dict[str, list[str]] = {}
+    n_cells: Counter[str] = Counter()
+    unknown = []
+    for candidate in candidates:
+        genes = candidate.source.genes_of(candidate.matrix)
+        found = recognise_species(genes.ids, genes.symbols)
+        if found:
+            species.setdefault(found, []).append(candidate.source.path.name)
+            n_cells[found] += candidate.source.n_cells
+        else:
+            unknown.append(candidate)
+    if len(species) > 1 and not skip_bad:
+        listed = "; ".join(f"{name}: {', '.join(files[:3])}" for name, files in species.items())
+        raise GeneMatchError(
+            f"the inputs are of more than one species ({listed}). Build one store for each, or pass "
+            "--vocabulary union to keep the files' own gene ids (in Python: vocabulary='union')."
+        )
+    if not species:
+        genes = unknown[0].source.genes_of(unknown[0].matrix)
+        if not genes.ids:
+            raise FormatError(f"{unknown[0].source.path}: {unknown[0].matrix} has no genes; there is nothing to store")
+        raise GeneMatchError(
+            f"{unknown[0].source.path}: its genes look like neither human nor mouse (for example "
+            f"{', '.join(genes.ids[:5])}). Pass --vocabulary human, mouse, a vocabulary file, or union to keep the "
+            "files' own ids as they are."
+        )
+    return n_cells.most_common(1)[0][0]
