@@ -7,6 +7,7 @@ totals) is computed anew.
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import re
@@ -224,6 +225,23 @@ def read_genes(raw: bytes) -> list[dict[str, Any]]:
     ]
     require([(field.name, field.type) for field in table.schema] == wanted, "the columns of genes.parquet")
     return table.to_pylist()
+
+
+# ---- reports -------------------------------------------------------------------------------------------------------
+
+
+def read_measured(report: bytes, vocabulary: dict[str, Any]) -> set[str] | None:
+    """Return the ids of the genes that an input measured, None where its report does not say."""
+    record = json.loads(report).get("measured")
+    if record is None:
+        return None
+    require(record["vocabulary_hash"] == vocabulary["hash"], "measured genes of another vocabulary")
+    bits = base64.b64decode(record["bits"], validate=True)
+    n = len(vocabulary["ids"])
+    require(len(bits) == (n + 7) // 8, "the number of bytes of measured genes")
+    marked = [i for i in range(8 * len(bits)) if bits[i // 8] >> (i % 8) & 1]
+    require(len(marked) == record["n_genes"] and all(i < n for i in marked), "the number of measured genes")
+    return {vocabulary["ids"][i] for i in marked}
 
 
 # ---- shards --------------------------------------------------------------------------------------------------------

@@ -57,6 +57,10 @@ def compare(plain: plain_reader.PlainStore, store: Store) -> None:
     vocabulary = store.vocabulary
     assert plain.vocabulary["ids"] == list(vocabulary.ids) and plain.vocabulary["specials"] == dict(vocabulary.specials)
     assert plain.vocabulary["tokens"] == vocabulary.tokens.tolist()
+    for source in plain.manifest["sources"]:
+        report = (store.path / source["report"]["path"]).read_bytes()
+        measured = store.measured(source["name"])
+        assert plain_reader.read_measured(report, plain.vocabulary) == set(np.array(store.gene_ids)[measured])
 
 
 @pytest.mark.parametrize("name", ["grown", "wide", "panel"])

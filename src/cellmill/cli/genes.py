@@ -36,6 +36,7 @@ class Species(StrEnum):
 
 
 _SHOWN_HINTS = 10
+_SHOWN_DUPLICATES = 10
 _MEANINGS = {
     cm.genes.Outcome.EXACT_ID: "an Ensembl id of the table, whatever its version",
     cm.genes.Outcome.SYMBOL_WITH_ID: "an Ensembl id written inside the name, as in TAP2_ENSG00000204267",
@@ -243,6 +244,11 @@ def _reports_of_store(path: Path) -> dict[str, Any]:
     for source in store.manifest.sources:
         content = json.loads(store.local_file(source.report).read_text(encoding="utf-8"))
         found[source.name] = content.get("genes", content)
+        measured = content.get("measured")
+        found[source.name]["coverage"] = {
+            "measured": None if measured is None else int(measured["n_genes"]),
+            "of": store.n_genes,
+        }
     return found
 
 
@@ -273,9 +279,30 @@ def _show_report(name: str, one: dict[str, Any]) -> None:
         if count
     ]
     show_table(columns, rows)
+    if coverage := one.get("coverage"):
+        console().print(Text(_coverage_line(coverage)), soft_wrap=True)
     if examples_unmatched := one.get("unmatched_examples"):
         console().print(
             Text(f"not matched, for example: {', '.join(map(str, examples_unmatched[:10]))}"), soft_wrap=True
         )
     if duplicates := one.get("duplicates"):
-        console().print(Text(f"{count_text(len(duplicates))} genes stand in several columns; their counts were summed"))
+        named = ", ".join(f"{d['gene_id']} ({' + '.join(d['names'])})" for d in duplicates[:_SHOWN_DUPLICATES])
+        more = f" and {count_text(len(duplicates) - _SHOWN_DUPLICATES)} more"
+        console().print(
+            Text(
+                f"{count_text(len(duplicates))} genes stand in several columns; their counts were summed: {named}"
+                + (more if len(duplicates) > _SHOWN_DUPLICATES else "")
+            ),
+            soft_wrap=True,
+        )
+
+
+def _coverage_line(coverage: dict[str, Any]) -> str:
+    measured, n_genes = coverage["measured"], coverage["of"]
+    if measured is None:
+        return "which of the store's genes were measured is not recorded: the store was built before that was kept"
+    absent = n_genes - measured
+    return (
+        f"measured {count_text(measured)} of the store's {count_text(n_genes)} genes ({measured / max(1, n_genes):.1%})"
+        + (f"; {count_text(absent)} were not measured, which is not zero" if absent else "")
+    )

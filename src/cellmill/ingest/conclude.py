@@ -17,6 +17,7 @@ from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
 from cellmill.ingest.shards import ShardRecord
 from cellmill.storage import write_atomic
 from cellmill.store import HEAD_NAME, VOCABULARY_NAME, FileEntry, Manifest, Shards, SourceEntry, Sources
+from cellmill.store.measured import MEASURED, measured_record
 from cellmill.store.staging import Staging
 from cellmill.store.writer import file_entry, own_version, write_genes, write_manifest
 
@@ -157,6 +158,9 @@ def _write_source(
                   "umis": int(tally.umi.sum())},
         "genes": source.report.with_umi_shares(tally.umi).to_dict(),
         "genes_dropped": list(source.unmatched),
+        MEASURED: measured_record(
+            source.target, vocabulary_hash=plan.vocabulary.hash, n_vocabulary=len(plan.vocabulary)
+        ),
         "obs": [{"file": old, "store": new, "type": kind} for old, new, kind in source.obs_names],
         "entries_merged": tally.merged,
         "notes": list(source.notes),

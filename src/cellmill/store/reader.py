@@ -29,6 +29,7 @@ from cellmill.genes import Vocabulary
 from cellmill.storage import hash_bytes
 from cellmill.storage.urls import is_url
 from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest
+from cellmill.store.measured import measured_genes, sources_of_rows
 from cellmill.store.obs import ObsTable
 from cellmill.store.parquet import read_proven_parquet
 from cellmill.store.readahead import ReadAhead
@@ -279,6 +280,32 @@ class Store:
         """Return the sum of counts of cells over all genes of the store, int64."""
         column: npt.NDArray[np.int64] = self.column("total_counts", rows).to_numpy(zero_copy_only=False)
         return column
+
+    # ---- what was measured ------------------------------------------------------------------------------------
+
+    def measured(self, source: str | None = None) -> npt.NDArray[np.bool_]:
+        """Return which genes a source measured, shape (n_genes,), in storage order: its other zeros are no zeros.
+
+        Without `source`, of all sources, shape (n_sources, n_genes), in the order of `manifest.sources`; the genes
+        measured in each cell of `rows` are then ``store.measured()[store.source_of(rows)]``.
+
+        Raises
+        ------
+        NotFoundError
+            When there is no such source.
+        StoreError
+            When the source was added before this was kept.
+
+        Examples
+        --------
+        >>> absent = ~store.measured("pbmc")  # doctest: +SKIP
+        """
+        with self._unchanged.during():
+            return measured_genes(self, source)
+
+    def source_of(self, rows: npt.ArrayLike | None = None) -> npt.NDArray[np.int64]:
+        """Return the source of each cell, int64, as its position in `manifest.sources`."""
+        return sources_of_rows(self, np.arange(self.n_cells) if rows is None else self._checked_rows(rows))
 
     # ---- counts -----------------------------------------------------------------------------------------------
 
