@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import anndata as ad
 import h5py
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
@@ -182,6 +186,74 @@ def put(folder: Path, name: str, lines: Sequence[str], zipped: bool) -> None:
     (folder / (name + ".gz" * zipped)).write_bytes(gzip.compress(data) if zipped else data)
 
 
+def token_lists(truth: Truth, *, marker: bool, first_token: int = 3, gap: int = 2) -> dict[str, list]:
+    """Lists as Tahoe-100M and scGPT write them: tokens that leave gaps, genes in any order, a marker before each."""
+    rng, lists = np.random.default_rng(2), {"genes": [], "expressions": []}
+    for row in truth.X:
+        at = rng.permutation(np.flatnonzero(row))
+        lists["genes"].append([1] * marker + (first_token + gap * at).tolist())
+        lists["expressions"].append([-2.0] * marker + row[at].astype(float).tolist())
+    return lists
+
+
+def write_gene_metadata(truth: Truth, path: Path, *, first_token: int = 3, gap: int = 2) -> None:
+    tokens = pa.array([first_token + gap * i for i in range(len(truth.genes))], pa.int64())
+    pq.write_table(
+        pa.table({"gene_symbol": [f"n{g}" for g in truth.genes], "ensembl_id": truth.genes, "token_id": tokens}), path
+    )
+
+
+def token_table(truth: Truth, lists: dict[str, list], values: str = "float") -> pa.Table:
+    columns = {
+        "genes": pa.array(lists["genes"], pa.list_(pa.int64())),
+        "expressions": pa.array(lists["expressions"], pa.list_(pa.type_for_alias(values))),
+    }
+    return pa.table(columns)
+
+
+def parquet_tahoe(truth: Truth, folder: Path) -> Path:
+    """One shard of several row groups, its gene table beside it."""
+    write_gene_metadata(truth, folder / "gene_metadata.parquet")
+    table = token_table(truth, token_lists(truth, marker=True))
+    table = table.append_column("drug", pa.array([["DMSO_TF", "Trametinib"][i % 2] for i in range(len(truth.cells))]))
+    path = folder / "train-00000-of-00001.parquet"
+    pq.write_table(
+        table.append_column("BARCODE_SUB_LIB_ID", pa.array(truth.cells, pa.string())),
+        path,
+        row_group_size=11,
+        write_page_checksum=True,
+    )
+    return path
+
+
+def parquet_shards(truth: Truth, folder: Path) -> Path:
+    """A copy of a whole data set: shards in data, tables in metadata; one of the shards is empty."""
+    root = folder / "tahoe"
+    (root / "data").mkdir(parents=True)
+    (root / "metadata").mkdir()
+    write_gene_metadata(truth, root / "metadata" / "gene_metadata.parquet")
+    whole = token_table(truth, token_lists(truth, marker=True), "double")
+    whole = whole.append_column("BARCODE_SUB_LIB_ID", pa.array(truth.cells, pa.large_string()))
+    bounds = [0, 9, 9, len(truth.cells)] if truth.cells else [0, 0]
+    for i, (a, b) in enumerate(pairwise(bounds)):
+        name = f"train-{i + 8}.parquet"  # 10 comes after 9 by number only
+        pq.write_table(whole.slice(a, b - a), root / "data" / name, row_group_size=7)
+    return root / "data"
+
+
+def scbank(truth: Truth, folder: Path) -> Path:
+    bank = folder / "study.scb"
+    bank.mkdir()
+    (bank / "manifest.json").write_text('{"on_disk_format": "parquet", "main_data": "counts", "gene_vocab_md5": null}')
+    (bank / "studytable.json").write_text('{"study_ids": null}')
+    vocabulary = {"<pad>": 0, "<cls>": 1, "<eoc>": 2} | {gene: 3 + 2 * i for i, gene in enumerate(truth.genes)}
+    (bank / "gene_vocab.json").write_text(json.dumps(vocabulary))
+    table = token_table(truth, token_lists(truth, marker=False), "int32")
+    table = table.add_column(0, "id", pa.array([int(c[4:7]) for c in truth.cells], pa.int64()))
+    pq.write_table(table, bank / "counts.datatable.parquet", row_group_size=10)
+    return bank
+
+
 WRITERS: dict[str, Callable[[Truth, Path], Path]] = {
     "h5ad-csr": h5ad(lambda X: sp.csr_matrix(X.astype(np.float32))),
     "h5ad-csr-gzip": h5ad(lambda X: sp.csr_matrix(X.astype(np.float64)), compression="gzip"),
@@ -202,7 +274,24 @@ WRITERS: dict[str, Callable[[Truth, Path], Path]] = {
     "mex-real": mex(zipped=False, field="real"),
     "mex-transposed": mex(zipped=True, transposed=True),
     "mex-unsorted": mex(zipped=True, order="random"),
+    "parquet-tahoe": parquet_tahoe,
+    "parquet-shards": parquet_shards,
+    "scbank": scbank,
 }
+
+
+def counts_file(path: Path) -> Path:
+    """Return the file of an input in which its counts lie, or one of them."""
+    if path.is_file():
+        return path
+    return next(
+        file for pattern in ("matrix.mtx*", "*.datatable.parquet", "*-10.parquet") for file in path.glob(pattern)
+    )
+
+
+@pytest.fixture
+def matrix_file() -> Callable[[Path], Path]:
+    return counts_file
 
 
 @pytest.fixture(params=list(WRITERS))

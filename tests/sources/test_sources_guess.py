@@ -7,6 +7,8 @@ import zipfile
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cellmill.errors import FormatError, InputError, NotFoundError
@@ -59,7 +61,7 @@ def _zip(path):
         (lambda path: path.write_bytes(gzip.compress(b"\x89HDF\r\n\x1a\n")), "gunzip"),
         (lambda path: path.write_bytes(gzip.compress(b"RDX3\nX\n")), "R data file"),
         (lambda path: path.write_bytes(b""), "empty"),
-        (lambda path: path.write_bytes(b"PAR1aaaa"), "Parquet"),
+        (lambda path: pq.write_table(pa.table({"drug": ["x"]}), path), "Parquet file of another kind"),
         (lambda path: path.write_text("<!DOCTYPE html>"), "web page"),
         (lambda path: path.write_bytes(b"\x00\x01\x02\xff"), "binary of an unknown kind"),
         (_zip, "zip archive"),

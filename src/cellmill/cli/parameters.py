@@ -68,7 +68,9 @@ Rename = Annotated[
 ]
 FileFormat = Annotated[
     str | None,
-    typer.Option("--format", metavar="KIND", help="h5ad, 10x-h5 or mex; recognised by content by default."),
+    typer.Option(
+        "--format", metavar="KIND", help="h5ad, 10x-h5, mex, parquet or scbank; recognised by content by default."
+    ),
 ]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out inputs that cannot be used, and list them, instead of stopping.")

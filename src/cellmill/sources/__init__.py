@@ -8,6 +8,8 @@ handed on as stored, and `cellmill.ingest` proves that they are raw counts. Impo
     h5ad.py         h5ad of all ages; h5ad_frame.py reads its obs and var
     tenx.py         10x HDF5, versions 2 and 3
     mex.py          Matrix Market folders; mex_text.py streams the text
+    parquet.py      token lists in Parquet, as Tahoe-100M has them; scbank.py scBank folders; token_lists.py the lists
+    gene_tokens.py  which gene a token stands for; parquet_file.py Parquet with errors that help; label_join.py
     hdf5.py         HDF5 with errors that help; hdf5_matrix.py reads sparse and dense matrices by blocks
     spill.py        entries sorted by cell in bounded memory
     rows.py         arithmetic on rows, pure; features.py which features are genes; side_table.py labels from CSV
@@ -19,6 +21,8 @@ from cellmill.sources.base import CountBlock, GeneColumns, Limits, MatrixInfo, S
 from cellmill.sources.guess import FORMATS, expand_inputs, guess_format, open_source
 from cellmill.sources.h5ad import H5adSource
 from cellmill.sources.mex import MexSource
+from cellmill.sources.parquet import ParquetSource
+from cellmill.sources.scbank import ScbankSource
 from cellmill.sources.tenx import TenxSource
 
 __all__ = [
@@ -29,6 +33,8 @@ __all__ = [
     "Limits",
     "MatrixInfo",
     "MexSource",
+    "ParquetSource",
+    "ScbankSource",
     "Source",
     "TenxSource",
     "expand_inputs",

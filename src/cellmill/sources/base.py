@@ -442,7 +442,7 @@ def dataset_name(path: Path) -> str:
     >>> dataset_name(Path("kidney_3/outs/filtered_feature_bc_matrix.h5"))
     'kidney_3_filtered_feature_bc_matrix'
     """
-    name = re.sub(r"(\.(h5ad|h5|hdf5|mtx|gz))+$", "", path.name, flags=re.IGNORECASE)
+    name = re.sub(r"(\.(h5ad|h5|hdf5|mtx|gz|parquet))+$", "", path.name, flags=re.IGNORECASE)
     if name.casefold() not in GENERIC_NAMES:
         return re.sub(r"[._-]matrix$", "", name) or name
     for parent in path.absolute().parents:

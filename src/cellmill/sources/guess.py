@@ -19,17 +19,26 @@ from cellmill.sources.h5ad import H5adSource
 from cellmill.sources.hdf5 import open_hdf5, reading, top_level
 from cellmill.sources.mex import MATRIX_NAME, MexSource, find_matrices
 from cellmill.sources.mex_text import open_text
+from cellmill.sources.parquet import ParquetSource, find_token_shards
+from cellmill.sources.parquet_file import open_parquet
+from cellmill.sources.scbank import ScbankSource, is_scbank
 from cellmill.sources.tenx import TenxSource, genome_groups
+from cellmill.sources.token_lists import EXPRESSIONS, GENES, has_token_lists
 
 __all__ = ["FORMATS", "expand_inputs", "guess_format", "open_source"]
 
-FORMATS: dict[str, Callable[..., Source]] = {"h5ad": H5adSource, "10x-h5": TenxSource, "mex": MexSource}
+FORMATS: dict[str, Callable[..., Source]] = {
+    "h5ad": H5adSource,
+    "10x-h5": TenxSource,
+    "mex": MexSource,
+    "parquet": ParquetSource,
+    "scbank": ScbankSource,
+}
 SUPPORTED = (
-    "cellmill reads h5ad, 10x HDF5 (version 2 and 3), and Matrix Market folders "
-    "(matrix.mtx, barcodes.tsv, features.tsv or genes.tsv; plain or .gz)"
+    "cellmill reads h5ad, 10x HDF5 (version 2 and 3), Matrix Market folders "
+    "(matrix.mtx, barcodes.tsv, features.tsv or genes.tsv; plain or .gz), Parquet of token lists and scBank folders"
 )
 FOREIGN = (
-    (b"PAR1", "a Parquet file"),
     (b"PK\x03\x04", "a zip archive; unpack it first"),
     (b"\xfd7zXZ", "an xz archive; unpack it first"),
     (b"BZh", "a bzip2 archive; unpack it first"),
@@ -63,7 +72,7 @@ def open_source(
     ----------
     path : str or Path
         An h5ad or 10x HDF5 file, a Matrix Market folder, or the matrix file in one.
-    format : {"h5ad", "10x-h5", "mex"}, optional
+    format : one of `FORMATS`, optional
         Open it as this, without looking.
     memory_budget : int
         Bytes for sorting matrices by cell that are stored otherwise; beyond it they go through files in `spill_dir`.
@@ -106,13 +115,35 @@ def guess_format(path: str | Path) -> tuple[str, str]:
         return _guess_hdf5(path)
     if MATRIX_NAME.fullmatch(path.name):
         return "mex", f"{path.name} is a Matrix Market file"
+    if _starts_with(path, b"PAR1"):
+        return _guess_parquet(path)
     found = _describe(path)
     if "text, beginning" in found and (kind := _table_kind(path)):
         raise _unread(path, f"{found}: a {kind.upper()} table", kind)
     raise FormatError(f"{path} is {found}. {SUPPORTED}.")
 
 
+def _starts_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
+def _guess_parquet(path: Path) -> tuple[str, str]:
+    with open_parquet(path) as file:
+        schema = file.schema_arrow
+    if has_token_lists(schema):
+        return "parquet", f"Parquet with the lists {GENES} and {EXPRESSIONS}"
+    raise FormatError(
+        f"{path} is a Parquet file of another kind: its columns are {', '.join(schema.names[:8]) or 'none'}; token "
+        f"lists need the lists {GENES} and {EXPRESSIONS}. {SUPPORTED}."
+    )
+
+
 def _guess_folder(path: Path) -> tuple[str, str]:
+    if is_scbank(path):
+        return "scbank", "the folder holds the tables of an scBank with gene_vocab.json or manifest.json"
+    if shards := find_token_shards(path):
+        return "parquet", f"the folder holds {len(shards)} Parquet files of token lists, the first {shards[0].name}"
     found = find_matrices(path)
     if len(found) == 1:
         return "mex", f"the folder holds {found[0].name}"
@@ -278,6 +309,12 @@ def _search(folder: Path, passed: list[Path], visited: set[Path]) -> Iterator[Pa
     if (identity := _identity(folder)) in visited:
         return
     visited.add(identity)
+    if is_scbank(folder):
+        yield folder
+        return
+    shards = find_token_shards(folder)
+    if shards and shards[0].parent == folder:
+        yield folder  # all of its shards are one input
     matrices = find_matrices(folder)
     yield from [folder] if len(matrices) == 1 else matrices
     for path in sorted(folder.iterdir()):
