@@ -108,6 +108,7 @@ STANDARD = [
     ["total_counts", "int64"],
     ["n_genes_detected", "int32"],
 ]
+STORED = [("stored_counts", "total_counts"), ("n_genes_stored", "n_genes_detected")]
 TEXT, FILE, LIST, COLUMNS = "text", "file", "list", "columns"
 FILE_ENTRY = {"path": TEXT, "bytes": 2**63 - 1, "xxh3": TEXT}
 MANIFEST = {
@@ -344,11 +345,18 @@ def check_uids(store: PlainStore) -> None:
 def check_counts(store: PlainStore) -> None:
     """Check what obs says of the counts."""
     hashes = [hash64(gene["gene_id"].encode()) for gene in store.genes]
+    totals, detected = (said_of_stored(store, *names) for names in STORED)
     for row, (genes, counts) in enumerate(store.cells):
-        require(sum(counts) == store.obs["total_counts"][row], f"the total of row {row}")
-        require(len(genes) == store.obs["n_genes_detected"][row], f"the genes of row {row}")
+        require(sum(counts) == totals[row], f"the total of row {row}")
+        require(len(genes) == detected[row], f"the genes of row {row}")
         of_genes = [hashes[gene] for gene in genes]
         require(fingerprint(of_genes, counts) == store.obs["fingerprint"][row], f"the fingerprint of row {row}")
+
+
+def said_of_stored(store: PlainStore, name: str, older: str) -> list[int]:
+    """What obs says of the genes that the store holds; where a file does not, its cells hold all genes."""
+    own = store.obs.get(name, store.obs[older])
+    return [whole if value is None else value for value, whole in zip(own, store.obs[older], strict=True)]
 
 
 # ---- fingerprints --------------------------------------------------------------------------------------------------

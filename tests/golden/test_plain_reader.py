@@ -184,8 +184,9 @@ def exchange_shards(folder: Path) -> None:
 def edit_obs(folder: Path) -> None:
     path = folder / "obs/00001.parquet"
     table = pq.read_table(path)
-    totals = table.column("total_counts").to_pylist()
-    pq.write_table(table.set_column(4, "total_counts", pa.array([totals[0] + 1, *totals[1:]])), path)
+    totals = table.column("stored_counts").to_pylist()
+    at = table.column_names.index("stored_counts")
+    pq.write_table(table.set_column(at, "stored_counts", pa.array([totals[0] + 1, *totals[1:]])), path)
 
 
 def edit_manifest(**changes: object):

@@ -50,6 +50,8 @@ class SourcePlan:
         Position of each gene in the vocabulary, -1 for none.
     unmatched : tuple of str
         Ids of the file's genes that are not in the vocabulary, in the file's order.
+    classes : uint8, shape (n_source_genes,)
+        What each gene counts for in the facts of whole cells, see `cellmill.ingest.facts`.
     obs_names : tuple of (file's column, store's column, type)
     """
 
@@ -61,6 +63,7 @@ class SourcePlan:
     n_genes: int
     stored: int
     target: npt.NDArray[np.int64]
+    classes: npt.NDArray[np.uint8]
     report: AlignmentReport
     unmatched: tuple[str, ...]
     obs_names: tuple[tuple[str, str, str], ...]
@@ -142,6 +145,7 @@ class BuildPlan:
                     s.n_cells,
                     s.obs_names,
                     hash_bytes(s.target.tobytes()),
+                    hash_bytes(s.classes.tobytes()),
                 )
                 for s in self.sources
             ],

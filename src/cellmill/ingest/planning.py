@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from cellmill.errors import CellmillError, InputError
 from cellmill.events import emit
 from cellmill.genes import Alignment, GeneTable, Vocabulary, align
 from cellmill.ingest.base import Base
 from cellmill.ingest.candidates import Candidate, open_candidate
+from cellmill.ingest.facts import classify_genes, classify_names
 from cellmill.ingest.gene_order import head_model, storage_order
 from cellmill.ingest.options import BuildOptions, check_policy
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan, input_stamp
@@ -74,8 +76,9 @@ def plan_build(
     spelling = {name.casefold(): name for name, _, _ in old_columns}
     obs_names = [obs_columns_of(candidate.source, dict(options.rename), spelling) for candidate, _ in aligned]
     check_renames(options.rename, [candidate.source for candidate, _ in aligned])
+    classes = classify_names(chosen.ids, chosen.symbols)
     plans = tuple(
-        _source_plan(candidate, alignment, name, columns)
+        _source_plan(candidate, alignment, name, columns, classes)
         for (candidate, alignment), name, columns in zip(aligned, names, obs_names, strict=True)
     )
     order = storage_order([(c, a.target) for c, a in aligned], n_vocabulary=len(chosen))
@@ -117,11 +120,15 @@ def _align(
 
 
 def _source_plan(
-    candidate: Candidate, alignment: Alignment, name: str, columns: tuple[tuple[str, str, str], ...]
+    candidate: Candidate,
+    alignment: Alignment,
+    name: str,
+    columns: tuple[tuple[str, str, str], ...],
+    classes: npt.NDArray[np.uint8],
 ) -> SourcePlan:
     source = candidate.source
     info = next(m for m in source.matrices() if m.name == candidate.matrix)
-    ids = source.genes_of(candidate.matrix).ids
+    genes = source.genes_of(candidate.matrix)
     renamed = [f"obs column {old!r} is called {new!r} here" for old, new, _ in columns if old != new]
     dropped = [f"{n} {what}" for what, n in source.dropped.items()]
     return SourcePlan(
@@ -133,8 +140,9 @@ def _source_plan(
         n_genes=info.n_genes,
         stored=info.stored,
         target=alignment.target,
+        classes=classify_genes(genes, alignment.target, classes),
         report=alignment.report,
-        unmatched=tuple(ids[int(i)] for i in np.flatnonzero(alignment.target < 0)),
+        unmatched=tuple(genes.ids[int(i)] for i in np.flatnonzero(alignment.target < 0)),
         obs_names=columns,
         notes=(*source.remarks, *renamed, *dropped),
         stamp=input_stamp(source.path),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cellmill.errors import ConfigError, InputError, nearest
 from cellmill.sources import Source
-from cellmill.store.obs import STANDARD_COLUMNS, type_name, unify_types
+from cellmill.store.obs import FACT_COLUMNS, STANDARD_COLUMNS, type_name, unify_types
 
 __all__ = ["check_renames", "dataset_names", "obs_columns_of", "unified_schema"]
 
@@ -35,7 +35,7 @@ def obs_columns_of(
     that differs from another of its own file in case alone gets a number.
     """
     table = source.obs()
-    reserved = {name.casefold() for name in (*STANDARD_COLUMNS, "row")}
+    reserved = {name.casefold() for name in (*STANDARD_COLUMNS, *FACT_COLUMNS, "row")}
     taken: set[str] = set()
     result = []
     for name in table.column_names[1:]:
@@ -74,7 +74,7 @@ def check_renames(rename: Sequence[tuple[str, str]], sources: Sequence[Source]) 
 
 def unified_schema(obs_names: Sequence[tuple[tuple[str, str, str], ...]]) -> tuple[tuple[str, str], ...]:
     """Return the columns of a store, in order, and the type that holds the values of all sources."""
-    schema = dict(STANDARD_COLUMNS)
+    schema = STANDARD_COLUMNS | FACT_COLUMNS
     for columns in obs_names:
         for _, name, kind in columns:
             schema[name] = unify_types(schema[name], kind) if name in schema else kind

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +18,13 @@ from cellmill.ingest.ahead import read_ahead
 from cellmill.ingest.audit import Violation
 from cellmill.ingest.convert import cell_uids, convert_block, gene_hashes
 from cellmill.ingest.digests import Digests
+from cellmill.ingest.facts import CellFacts, measure_cells
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan, input_stamp
 from cellmill.ingest.refuse import refusal
 from cellmill.kernel import IngestedCells
 from cellmill.sources import Source, open_source
 from cellmill.store import ShardEntry
-from cellmill.store.obs import STANDARD_COLUMNS, cast_obs, write_obs
+from cellmill.store.obs import FACT_COLUMNS, STANDARD_COLUMNS, cast_obs, write_obs
 from cellmill.store.staging import JournalEntry, Staging
 from cellmill.store.writer import ShardWriter, file_entry, write_uids
 
@@ -140,7 +142,7 @@ class Ingestion:
                         if isinstance(cells, Violation):
                             violation = cells
                             break
-                        shard.add(cells)
+                        shard.add(cells, measure_cells(block, plan.classes, cells))
                         self.cells_done += cells.n_cells
                         stage, total = f"building from {plan.path.name}", self.plan.n_cells
                         emit(stage, done=self.cells_done, total=total, unit="cells")
@@ -172,7 +174,7 @@ class _OpenShard:
         self._umi = np.zeros(plan.n_genes)
         self._largest = 0
         self._merged = 0
-        self._measured: list[tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int32]]] = []
+        self._measured: list[dict[str, npt.NDArray[Any]]] = []
 
     @property
     def n_cells(self) -> int:
@@ -183,14 +185,15 @@ class _OpenShard:
         options = self._ingestion.plan.options
         return self.n_cells >= options.shard_cells or self._writer.frames_bytes >= options.shard_bytes
 
-    def add(self, cells: IngestedCells) -> None:
+    def add(self, cells: IngestedCells, facts: CellFacts) -> None:
         """Write a block of cells."""
         self._writer.append(cells.frames, cells.offsets, nnz=cells.nnz)
         self._detected += cells.cells_per_gene
         self._umi += cells.umi_per_source_gene
         self._largest = max(self._largest, cells.largest)
         self._merged += cells.merged
-        self._measured.append((cells.fingerprints, cells.totals, cells.detected))
+        measured: dict[str, npt.NDArray[Any]] = {"fingerprint": cells.fingerprints, **facts.columns()}
+        self._measured.append(measured | {"stored_counts": cells.totals, "n_genes_stored": cells.detected})
 
     def close(self) -> None:
         """Finish the shard and its obs, and record them."""
@@ -228,11 +231,10 @@ class _OpenShard:
         self._writer.abandon()
 
     def _shard_obs(self, n_cells: int) -> pa.Table:
-        fingerprints, totals, detected = (np.concatenate(parts) for parts in zip(*self._measured, strict=True))
         own = self._obs.slice(self._start, n_cells)
-        for name, values in (("fingerprint", fingerprints), ("total_counts", totals), ("n_genes_detected", detected)):
-            own = own.append_column(name, pa.array(values))
-        columns = [*STANDARD_COLUMNS, *(new for _, new, _ in self._plan.obs_names)]
+        for name in self._measured[0]:
+            own = own.append_column(name, pa.array(np.concatenate([part[name] for part in self._measured])))
+        columns = [*STANDARD_COLUMNS, *FACT_COLUMNS, *(new for _, new, _ in self._plan.obs_names)]
         kinds = dict(self._ingestion.plan.obs_schema)  # of all sources: files of one type are read without casts
         return cast_obs(own.select(columns), [(name, kinds[name]) for name in columns])
 

@@ -22,7 +22,15 @@ from cellmill.errors import CorruptStoreError, InputError, QueryError, nearest
 from cellmill.storage import hash_file, sync_file, sync_folder
 from cellmill.store.manifest import ShardEntry
 from cellmill.store.obs_query import PRIVATE_NAMES, ObsFiles, check_select, run_query
-from cellmill.store.obs_types import STANDARD_COLUMNS, arrow_type, cast_obs, is_text, type_name, unify_types
+from cellmill.store.obs_types import (
+    FACT_COLUMNS,
+    STANDARD_COLUMNS,
+    arrow_type,
+    cast_obs,
+    is_text,
+    type_name,
+    unify_types,
+)
 from cellmill.store.parquet import damage_named, open_parquet
 from cellmill.store.rows import checked_rows
 from cellmill.store.unchanged import Unchanged
@@ -30,7 +38,16 @@ from cellmill.store.unchanged import Unchanged
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["STANDARD_COLUMNS", "ObsTable", "arrow_type", "cast_obs", "type_name", "unify_types", "write_obs"]
+__all__ = [
+    "FACT_COLUMNS",
+    "STANDARD_COLUMNS",
+    "ObsTable",
+    "arrow_type",
+    "cast_obs",
+    "type_name",
+    "unify_types",
+    "write_obs",
+]
 
 # what DuckDB takes for a pattern, and bytes of a path that are not UTF-8
 _NOT_PLAIN = re.compile("[*?\\[\\]{}\ud800-\udfff]")

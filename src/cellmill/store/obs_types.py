@@ -9,7 +9,17 @@ import pyarrow.compute as pc
 
 from cellmill.errors import InputError
 
-__all__ = ["OBS_TYPES", "STANDARD_COLUMNS", "arrow_type", "cast_obs", "is_text", "type_name", "unify_types"]
+__all__ = [
+    "FACT_COLUMNS",
+    "OBS_TYPES",
+    "STANDARD_COLUMNS",
+    "STORED_COLUMNS",
+    "arrow_type",
+    "cast_obs",
+    "is_text",
+    "type_name",
+    "unify_types",
+]
 
 # name -> type of the columns that every store has, first and in this order
 STANDARD_COLUMNS: dict[str, str] = {
@@ -20,6 +30,18 @@ STANDARD_COLUMNS: dict[str, str] = {
     "total_counts": "int64",
     "n_genes_detected": "int32",
 }
+# what stores have beside them since whole cells are measured: `total_counts` and `n_genes_detected` are then of all
+# genes of the cell's file, `stored_counts` and `n_genes_stored` of those that the store holds
+FACT_COLUMNS: dict[str, str] = {
+    "kept_share": "float32",
+    "mito_share": "float32",
+    "ribo_share": "float32",
+    "top_gene_share": "float32",
+    "stored_counts": "int64",
+    "n_genes_stored": "int32",
+}
+# column of obs -> the one that says the same where a store is older than it
+STORED_COLUMNS: dict[str, str] = {"stored_counts": "total_counts", "n_genes_stored": "n_genes_detected"}
 _ARROW: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
     "int32": pa.int32(),

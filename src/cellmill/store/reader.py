@@ -31,6 +31,7 @@ from cellmill.storage.urls import is_url
 from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest
 from cellmill.store.measured import measured_genes, sources_of_rows
 from cellmill.store.obs import ObsTable
+from cellmill.store.obs_types import STORED_COLUMNS
 from cellmill.store.parquet import read_proven_parquet
 from cellmill.store.readahead import ReadAhead
 from cellmill.store.rows import checked_rows, exact_counts
@@ -277,9 +278,19 @@ class Store:
         return result
 
     def totals(self, rows: npt.ArrayLike | None = None) -> npt.NDArray[np.int64]:
-        """Return the sum of counts of cells over all genes of the store, int64."""
-        column: npt.NDArray[np.int64] = self.column("total_counts", rows).to_numpy(zero_copy_only=False)
-        return column
+        """Return the sum of counts of cells over all genes of the store, int64.
+
+        Notes
+        -----
+        `total_counts` of obs is the sum over all genes of a cell's file, which may be more.
+        """
+        older = STORED_COLUMNS["stored_counts"]  # the same sum in files from before whole cells were measured
+        if "stored_counts" not in self.obs.schema:
+            table = self.obs.to_arrow([older], rows)
+            return np.asarray(table.column(older).to_numpy(), dtype=np.int64)
+        table = self.obs.to_arrow(["stored_counts", older], rows)
+        totals = pc.coalesce(table.column("stored_counts"), table.column(older))
+        return np.asarray(totals.to_numpy(), dtype=np.int64)
 
     # ---- what was measured ------------------------------------------------------------------------------------
 

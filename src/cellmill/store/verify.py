@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cellmill import kernel
 from cellmill.errors import CellmillError, InputError
 from cellmill.events import emit
 from cellmill.storage import hash_file, map_file
 from cellmill.store.format import uids_hash_holds
-from cellmill.store.obs_types import STANDARD_COLUMNS, cast_obs
+from cellmill.store.obs_types import FACT_COLUMNS, STANDARD_COLUMNS, STORED_COLUMNS, cast_obs
 from cellmill.store.parquet import damage_named, open_parquet
 from cellmill.store.shard import Shard, map_uids, open_shard
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["VerifyReport", "verify_store"]
 
 _CELLS_AT_ONCE = 4096
-_COMPARED = {name: STANDARD_COLUMNS[name] for name in ("uid", "total_counts", "n_genes_detected")}
+_COMPARED = {"uid": STANDARD_COLUMNS["uid"], **{name: FACT_COLUMNS[name] for name in STORED_COLUMNS}}
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _check_shard(
     try:
         file = open_parquet(obs_path, n_rows=entry.n_cells)
         with file, damage_named(obs_path):
-            obs = cast_obs(file.read(columns=list(_COMPARED)), list(_COMPARED.items()))
+            obs = _compared(file)
     except CellmillError as error:
         return [*problems, str(error)], 0
     problems += _check_uids(store.path / entry.uids.path, entry, obs.column("uid"))
@@ -140,6 +141,14 @@ def _check_shard(
         return problems, 0
     found, decoded = _check_cells(path, shard, entry, obs, head=head, sample=sample)
     return problems + found, decoded
+
+
+def _compared(file: pq.ParquetFile) -> pa.Table:
+    """Return what uids and frames must agree with; where whole cells were not measured, other columns say it."""
+    present = set(file.schema_arrow.names)
+    names = {"uid": "uid"} | {name: name if name in present else older for name, older in STORED_COLUMNS.items()}
+    table = file.read(columns=list(names.values())).select(list(names.values()))
+    return cast_obs(table.rename_columns(list(names)), list(_COMPARED.items()))
 
 
 def _check_uids(path: Path, entry: ShardEntry, in_obs: pa.ChunkedArray) -> list[str]:
@@ -156,7 +165,7 @@ def _check_uids(path: Path, entry: ShardEntry, in_obs: pa.ChunkedArray) -> list[
 def _check_cells(
     path: Path, shard: Shard, entry: ShardEntry, obs: pa.Table, *, head: Any, sample: float
 ) -> tuple[list[str], int]:
-    totals, detected = (obs.column(name).to_numpy() for name in ("total_counts", "n_genes_detected"))
+    totals, detected = (obs.column(name).to_numpy() for name in STORED_COLUMNS)
     problems: list[str] = []
     cells = np.arange(entry.n_cells)
     if sample < 1:

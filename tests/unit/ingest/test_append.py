@@ -117,7 +117,7 @@ def test_columns_are_unified_as_in_a_build(tmp_path, tiny_h5ad):
     second = tiny_h5ad("b", n_cells=4, obs={"tissue": ["skin"] * 4, "donor": ["x"] * 4})
     build(tmp_path / "s.mill", [first.path], vocabulary="union")
     store = append_inputs(tmp_path / "s.mill", second.path, rename={"donor": "donor_id"})
-    assert store.obs.columns[6:] == ["Tissue", "stage", "donor_id"]
+    assert store.obs.columns[12:] == ["Tissue", "stage", "donor_id"]
     assert store.column("Tissue").to_pylist() == ["gut"] * 4 + ["skin"] * 4
     assert store.column("stage").to_pylist() == ["1", "2", "3", "4", None, None, None, None]
     assert store.column("donor_id").to_pylist() == [None] * 4 + ["x"] * 4

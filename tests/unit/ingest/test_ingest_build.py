@@ -298,7 +298,7 @@ def test_columns_that_differ_in_case_alone_are_told_apart_within_a_file_and_join
     a = tiny_h5ad("a", n_cells=4, obs={"Donor": list("xxxx"), "donor": list("yyyy"), "Cell": list("pqrs")})
     b = tiny_h5ad("b", n_cells=4, obs={"donor": list("zzzz"), "UID": list("klmn")})
     store = build(tmp_path / "s.mill", [a.path, b.path], vocabulary="union")
-    assert store.obs.columns[6:] == ["Donor", "donor_2", "source_Cell", "source_UID"]
+    assert store.obs.columns[12:] == ["Donor", "donor_2", "source_Cell", "source_UID"]
     assert store.select("donor = 'z'").tolist() == [4, 5, 6, 7]
     assert store.select("donor_2 = 'y'").tolist() == [0, 1, 2, 3]
     assert store.select("cell = 'cell0'").tolist() == [0, 4]

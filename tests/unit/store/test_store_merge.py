@@ -109,7 +109,7 @@ def test_columns_that_differ_in_case_or_type_become_one(tmp_path, make):
     two = make("b", GENES[:40], n_cells=4, obs={"tissue": ["skin"] * 4, "donor": ["x"] * 4})
     merged = merge_stores(tmp_path / "m.mill", [one, two])
     assert_holds(merged, [one, two])
-    assert merged.obs.columns[6:] == ["Tissue", "age", "donor"]
+    assert merged.obs.columns[12:] == ["Tissue", "age", "donor"]
     assert merged.select("TISSUE = 'skin'").tolist() == [4, 5, 6, 7]
 
 
