@@ -254,6 +254,31 @@ def scbank(truth: Truth, folder: Path) -> Path:
     return bank
 
 
+def table(
+    *, by_gene: bool, delimiter: str = ",", quoted: bool = False, short: bool = False, zipped: bool = False,
+    number: Callable[[int], str] = str, corner: str = "", newline: str = "\n", extra: Sequence[str] = (),
+) -> Callable[[Truth, Path], Path]:  # fmt: skip
+    """Counts as text; `extra` names columns of text between the names of rows and the counts."""
+
+    def write(truth: Truth, folder: Path) -> Path:
+        path = folder / ("study.counts." + ("tsv" if delimiter == "\t" else "csv") + ".gz" * zipped)
+        X, rows, columns = (truth.X.T, truth.genes, truth.cells) if by_gene else (truth.X, truth.cells, truth.genes)
+
+        def name(text: str) -> str:
+            return f'"{text}"' if quoted else text
+
+        header = [name(text) for text in ([] if short else [corner]) + [*extra, *columns]]
+        lines = [delimiter.join(header)]
+        for row, values in zip(rows, X, strict=True):
+            beside = [name(f"{row} of {text}") for text in extra]
+            lines.append(delimiter.join([name(row), *beside, *map(number, values.tolist())]))
+        data = "".join(f"{line}{newline}" for line in lines).encode()
+        path.write_bytes(gzip.compress(data) if zipped else data)
+        return path
+
+    return write
+
+
 WRITERS: dict[str, Callable[[Truth, Path], Path]] = {
     "h5ad-csr": h5ad(lambda X: sp.csr_matrix(X.astype(np.float32))),
     "h5ad-csr-gzip": h5ad(lambda X: sp.csr_matrix(X.astype(np.float64)), compression="gzip"),
@@ -277,6 +302,14 @@ WRITERS: dict[str, Callable[[Truth, Path], Path]] = {
     "parquet-tahoe": parquet_tahoe,
     "parquet-shards": parquet_shards,
     "scbank": scbank,
+    "csv-genes-x-cells": table(by_gene=True, quoted=True),
+    "csv-genes-x-cells-short-header": table(by_gene=True, delimiter=" ", quoted=True, short=True, zipped=True),
+    "csv-genes-x-cells-two-names": table(by_gene=True, delimiter="\t", corner="gene", extra=["gene_name"]),
+    "csv-genes-x-cells-semicolon": table(by_gene=True, delimiter=";", newline="\r\n", corner="Gene"),
+    "csv-cells-x-genes": table(by_gene=False, corner="cell"),
+    "csv-cells-x-genes-float": table(by_gene=False, number=lambda x: f"{x}.0" if x % 2 else f"{x}e0", zipped=True),
+    "csv-cells-x-genes-short-header": table(by_gene=False, delimiter="\t", short=True),
+    "csv-cells-x-genes-labelled": table(by_gene=False, delimiter="\t", quoted=True, extra=["cell_type"]),
 }
 
 

@@ -29,7 +29,7 @@ def test_a_tiny_memory_budget_changes_nothing_and_leaves_nothing(written, whole,
         for _ in range(2):
             np.testing.assert_array_equal(whole(source, block_cells=5).toarray(), truth.X)
         used = [file for folder in spill.iterdir() for file in folder.iterdir()]
-    assert (len(used) > 2) == ("csc" in kind or kind == "mex-unsorted")
+    assert (len(used) > 2) == ("csc" in kind or "genes-x-cells" in kind or kind == "mex-unsorted")
     assert list(spill.iterdir()) == []
 
 
@@ -93,6 +93,7 @@ def test_notes_and_dropped_tell_what_was_left_out(written):
         expected = {"10x-v3": 3, "mex-v3-antibodies": 1}.get(kind)
         assert source.dropped == ({"features not Gene Expression": expected} if expected else {})
         telling = kind in ("10x-v2-two-genomes", "mex-transposed", "parquet-tahoe", "parquet-shards", "scbank")
+        telling = telling or "short-header" in kind
         assert bool(source.notes) == telling, source.notes
 
 
@@ -110,6 +111,7 @@ def test_notes_and_dropped_tell_what_was_left_out(written):
         "parquet-tahoe",
         "parquet-shards",
         "scbank",
+        "csv-cells-x-genes",
     ],
 )
 def test_no_cells_is_no_error(kind, write, whole, tmp_path, truth):
@@ -121,13 +123,22 @@ def test_no_cells_is_no_error(kind, write, whole, tmp_path, truth):
 
 def test_every_truncation_is_a_format_error_that_names_the_file(written, matrix_file):
     """Whatever prefix of the matrix file is left: an error, never fewer cells."""
-    _, path, _ = written
+    _, path, kind = written
     file = matrix_file(path)
     good = file.read_bytes()
     for size in sorted({0, 1, 7, 100, len(good) // 3, len(good) * 2 // 3, len(good) - 60}):
         file.write_bytes(good[:size])
+        if kind.startswith("csv") and is_whole_table(good[:size], good):
+            continue
         with pytest.raises(FormatError, match=str(file.name)), open_source(path) as source:
             list(source.blocks())
+
+
+def is_whole_table(prefix, text):
+    """Whether a table of plain text was cut behind the last field of a line, which nothing in the text can tell."""
+    lines = prefix.splitlines()
+    mark = max((b"\t", b",", b";", b" "), key=text.count)
+    return len(lines) > 1 and lines[-1].count(mark) == text.splitlines()[-1].count(mark)
 
 
 def stored_bytes(path):

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import tracemalloc
 from collections import namedtuple
+from functools import partial
 
 import h5py
 import numpy as np
@@ -61,6 +62,19 @@ def write_mex(folder, *, order):
     return cells.size
 
 
+def write_table(path, *, by_gene):
+    """2000 cells x 2000 genes, every tenth gene counted; a line is longer than what is parsed at once."""
+    X = np.zeros((2000, 2000), np.int64)
+    X[:, ::10] = (np.arange(2000) % 7 + 1)[:, None]
+    cells, genes = [f"c{i}" for i in range(2000)], [f"ENSG{i:011d}" for i in range(2000)]
+    rows, columns, values = (genes, cells, X.T) if by_gene else (cells, genes, X)
+    with path.open("w") as file:
+        file.write(",".join(["", *columns]) + "\n")
+        for name, numbers in zip(rows, values, strict=True):
+            file.write(f"{name}," + ",".join(map(str, numbers.tolist())) + "\n")
+    return 2000 * 200
+
+
 def peak_of_reading(path, **options):
     """(entries read, peak bytes that Python and NumPy took on the way); every value is checked."""
     with open_source(path, **options) as source:
@@ -95,10 +109,11 @@ def test_dense_takes_a_block_of_memory(tmp_path):
     assert n == 6000 * 160 and peak < 2 * MIB < 6000 * 800 * 4 / 8
 
 
-@pytest.mark.parametrize("layout", ["csc", "mex by gene"])
+@pytest.mark.parametrize("layout", ["csc", "mex by gene", "table by gene"])
 def test_sorting_by_cell_keeps_to_the_budget(layout, tmp_path):
     path = tmp_path / "input"
-    stored = write_sparse(path, layout="csc") if layout == "csc" else write_mex(path, order="gene")
+    write = {"csc": partial(write_sparse, layout="csc"), "mex by gene": partial(write_mex, order="gene")}
+    stored = write.get(layout, partial(write_table, by_gene=True))(path)
     budget = 2 * MIB
     spill = tmp_path / "spill"
     spill.mkdir()
@@ -118,6 +133,24 @@ def test_text_sorted_by_cell_is_streamed_without_spilling(tmp_path):
     n, peak = peak_of_reading(tmp_path / "m", memory_budget=MIB)
     assert n == stored and stored * 16 > 6 * MIB
     assert peak < 1.5 * MIB
+
+
+@pytest.mark.parametrize("by_gene", [True, False])
+def test_a_table_is_opened_and_read_in_bounded_memory(by_gene, tmp_path):
+    """Opening scans the text: what it keeps meanwhile is bounded, too, and cells in rows need no files."""
+    stored, spill = write_table(tmp_path / "a.csv", by_gene=by_gene), tmp_path / "spill"
+    spill.mkdir()
+    tracemalloc.start()
+    try:
+        with open_source(tmp_path / "a.csv", memory_budget=2 * MIB, spill_dir=spill) as source:
+            n = sum(block.indices.size for block in source.blocks(block_cells=64))
+            assert bool(list(spill.iterdir())) == by_gene
+            assert source.matrices()[0].stored == n == stored and stored * 16 > 6 * MIB
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * MIB
+    assert list(spill.iterdir()) == []
 
 
 def test_a_whole_process_stays_far_below_its_file(tmp_path):

@@ -57,6 +57,7 @@ def _zip(path):
     ("make", "found"),
     [
         (lambda path: path.write_text("cell,gene\n1,2\n"), "text, beginning with 'cell,gene'"),
+        (lambda path: path.write_text("To whom it may concern,\nhello\n"), "text, beginning with 'To whom it may"),
         (lambda path: path.write_bytes(gzip.compress(b"cell,gene\n")), "gzipped: text"),
         (lambda path: path.write_bytes(gzip.compress(b"\x89HDF\r\n\x1a\n")), "gunzip"),
         (lambda path: path.write_bytes(gzip.compress(b"RDX3\nX\n")), "R data file"),
@@ -230,19 +231,20 @@ def test_a_file_system_that_refuses_locks_is_no_obstacle(truth, write, whole, tm
         np.testing.assert_array_equal(whole(source).toarray(), truth.X)
 
 
-def test_a_table_of_text_is_named_with_two_lines_that_convert_it(tmp_path, monkeypatch):
-    text = "gene,cell_1,cell_2\nCD4,1,2\nCD8A,0,3\nTP53,5,0\n"
-    (tmp_path / "a.csv").write_text(text)
-    (tmp_path / "b.tsv").write_text(text.replace(",", "\t"))
-    (tmp_path / "c.count.csv.gz").write_bytes(gzip.compress(text.encode()))
-    anndata = pytest.importorskip("anndata")
-    monkeypatch.chdir(tmp_path)
-    for name, written in (("a.csv", "a.h5ad"), ("b.tsv", "b.h5ad"), ("c.count.csv.gz", "c.count.h5ad")):
-        with pytest.raises(FormatError, match="which this version of cellmill does not read yet") as caught:
-            open_source(tmp_path / name)
-        assert f"{name[-3:] if name[-1] != 'z' else 'csv'} table".upper() in str(caught.value).upper()
-        exec(compile("\n".join(line.strip() for line in str(caught.value).splitlines()[-2:]), name, "exec"))
-        assert anndata.read_h5ad(written).var_names.tolist() == ["CD4", "CD8A", "TP53"]
+def test_tables_of_counts_are_found_in_folders_and_other_tables_are_told(truth, write, tmp_path):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    counts = write("csv-genes-x-cells", truth, folder)
+    tsv = write("csv-genes-x-cells-two-names", truth, folder).rename(folder / "other.txt")
+    (folder / "study.metadata.csv").write_text("cell,kind\n" + "".join(f"{cell},x\n" for cell in truth.cells))
+    (folder / "tests.csv").write_text("gene,logFC,p\nTP53,-1.2,0.05\nCD3E,0.2,1e-9\n")
+    (folder / "qc.csv").write_text("cell,umis,genes\nc1,100,20\nc2,7,3\n")
+    (folder / "readme.txt").write_text("Counts of a study,\nby hand\n")
+    told = []
+    with listening(told.append):
+        assert expand_inputs(tmp_path) == [tsv, counts]
+    (message,) = [event.message for event in told if event.message]
+    assert "passed over 2 that are no input: study/qc.csv, study/tests.csv" in message
 
 
 def test_a_zarr_folder_is_named_with_two_lines_that_convert_it(tmp_path, monkeypatch):

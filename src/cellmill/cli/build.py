@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 import cellmill as cm
-from cellmill.cli.display import console, examples, print_json, show_facts
+from cellmill.cli.display import console, error_console, examples, print_json, show_facts
 from cellmill.cli.info import summary
 from cellmill.cli.parameters import (
     AsJson,
@@ -25,9 +25,11 @@ from cellmill.cli.parameters import (
     Rename,
     SkipBad,
     Threads,
+    Verbose,
     renames,
 )
 from cellmill.cli.progress import drawn
+from cellmill.errors import InputError
 from cellmill.units import size_text, time_text
 
 __all__ = ["EPILOG", "build", "show_next", "show_plan", "show_skipped", "skipped_inputs"]
@@ -38,6 +40,8 @@ EPILOG = examples(
     "cellmill build atlas.mill 'studies/*.h5ad' --skip-bad",
     "cellmill build atlas.mill normalised.h5ad --counts layers/counts",
     "cellmill build atlas.mill 'studies/*.h5ad' --dry-run",
+    "cellmill build atlas.mill GSE1_counts.csv.gz -v",
+    "cellmill build atlas.mill counts.csv --format csv-genes-x-cells",
 )
 
 
@@ -110,11 +114,14 @@ def build(
     dry_run: DryRun = False,
     block_cells: BlockCells = 4096,
     threads: Threads = 0,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a store from count matrices: counts proven raw, genes aligned, every drop reported."""
     policy: dict[str, Any] = {"counts": counts, "min_match": min_match, "skip_bad": skip_bad, "format": file_format}
     columns = renames(rename or [])
+    if verbose:
+        show_guesses(inputs, file_format)
     if dry_run:
         _dry_run(inputs, vocabulary, {**policy, "rename": tuple(columns.items())}, as_json=as_json)
         return
@@ -138,6 +145,20 @@ def build(
         print_json(found)
     else:
         _show(found)
+
+
+def show_guesses(inputs: list[str], file_format: str | None) -> None:
+    """Say on standard error what each input is read as, and why; what cannot be read is said by the build itself."""
+    out = error_console()
+    for path in cm.sources.expand_inputs(inputs, keep_unusable=True):
+        if file_format is not None:
+            said = f"{path}: read as {file_format}, since --format says so"
+        else:
+            try:
+                said = cm.sources.explain_guess(path)
+            except InputError as error:
+                said = str(error)
+        out.print(Text(said), soft_wrap=True)
 
 
 def _dry_run(inputs: list[str], vocabulary: str | None, policy: dict[str, Any], *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cellmill.errors import ConfigError, NotFoundError
+from cellmill.sources import FORMATS
 from cellmill.storage.urls import UrlPath, is_url
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "SkipBad",
     "StoreArgument",
     "Threads",
+    "Verbose",
     "Where",
     "check_out",
     "listed",
@@ -55,7 +57,7 @@ Experiment = Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The experi
 # how inputs are read: `build` and `append`
 Inputs = Annotated[
     list[str],
-    typer.Argument(metavar="INPUT", help="h5ad, 10x HDF5, Matrix Market folders; patterns; folders of these."),
+    typer.Argument(metavar="INPUT", help="h5ad, 10x HDF5, Matrix Market, CSV or TSV; patterns; folders of these."),
 ]
 MinMatch = Annotated[
     float, typer.Option("--min-match", metavar="SHARE", help="Refuse a file of which fewer genes are matched.")
@@ -68,9 +70,7 @@ Rename = Annotated[
 ]
 FileFormat = Annotated[
     str | None,
-    typer.Option(
-        "--format", metavar="KIND", help="h5ad, 10x-h5, mex, parquet or scbank; recognised by content by default."
-    ),
+    typer.Option("--format", metavar="KIND", help=f"{', '.join(FORMATS)}; recognised by content by default."),
 ]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out inputs that cannot be used, and list them, instead of stopping.")
@@ -78,6 +78,9 @@ SkipBad = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")]
 BlockCells = Annotated[
     int, typer.Option("--block-cells", metavar="N", min=1, help="Cells read at once; memory grows with it.")
+]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Say for each input what it is read as, and what in it says so.")
 ]
 Threads = Annotated[int, typer.Option("--threads", metavar="N", min=0, help="Threads; 0 is one per core.")]
 

@@ -43,7 +43,7 @@ def append_inputs(
     path
         The store.
     inputs
-        Files (h5ad, 10x HDF5), Matrix Market folders, folders of these, or patterns.
+        Files (h5ad, 10x HDF5, CSV or TSV), Matrix Market folders, folders of these, or patterns.
     counts, min_match, rename, skip_bad, format, threads, shard_cells, block_cells
         As in `cellmill.build`.
 

@@ -18,6 +18,7 @@ from cellmill.genes import AlignmentReport, Vocabulary
 from cellmill.ingest.base import Base
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.schema import unified_schema
+from cellmill.sources.files import files_of
 from cellmill.storage import hash_bytes
 from cellmill.store.format import FORMAT_VERSION
 from cellmill.units import count_text, size_text
@@ -191,8 +192,5 @@ class BuildPlan:
 
 def input_stamp(path: Path) -> tuple[int, int]:
     """Return size and newest change (ns) of an input, with the files that may lie beside it and belong to it."""
-    files = list(path.iterdir()) if path.is_dir() else [path, path.with_name(f"{path.stem}.obs.csv")]
-    if ".mtx" in path.name and not path.is_dir():
-        files = list(path.parent.iterdir())
-    stats = [file.stat() for file in files if file.is_file()]
+    stats = [file.stat() for file in files_of(path)]
     return sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)

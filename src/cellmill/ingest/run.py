@@ -46,7 +46,7 @@ def build(
     path
         Folder of the new store, by custom `NAME.mill`. It appears when it is complete, not before.
     inputs
-        Files (h5ad, 10x HDF5), Matrix Market folders, folders of these, or patterns.
+        Files (h5ad, 10x HDF5, CSV or TSV), Matrix Market folders, folders of these, or patterns.
     vocabulary
         "human", "mouse" (shipped; recognised from the ids when None), "union" (the files' own ids, as they are), a
         `Vocabulary`, or the path of its JSON.
@@ -59,7 +59,7 @@ def build(
     skip_bad
         Leave out inputs that cannot be used, listed in the store's reports, instead of stopping.
     format
-        "h5ad", "10x-h5" or "mex", where the guess from the contents is not wanted.
+        One of `cellmill.sources.FORMATS`, where the guess from the contents is not wanted.
     overwrite
         Replace a store that lies at `path`, at the end.
     threads

@@ -10,19 +10,21 @@ handed on as stored, and `cellmill.ingest` proves that they are raw counts. Impo
     mex.py          Matrix Market folders; mex_text.py streams the text
     parquet.py      token lists in Parquet, as Tahoe-100M has them; scbank.py scBank folders; token_lists.py the lists
     gene_tokens.py  which gene a token stands for; parquet_file.py Parquet with errors that help; label_join.py
+    table.py        tables of counts as text; table_head.py, table_text.py read it, table_axes.py tells genes from cells
     hdf5.py         HDF5 with errors that help; hdf5_matrix.py reads sparse and dense matrices by blocks
-    spill.py        entries sorted by cell in bounded memory
+    spill.py        entries sorted by cell in bounded memory; entry_reader.py rows from a stream of entries
     rows.py         arithmetic on rows, pure; features.py which features are genes; side_table.py labels from CSV
 """
 
 from __future__ import annotations
 
 from cellmill.sources.base import CountBlock, GeneColumns, Limits, MatrixInfo, Source
-from cellmill.sources.guess import FORMATS, expand_inputs, guess_format, open_source
+from cellmill.sources.guess import FORMATS, expand_inputs, explain_guess, guess_format, open_source
 from cellmill.sources.h5ad import H5adSource
 from cellmill.sources.mex import MexSource
 from cellmill.sources.parquet import ParquetSource
 from cellmill.sources.scbank import ScbankSource
+from cellmill.sources.table import TableSource
 from cellmill.sources.tenx import TenxSource
 
 __all__ = [
@@ -36,8 +38,10 @@ __all__ = [
     "ParquetSource",
     "ScbankSource",
     "Source",
+    "TableSource",
     "TenxSource",
     "expand_inputs",
+    "explain_guess",
     "guess_format",
     "open_source",
 ]

@@ -92,7 +92,7 @@ class MatrixInfo:
     Attributes
     ----------
     name : str
-        "X", "raw", "layers/NAME" (h5ad), "matrix" (10x, Matrix Market).
+        "X", "raw", "layers/NAME" (h5ad), "matrix" (10x, Matrix Market), "table" (CSV and its kin).
     layout : {"csr", "csc", "dense", "coo"}
         Seen as cells x genes: csr can be read cell by cell.
     dtype : str
@@ -238,7 +238,7 @@ class Source(ABC):
     path : Path
         The file, or the Matrix Market folder.
     kind : str
-        "h5ad", "10x-h5" or "mex".
+        "h5ad", "10x-h5", "mex", "csv", ...
     name : str
         Name of the data set: the file's stem, with the parent folder before generic names.
     n_cells, n_genes : int
@@ -442,9 +442,9 @@ def dataset_name(path: Path) -> str:
     >>> dataset_name(Path("kidney_3/outs/filtered_feature_bc_matrix.h5"))
     'kidney_3_filtered_feature_bc_matrix'
     """
-    name = re.sub(r"(\.(h5ad|h5|hdf5|mtx|gz|parquet))+$", "", path.name, flags=re.IGNORECASE)
+    name = re.sub(r"(\.(h5ad|h5|hdf5|mtx|csv|tsv|tab|txt|gz|parquet))+$", "", path.name, flags=re.IGNORECASE)
     if name.casefold() not in GENERIC_NAMES:
-        return re.sub(r"[._-]matrix$", "", name) or name
+        return re.sub(r"[._-](matrix|counts?|((raw|umi)[._-])?counts?[._-]matrix)$", "", name) or name
     for parent in path.absolute().parents:
         if parent.name and parent.name.casefold() not in GENERIC_NAMES:
             return f"{parent.name}_{name}"

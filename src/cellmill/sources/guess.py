@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import glob
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -22,10 +24,12 @@ from cellmill.sources.mex_text import open_text
 from cellmill.sources.parquet import ParquetSource, find_token_shards
 from cellmill.sources.parquet_file import open_parquet
 from cellmill.sources.scbank import ScbankSource, is_scbank
+from cellmill.sources.side_table import TABLE_ENDING, find_side_table, is_side_name
+from cellmill.sources.table import TableSource, explain_table, looks_like_counts
 from cellmill.sources.tenx import TenxSource, genome_groups
 from cellmill.sources.token_lists import EXPRESSIONS, GENES, has_token_lists
 
-__all__ = ["FORMATS", "expand_inputs", "guess_format", "open_source"]
+__all__ = ["FORMATS", "expand_inputs", "explain_guess", "guess_format", "open_source"]
 
 FORMATS: dict[str, Callable[..., Source]] = {
     "h5ad": H5adSource,
@@ -33,10 +37,13 @@ FORMATS: dict[str, Callable[..., Source]] = {
     "mex": MexSource,
     "parquet": ParquetSource,
     "scbank": ScbankSource,
+    "csv": TableSource,
+    "csv-genes-x-cells": partial(TableSource, orientation="genes-x-cells"),
+    "csv-cells-x-genes": partial(TableSource, orientation="cells-x-genes"),
 }
 SUPPORTED = (
-    "cellmill reads h5ad, 10x HDF5 (version 2 and 3), Matrix Market folders "
-    "(matrix.mtx, barcodes.tsv, features.tsv or genes.tsv; plain or .gz), Parquet of token lists and scBank folders"
+    "cellmill reads h5ad, 10x HDF5 (version 2 and 3), Matrix Market folders (matrix.mtx, barcodes.tsv, features.tsv or "
+    "genes.tsv), tables of counts as text (CSV, TSV; all text plain or .gz), Parquet of token lists and scBank folders"
 )
 FOREIGN = (
     (b"PK\x03\x04", "a zip archive; unpack it first"),
@@ -44,12 +51,11 @@ FOREIGN = (
     (b"BZh", "a bzip2 archive; unpack it first"),
     (b"RDX", "an R data file; save its counts as h5ad, or with DropletUtils::write10xCounts"),
     (b"X\n", "an R data file; save its counts as h5ad, or with DropletUtils::write10xCounts"),
-    (b"%%MatrixMarket", "a Matrix Market file; name it matrix.mtx, with barcodes.tsv and features.tsv in its folder"),
     (b"<", "a web page, most likely an error page saved by a download"),
 )
 # Files that may hold counts, by name, but are not read from a folder.
 UNREAD = re.compile(
-    r"\.(loom|h5mu|h5seurat|rds|rdata|mtx|mtx\.gz|[ct]sv|(h5ad|h5|hdf5|loom|csv|tsv|txt)\.(gz|bz2|xz|zip))$",
+    r"\.(loom|h5mu|h5seurat|rds|rdata|mtx|mtx\.gz|[ct]sv|[ct]sv\.gz|(h5ad|h5|hdf5|loom|csv|tsv|txt)\.(gz|bz2|xz|zip))$",
     re.IGNORECASE,
 )
 # Text that belongs to a matrix beside it: barcodes, features, labels of cells.
@@ -71,9 +77,9 @@ def open_source(
     Parameters
     ----------
     path : str or Path
-        An h5ad or 10x HDF5 file, a Matrix Market folder, or the matrix file in one.
-    format : one of `FORMATS`, optional
-        Open it as this, without looking.
+        A file or folder of one of `FORMATS`.
+    format : str, optional
+        One of `FORMATS`: open it as this, without looking.
     memory_budget : int
         Bytes for sorting matrices by cell that are stored otherwise; beyond it they go through files in `spill_dir`.
     spill_dir : str or Path, optional
@@ -118,8 +124,10 @@ def guess_format(path: str | Path) -> tuple[str, str]:
     if _starts_with(path, b"PAR1"):
         return _guess_parquet(path)
     found = _describe(path)
-    if "text, beginning" in found and (kind := _table_kind(path)):
-        raise _unread(path, f"{found}: a {kind.upper()} table", kind)
+    if "text, beginning with '%%MatrixMarket" in found:
+        return "mex", f"{path.name} is a Matrix Market file"
+    if "text, beginning" in found:
+        return "csv", _explained_table(path, found)
     raise FormatError(f"{path} is {found}. {SUPPORTED}.")
 
 
@@ -137,6 +145,30 @@ def _guess_parquet(path: Path) -> tuple[str, str]:
         f"{path} is a Parquet file of another kind: its columns are {', '.join(schema.names[:8]) or 'none'}; token "
         f"lists need the lists {GENES} and {EXPRESSIONS}. {SUPPORTED}."
     )
+
+
+def explain_guess(path: str | Path) -> str:
+    """Return one line: what a path is read as, and what in it says so.
+
+    Raises
+    ------
+    NotFoundError, FormatError
+        As `guess_format` does.
+
+    Examples
+    --------
+    >>> explain_guess("study/matrix.mtx.gz")  # doctest: +SKIP
+    'study/matrix.mtx.gz: read as mex, since matrix.mtx.gz is a Matrix Market file'
+    """
+    kind, why = guess_format(path)
+    return f"{path}: read as {kind}, since it is {why}" if kind == "csv" else f"{path}: read as {kind}, since {why}"
+
+
+def _explained_table(path: Path, found: str) -> str:
+    try:
+        return explain_table(path)
+    except FormatError as error:
+        raise FormatError(f"{path} is {found}, and no table of counts: {error} {SUPPORTED}.") from error
 
 
 def _guess_folder(path: Path) -> tuple[str, str]:
@@ -184,31 +216,14 @@ def _unread(path: Path, what: str, kind: str) -> FormatError:
     reading = {
         "zarr": f"anndata.io.read_zarr({str(path)!r})",
         "loom": f"anndata.io.read_loom({str(path)!r})",
-        "csv": f"anndata.io.read_csv({str(path)!r}).T",
-        "tsv": f"anndata.io.read_csv({str(path)!r}, delimiter='\\t').T",
     }[kind]
-    hint = "; leave out .T where rows are cells" if kind in ("csv", "tsv") else ""
-    written = re.sub(r"(\.(zarr|loom|[ct]sv|txt|gz))+$", "", path.name, flags=re.IGNORECASE) + ".h5ad"
+    written = re.sub(r"(\.(zarr|loom))+$", "", path.name, flags=re.IGNORECASE) + ".h5ad"
     return FormatError(
         f"{path} is {what}, which this version of cellmill does not read yet. {SUPPORTED}. "
-        f"To convert it, in Python with anndata{hint}:\n"
+        f"To convert it, in Python with anndata:\n"
         "    import anndata\n"
         f"    {reading}.write_h5ad({written!r})"
     )
-
-
-def _table_kind(path: Path) -> str | None:
-    """Return "csv" or "tsv" for a text file that seems to be a table of several columns, by its first line."""
-    try:
-        with open_text(path) as text:
-            first = text.readline(1 << 16)
-    except (OSError, EOFError):
-        return None
-    if not first or any(byte < 32 and byte not in b"\t\r\n" for byte in first[:64]) or first.startswith((b"<", b"%")):
-        return None
-    found = {kind: first.count(mark) for kind, mark in (("csv", b","), ("tsv", b"\t"))}
-    kind = max(found, key=found.__getitem__)
-    return kind if found[kind] else None
 
 
 def _describe(path: Path) -> str:
@@ -223,7 +238,7 @@ def _describe(path: Path) -> str:
             zipped = "gzipped: "
             with open_text(path) as text:
                 head = text.read(64)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         return f"a damaged gzip file ({error})"
     if zipped and head.startswith(b"\x89HDF"):
         return "a gzipped HDF5 file; unpack it first with gunzip"
@@ -244,9 +259,9 @@ def expand_inputs(inputs: Iterable[str | Path] | str | Path, *, keep_unusable: b
     ----------
     inputs : str, Path or iterable of them
         Files, Matrix Market folders, globs, and folders that hold such inputs at any depth. In a folder .h5ad files,
-        .h5 and .hdf5 files but HDF5 of another kind, and Matrix Market folders count; stores and hidden names do not.
-        What else in a folder may hold counts (loom, zarr, CSV, .h5ad.gz, other .mtx names) is passed over and told as
-        an event.
+        .h5 and .hdf5 files but HDF5 of another kind, Matrix Market folders, and tables of text with known genes on an
+        axis count; stores and hidden names do not. What else in a folder may hold counts (loom, zarr, .h5ad.gz, other
+        tables) is passed over and told as an event.
     keep_unusable : bool
         Return a folder that holds no input as it is, for opening to refuse, instead of raising.
 
@@ -317,9 +332,14 @@ def _search(folder: Path, passed: list[Path], visited: set[Path]) -> Iterator[Pa
         yield folder  # all of its shards are one input
     matrices = find_matrices(folder)
     yield from [folder] if len(matrices) == 1 else matrices
+    tables = _tables_in(folder, matrices)
+    yield from tables
+    labels = {find_side_table(table) for table in tables}
     for path in sorted(folder.iterdir()):
         suffix = path.suffix.lower()
-        if path.name.startswith(".") or path in matrices or COMPANION.search(path.name):
+        if path.name.startswith(".") or COMPANION.search(path.name):
+            continue
+        if path in matrices or path in tables or path in labels:
             continue
         if suffix in STORE_SUFFIXES or UNREAD.search(path.name):
             if suffix != ".mill":
@@ -330,6 +350,17 @@ def _search(folder: Path, passed: list[Path], visited: set[Path]) -> Iterator[Pa
             yield path
         elif suffix in (".h5", ".hdf5"):
             passed.append(path)
+
+
+def _tables_in(folder: Path, matrices: list[Path]) -> list[Path]:
+    """Return the files of a folder that are most likely tables of counts; labels and lists beside a matrix are not."""
+    texts = (path for path in sorted(folder.iterdir()) if TABLE_ENDING.search(path.name) and path.is_file())
+    return [
+        path
+        for path in texts
+        if not (path.name.startswith(".") or path in matrices or COMPANION.search(path.name) or is_side_name(path))
+        and looks_like_counts(path)
+    ]
 
 
 def _is_other_hdf5(path: Path) -> bool:

@@ -9,20 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from cellmill.errors import FormatError, NotFoundError
-from cellmill.events import emit
 from cellmill.sources.base import GeneColumns, Limits, MatrixInfo, MatrixReader, Source
+from cellmill.sources.entry_reader import EntryReader
 from cellmill.sources.features import DROPPED, is_feature_type, keep_gene_expression
 from cellmill.sources.mex_text import MtxHeader, read_header, read_lines, stream_triplets
-from cellmill.sources.rows import Rows, group_by_cell, keep_columns, split_rows
 from cellmill.sources.side_table import join_side_table
-from cellmill.sources.spill import CellHistogram, CellSorter, Entries
+from cellmill.sources.spill import Entries
 
 __all__ = ["MexFiles", "MexSource", "find_matrices", "find_mex"]
 
@@ -44,7 +42,6 @@ BARCODE_WORDS = frozenset(
 )  # fmt: skip
 MADE_UP_NAME = re.compile(r"[xX]?[01]?|V1|Unnamed: ?0|\.")
 _CAMEL = re.compile(r"([a-z])([A-Z])")
-BYTES_PER_ENTRY_IN_MEMORY = 16
 
 
 @dataclass(frozen=True)
@@ -134,8 +131,12 @@ class MexSource(Source):
         if n_dropped:
             self.dropped[DROPPED] = n_dropped
         self._found: dict[str, MatrixReader] = {
-            MATRIX: MexReader(
-                self._files.matrix, header, by_gene=by_gene, target=target, n_genes=len(self.genes), limits=self.limits
+            MATRIX: EntryReader(
+                MatrixInfo(MATRIX, "coo", header.dtype.name, self.n_cells, len(self.genes), header.stored),
+                partial(_entries, self._files.matrix, header, by_gene=by_gene, limits=self.limits),
+                target=target,
+                limits=self.limits,
+                label=self._files.matrix.name,
             )
         }
 
@@ -220,112 +221,8 @@ def _gene_columns(lines: list[str]) -> tuple[GeneColumns, list[str] | None]:
     return GeneColumns(ids, columns), types
 
 
-class MexReader:
-    """Entries of a Matrix Market file by runs of cells.
-
-    Notes
-    -----
-    A matrix that fits the memory budget is parsed once and held. A larger one is scanned once: if it is sorted by
-    cell, each pass parses it again and holds one block; if not, it goes through bucket files.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        header: MtxHeader,
-        *,
-        by_gene: bool,
-        target: NDArray[np.int32] | None,
-        n_genes: int,
-        limits: Limits,
-    ) -> None:
-        self._path, self._header, self._by_gene, self._target, self._limits = path, header, by_gene, target, limits
-        self._n_cells = header.n_columns if by_gene else header.n_rows
-        self.info = MatrixInfo(MATRIX, "coo", header.dtype.name, self._n_cells, n_genes, header.stored)
-        self.sorter = CellSorter(
-            self._stream,
-            self._histogram,
-            n_cells=self._n_cells,
-            stored=header.stored,
-            dtype=header.dtype,
-            limits=limits,
-            label=path.name,
-        )
-        self._counted: CellHistogram | None = None
-        self._is_sorted = False
-
-    def rows(self, start: int, stop: int, *, block_cells: int) -> Iterator[Rows]:
-        """Yield the cells from `start` to `stop`, genes only."""
-        if not self.sorter.fits_memory:
-            self._histogram()
-        if self._is_sorted:
-            whole = self._streamed(start, stop, block_cells)
-        else:
-            whole = self.sorter.rows(start, stop, block_cells=block_cells)
-        for rows in whole:
-            yield keep_columns(rows, self._target)
-
-    def _stream(self) -> Iterator[Entries]:
-        chunk_bytes = max(64, min(1 << 23, self._limits.memory_budget // 16))
-        for part in stream_triplets(self._path, self._header, chunk_bytes=chunk_bytes):
-            genes, cells = (part.rows, part.columns) if self._by_gene else (part.columns, part.rows)
-            yield Entries(cells, genes, part.values)
-
-    def _histogram(self) -> CellHistogram:
-        """Scan the whole file once: every line is proven before the first block leaves, and its order is known."""
-        if self._counted is None:
-            histogram, rising, last, done = CellHistogram(self._n_cells), True, -1, 0
-            for part in self._stream():
-                if part.cells.size:
-                    rising = rising and bool(part.cells[0] >= last and np.all(part.cells[1:] >= part.cells[:-1]))
-                    last = int(part.cells[-1])
-                histogram.add(part.cells)
-                done += part.cells.size
-                emit(f"scanning {self._path.name}", done=done, total=self._header.stored, unit="entries")
-            self._counted, self._is_sorted = histogram, rising
-        return self._counted
-
-    def _streamed(self, start: int, stop: int, block_cells: int) -> Iterator[Rows]:
-        """Yield rows from text that is sorted by cell, holding one block and one chunk."""
-        held: list[Entries] = []
-        first = start
-        for part in self._stream():
-            inside = slice(*np.searchsorted(part.cells, [first, stop]).tolist())
-            held.append(Entries(part.cells[inside], part.genes[inside], part.values[inside]))
-            # The last cell seen may go on in the next chunk; all before it are whole.
-            whole = min(stop, int(part.cells[-1])) if part.cells.size else first
-            crowded = sum(item.cells.size for item in held) >= self._limits.max_block_entries
-            if whole >= first + block_cells or (crowded and whole > first):
-                end = whole if crowded else first + (whole - first) // block_cells * block_cells
-                entries = _concatenated(held)
-                cut = int(np.searchsorted(entries.cells, end))
-                yield from self._blocks(_part(entries, 0, cut), first, end, block_cells)
-                held, first = [_part(entries, cut, entries.cells.size)], end
-            if first >= stop or (part.cells.size and int(part.cells[-1]) >= stop):
-                break
-        if first < stop:
-            yield from self._blocks(_concatenated(held), first, stop, block_cells)
-
-    def _blocks(self, entries: Entries, first: int, stop: int, block_cells: int) -> Iterator[Rows]:
-        whole = group_by_cell(entries.cells, entries.genes, entries.values, first=first, n_cells=stop - first)
-        for a, b in split_rows(whole.indptr, block_cells=block_cells, max_entries=self._limits.max_block_entries):
-            lo, hi = int(whole.indptr[a]), int(whole.indptr[b])
-            yield Rows(first + a, whole.indptr[a : b + 1] - lo, whole.indices[lo:hi], whole.values[lo:hi])
-
-    def close(self) -> None:
-        """Delete the bucket files."""
-        self.sorter.close()
-
-
-def _part(entries: Entries, start: int, stop: int) -> Entries:
-    return Entries(entries.cells[start:stop], entries.genes[start:stop], entries.values[start:stop])
-
-
-def _concatenated(parts: list[Entries]) -> Entries:
-    if len(parts) == 1:
-        return parts[0]
-    return Entries(
-        np.concatenate([part.cells for part in parts] or [np.empty(0, np.int32)]),
-        np.concatenate([part.genes for part in parts] or [np.empty(0, np.int32)]),
-        np.concatenate([part.values for part in parts] or [np.empty(0)]),
-    )
+def _entries(path: Path, header: MtxHeader, *, by_gene: bool, limits: Limits) -> Iterator[Entries]:
+    chunk_bytes = max(64, min(1 << 23, limits.memory_budget // 16))
+    for part in stream_triplets(path, header, chunk_bytes=chunk_bytes):
+        genes, cells = (part.rows, part.columns) if by_gene else (part.columns, part.rows)
+        yield Entries(cells, genes, part.values)

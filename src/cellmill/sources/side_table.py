@@ -1,12 +1,17 @@
 """Tables of cells: labels that lie beside a matrix, joined by barcode (floor 3, sources).
 
-10x HDF5 and Matrix Market have no room for labels; `<file stem>.obs.csv` beside the file, or `obs.csv` in the folder,
-gives them: first column barcodes, the rest labels. Must not know matrices.
+10x HDF5, Matrix Market and tables of counts have no room for labels; `<file stem>.obs.csv` beside the file, or
+`obs.csv` in the folder, gives them, and beside a table of counts `<name>.metadata.csv` and its like: first column
+barcodes, the rest labels; commas, tabs or semicolons, gzipped or not. Must not know matrices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import csv
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +21,27 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from cellmill.errors import FormatError
+from cellmill.sources.mex_text import open_text
 
-__all__ = ["cell_table", "join_side_table"]
+__all__ = [
+    "cell_table",
+    "find_side_table",
+    "is_side_name",
+    "join_side_table",
+    "side_barcodes",
+    "table_stem",
+    "typed_column",
+]
+
+TABLE_ENDING = re.compile(r"(\.(csv|tsv|txt|tab|gz))+$", re.IGNORECASE)
+COUNT_WORD = re.compile(
+    r"(^|[._-])(umi|raw|gene|read|expr|expression|dge|count|counts|matrix|table|umicounts|cells?|data)$", re.IGNORECASE
+)
+SIDE_NAME = re.compile(
+    r"(?P<stem>.*?)[._-]?(obs|meta|meta[._-]?data|cell[._-]?meta[._-]?data|cell[._-]?info|annotations?"
+    r"|cell[._-]?annotations?|labels|cell[._-]?labels|col[._-]?data)\.(csv|tsv|txt)(\.gz)?",
+    re.IGNORECASE,
+)
 
 NULLS = ["", "NA", "NaN", "nan"]
 # A leading zero makes an identifier of a number: donor "007" stays text.
@@ -81,19 +105,97 @@ def _examples(names: Any) -> str:
     return ", ".join(names.slice(0, 2).to_pylist())
 
 
+def side_barcodes(path: Path | None) -> frozenset[str]:
+    """Return the names of cells in a table of labels; none where there is no table."""
+    return frozenset() if path is None else frozenset(_read_csv(path).column(0).drop_null().to_pylist())
+
+
+def find_side_table(path: Path) -> Path | None:
+    """Return the table of labels that belongs to a table of counts: of its name, but for the word for counts.
+
+    Raises
+    ------
+    FormatError
+        Several tables could be meant.
+
+    Examples
+    --------
+    >>> find_side_table(Path("study.count.csv.gz"))  # doctest: +SKIP
+    PosixPath('study.metadata.csv.gz')
+    """
+    stem = table_stem(path)
+    if not path.parent.is_dir():
+        return None
+    called = _side_files(path.parent, path.parent.stat().st_mtime_ns)
+    found = [path.with_name(name) for name, its_stem in called if its_stem in stem and name != path.name]
+    own = [beside for beside in found if beside.name.casefold().startswith(f"{stem[0]}.obs.csv")]
+    found = own or found
+    if len(found) > 1:
+        raise FormatError(
+            f"{path}: labels could come from {', '.join(item.name for item in found)}. Leave one of them beside the "
+            "counts, or call the right one " + f"{stem[0]}.obs.csv."
+        )
+    return found[0] if found else None
+
+
+@lru_cache(maxsize=16)
+def _side_files(folder: Path, changed_ns: int) -> tuple[tuple[str, str], ...]:
+    """Return the files of a folder that are called as tables of labels, with their stems; looked up once a change."""
+    del changed_ns  # part of the key
+    matches = (SIDE_NAME.fullmatch(item.name) for item in sorted(folder.iterdir()))
+    return tuple((match.string, match["stem"].casefold()) for match in matches if match)
+
+
+def table_stem(path: Path) -> tuple[str, ...]:
+    """Return the names, in lower case, that a table of labels for the counts at `path` may begin with."""
+    whole = TABLE_ENDING.sub("", path.name).casefold()
+    stems = [whole]
+    while (shorter := COUNT_WORD.sub("", stems[-1])) != stems[-1]:
+        stems.append(shorter)
+    return tuple(stems)
+
+
+def is_side_name(path: Path) -> bool:
+    """Whether a file is called as tables of labels are."""
+    return SIDE_NAME.fullmatch(path.name) is not None
+
+
+def _head_of(path: Path) -> tuple[list[str], str, int]:
+    """Return names for all columns, the delimiter, and how many lines the header takes."""
+    with open_text(path) as file:
+        lines = [file.readline(1 << 20).decode("utf-8-sig").rstrip("\r\n") for _ in range(2)]
+    delimiter = max("\t,;", key=lines[0].count)
+    header, first = (next(csv.reader([line], delimiter=delimiter), []) for line in lines)
+    # As R writes a table with row names: the header names one column less than there are.
+    names = ["cell", *header] if len(first) == len(header) + 1 else header
+    return names, delimiter, 1
+
+
 def _read_csv(path: Path) -> pa.Table:
     """Read all columns as strings; types are decided afterwards over all values."""
     try:
-        with pa_csv.open_csv(path) as opened:
-            names = opened.schema.names
+        names, delimiter, skip = _head_of(path)
         if len(set(names)) != len(names):
             raise FormatError(f"{path}: its header names a column twice: {', '.join(names)}.")
         options = pa_csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()), null_values=NULLS, strings_can_be_null=True
         )
-        return pa_csv.read_csv(path, convert_options=options)
-    except (pa.ArrowException, OSError) as error:
+        with open_text(path) as file:
+            return pa_csv.read_csv(
+                file,
+                read_options=pa_csv.ReadOptions(column_names=names, skip_rows=skip, use_threads=False),
+                parse_options=pa_csv.ParseOptions(delimiter=delimiter),
+                convert_options=options,
+            )
+    except (pa.ArrowException, OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: not a CSV of labels with a header and barcodes first ({error}).") from error
+
+
+def typed_column(texts: Sequence[str]) -> Any:
+    """Return a column of texts as whole numbers, numbers or flags where all of it is; no text is null."""
+    column = pa.array(texts, pa.string())
+    missing = pc.is_in(column, pa.array(NULLS))
+    return _typed(pa.chunked_array([pc.if_else(missing, pa.scalar(None, pa.string()), column)]))
 
 
 def _typed(column: Any) -> Any:

@@ -152,6 +152,8 @@ class CellSorter:
             )
 
     def _scatter(self, entries: Entries, folder: Path) -> None:
+        if not entries.cells.size:
+            return
         bucket_of = np.searchsorted(self._bounds, entries.cells, side="right") - 1
         order = np.argsort(bucket_of, kind="stable")
         buckets = bucket_of[order]
