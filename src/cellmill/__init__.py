@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cellmill.genes import Vocabulary as Vocabulary
     from cellmill.ingest import append_inputs as append
     from cellmill.ingest import build as build
+    from cellmill.ingest import build_vocabulary as build_vocabulary
     from cellmill.loader import Batch as Batch
     from cellmill.loader import Dataset as Dataset
     from cellmill.loader import Loader as Loader
@@ -60,6 +61,7 @@ __all__ = [
     "__version__",
     "append",
     "build",
+    "build_vocabulary",
     "errors",
     "evaluate",
     "export",
@@ -92,6 +94,7 @@ _FACE: dict[str, tuple[str, str]] = {
     "Vocabulary": ("cellmill.genes", "Vocabulary"),
     "append": ("cellmill.ingest", "append_inputs"),
     "build": ("cellmill.ingest", "build"),
+    "build_vocabulary": ("cellmill.ingest", "build_vocabulary"),
     "hvg": ("cellmill.statistics", "hvg"),
     "lightning": ("cellmill.loader.lightning", ""),
     "merge": ("cellmill.store", "merge_stores"),

@@ -102,6 +102,11 @@ def test_tutorial_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert run_page(REPOSITORY / "docs" / "tutorials" / "first-store.md") >= 15
 
 
+def test_the_page_on_vocabularies_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_page(REPOSITORY / "docs" / "how-to" / "vocabularies.md") >= 9
+
+
 def test_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = [block for block in blocks_of((REPOSITORY / "README.md").read_text("utf-8")) if block.kind == "python"]

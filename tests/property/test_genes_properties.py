@@ -41,6 +41,46 @@ def test_a_vocabulary_survives_json(vocabulary: Vocabulary) -> None:
     assert np.array_equal(again.tokens, vocabulary.tokens)
 
 
+@given(vocabularies(), vocabularies())
+def test_equal_hashes_mean_equal_tokens(one: Vocabulary, other: Vocabulary) -> None:
+    def content(words: Vocabulary) -> tuple[object, ...]:
+        return words.ids, words.tokens.tolist(), dict(words.specials)
+
+    assert (one.hash == other.hash) == (content(one) == content(other))
+    again = Vocabulary(
+        one.ids, tokens=one.tokens.tolist(), specials=dict(reversed(one.specials.items())), symbols=one.ids[::-1]
+    )
+    assert again.hash == one.hash  # neither symbols nor the order of special tokens enter
+
+
+@given(vocabularies(), st.lists(NAMES, max_size=10), st.integers(1, 9))
+def test_what_is_made_of_a_vocabulary_keeps_its_tokens(vocabulary: Vocabulary, ids: list[str], multiple: int) -> None:
+    old = dict(zip(vocabulary.ids, vocabulary.tokens.tolist(), strict=True))
+    ids = [gene_id for gene_id in ids if gene_id not in vocabulary.specials]
+    more = vocabulary.extended(ids).padded(multiple)
+    new = dict(zip(more.ids, more.tokens.tolist(), strict=True))
+    assert {gene_id: new[gene_id] for gene_id in old} == old
+    assert set(new) == {*old, *ids}
+    assert more.n_tokens % multiple == 0
+    fewer = vocabulary.restricted(ids)
+    assert dict(zip(fewer.ids, fewer.tokens.tolist(), strict=True)) == {g: t for g, t in old.items() if g in set(ids)}
+    assert dict(fewer.specials) == dict(vocabulary.specials)
+
+
+@given(vocabularies(), st.sampled_from(["scgpt", "mosaicfm"]))
+def test_a_plain_map_gives_back_every_token(tmp_path_factory: object, vocabulary: Vocabulary, form: str) -> None:
+    if any(name.startswith("<") and name.endswith(">") for name in vocabulary.ids):
+        return  # read back as a special token
+    path = tmp_path_factory.mktemp("maps") / "v.json"  # type: ignore[attr-defined]
+    vocabulary.to_json(path, form=form)
+    again = Vocabulary.from_json(path)
+    assert dict(zip(again.ids, again.tokens.tolist(), strict=True)) == dict(
+        zip(vocabulary.ids, vocabulary.tokens.tolist(), strict=True)
+    )
+    assert dict(again.specials) == dict(vocabulary.specials)
+    assert again.tokens.tolist() == sorted(vocabulary.tokens.tolist())
+
+
 @given(vocabularies(), st.lists(NAMES, max_size=20))
 def test_index_of_finds_just_what_is_there(vocabulary: Vocabulary, names: list[str]) -> None:
     for name, position in zip(names, vocabulary.index_of(names).tolist(), strict=True):

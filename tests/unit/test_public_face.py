@@ -13,7 +13,7 @@ import pytest
 import cellmill as cm
 
 PUBLIC = {
-    *("open", "build", "append", "merge", "Store", "Vocabulary", "hvg"),
+    *("open", "build", "append", "merge", "Store", "Vocabulary", "build_vocabulary", "hvg"),
     *("Mixture", "Component", "Split", "Exclusion", "Plan"),
     *("Loader", "Dataset", "Batch", "tokens", "lightning", "scvi"),
     *("train", "evaluate", "run", "export", "errors", "__version__"),

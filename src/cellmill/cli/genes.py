@@ -13,13 +13,14 @@ import typer
 from rich.text import Text
 
 import cellmill as cm
-from cellmill.cli.display import console, examples, print_json, show_facts, show_table
-from cellmill.cli.parameters import AsJson, check_out, store_path
+from cellmill.cli.display import console, examples, print_json, show_table
+from cellmill.cli.parameters import AsJson, store_path
+from cellmill.cli.vocabulary import EXAMPLES, load_vocabulary, vocabulary
 from cellmill.errors import InputError, NotFoundError
 from cellmill.storage.urls import UrlPath
 from cellmill.units import count_text
 
-__all__ = ["Species", "app", "load_vocabulary", "map_ids", "report", "vocabulary"]
+__all__ = ["Species", "app", "map_ids", "report"]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,89 +56,7 @@ def _is_store(path: Path) -> bool:
     return (path / "manifest.json").is_file()
 
 
-def load_vocabulary(name: str) -> cm.Vocabulary:
-    """Return the vocabulary of a shipped name (human, mouse), of a JSON file, or of a store."""
-    path = Path(name)
-    return cm.open(path).vocabulary if _is_store(path) else cm.Vocabulary.load(name)
-
-
-@app.command(
-    "vocabulary",
-    epilog=examples(
-        "cellmill genes vocabulary human",
-        "cellmill genes vocabulary atlas.mill -o atlas-vocabulary.json",
-        "cellmill genes vocabulary human --compare scgpt-vocab.json",
-    ),
-)
-def vocabulary(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="human, mouse, a vocabulary's JSON file, or a store.")],
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE.json", help="Write the vocabulary as JSON here.")
-    ] = None,
-    compare: Annotated[
-        str | None, typer.Option("--compare", metavar="OTHER", help="Say what it shares with another vocabulary.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show a gene vocabulary, write it as JSON, or compare it with another."""
-    if out is not None:
-        check_out(out)
-    words = load_vocabulary(name)
-    found: dict[str, Any] = {
-        "name": words.name or name,
-        "n_genes": len(words),
-        "hash": words.hash,
-        "first_ids": list(words.ids[:5]),
-        "specials": dict(words.specials),
-    }
-    if compare is not None:
-        other = load_vocabulary(compare)
-        mine, theirs = set(words.ids), set(other.ids)
-        found["compared_with"] = {
-            "name": other.name or compare,
-            "hash": other.hash,
-            "shared": len(mine & theirs),
-            "only_here": len(mine - theirs),
-            "only_there": len(theirs - mine),
-        }
-        if not mine & theirs:
-            found["compared_with"]["hint"] = _no_share_hint(words, other)
-    if out is not None:
-        words.to_json(out)
-        found["written"] = str(out)
-    if as_json:
-        print_json(found)
-    else:
-        _show_vocabulary(found)
-
-
-def _show_vocabulary(found: dict[str, Any]) -> None:
-    shown = {"genes": found["n_genes"], "hash": found["hash"], "first ids": found["first_ids"]}
-    if found["specials"]:
-        shown["special tokens"] = ", ".join(f"{word} = {token}" for word, token in found["specials"].items())
-    if other := found.get("compared_with"):
-        shown[f"shared with {other['name']}"] = other["shared"]
-        shown["only here"], shown["only there"] = other["only_here"], other["only_there"]
-        if "hint" in other:
-            shown["why"] = other["hint"]
-    if "written" in found:
-        shown["written"] = found["written"]
-    show_facts(f"vocabulary {found['name']}", shown)
-
-
-def _no_share_hint(mine: cm.Vocabulary, other: cm.Vocabulary) -> str:
-    """Say why two vocabularies share no id: of different species, or one keyed by symbols and the other by ids."""
-    species = [cm.genes.recognise_species(words.ids, None) for words in (mine, other)]
-    if None not in species and species[0] != species[1]:
-        return f"they are of two species, {species[0]} here and {species[1]} there"
-    table = cm.genes.GeneTable.load(species[0] or species[1] or "human")
-    resolved = [set(cm.genes.resolve(words.ids, None, table).ids) - {None} for words in (mine, other)]
-    if common := len(resolved[0] & resolved[1]):
-        return (
-            f"the ids are written in two ways (here {mine.ids[0]}, there {other.ids[0]}); {count_text(common)} genes "
-            "are the same when symbols are resolved, as `cellmill build` does: cellmill genes map NAME... shows each"
-        )
-    return f"no id of one is in the other (here {mine.ids[0]}, there {other.ids[0]})"
+app.command("vocabulary", epilog=examples(*EXAMPLES))(vocabulary)
 
 
 @app.command(

@@ -6,21 +6,28 @@ Knows gene names and what they mean. Must not know of files, counts, stores or t
 from __future__ import annotations
 
 from cellmill.genes.align import Alignment, AlignmentReport, Duplicate, align, table_for, union_vocabulary
+from cellmill.genes.describe import advice_for, describe_ids
 from cellmill.genes.identifiers import (
     IdKind,
     embedded_id,
+    keyed_by_ensembl,
     kind_of,
     kind_shares,
     looks_like,
     strip_version,
     strip_versions,
 )
+from cellmill.genes.layout import LAYOUTS, Layout
+from cellmill.genes.overlap import Overlap, compare_vocabularies
 from cellmill.genes.resolve import Outcome, Resolution, find_reference, recognise_species, resolve
 from cellmill.genes.table import REFERENCES, SPECIES, GeneTable
+from cellmill.genes.token_map import FORMS
 from cellmill.genes.vocabulary import DEFAULT_SPECIALS, Vocabulary
 
 __all__ = [
     "DEFAULT_SPECIALS",
+    "FORMS",
+    "LAYOUTS",
     "REFERENCES",
     "SPECIES",
     "Alignment",
@@ -28,12 +35,18 @@ __all__ = [
     "Duplicate",
     "GeneTable",
     "IdKind",
+    "Layout",
     "Outcome",
+    "Overlap",
     "Resolution",
     "Vocabulary",
+    "advice_for",
     "align",
+    "compare_vocabularies",
+    "describe_ids",
     "embedded_id",
     "find_reference",
+    "keyed_by_ensembl",
     "kind_of",
     "kind_shares",
     "looks_like",

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cellmill.errors import GeneMatchError
-from cellmill.genes.identifiers import looks_like, strip_version
+from cellmill.genes.describe import advice_for, describe_ids
+from cellmill.genes.identifiers import strip_version
 from cellmill.genes.resolve import Outcome, Resolution, recognise_species, resolve
 from cellmill.genes.table import SPECIES, GeneTable
 from cellmill.genes.vocabulary import Vocabulary
@@ -82,6 +83,11 @@ class AlignmentReport:
     def share_matched(self) -> float:
         """Share of the file's genes that are in the vocabulary; 0 for no genes."""
         return self.matched / self.n_genes if self.n_genes else 0.0
+
+    def outcome_of_each(self) -> list[str]:
+        """Return the outcome of each gene of the file, in its order."""
+        names = [outcome.value for outcome in Outcome]
+        return [names[code] for code in self.codes.tolist()]
 
     def with_umi_shares(self, umi_per_source_gene: npt.ArrayLike) -> AlignmentReport:
         """Return the report with the share of all counts that each outcome holds.
@@ -297,7 +303,14 @@ def _too_few(
     return (
         f"{where}: {report.matched:,} of {report.n_genes:,} genes ({report.share_matched:.1%}) are in {called}; "
         f"at least {min_match:.0%} are needed. Not found, for example: {examples}. "
-        f"The ids look like {looks_like(ids).value}. " + _advice(ids, symbols, report, vocabulary)
+        f"As for the ids, {_described(ids, symbols)}. " + _advice(ids, symbols, report, vocabulary)
+    )
+
+
+def _described(ids: Sequence[str], symbols: Sequence[str] | None) -> str:
+    said = describe_ids(ids)
+    return (
+        said if symbols is None or symbols == ids else f"{said}; as for the names beside them, {describe_ids(symbols)}"
     )
 
 
@@ -313,6 +326,8 @@ def _advice(ids: Sequence[str], symbols: Sequence[str] | None, report: Alignment
             f'The {best} gene table knows {shares[best]:.1%} of them: build a store with vocabulary="{best}" '
             f"(cellmill build NEW.mill INPUT... --vocabulary {best})."
         )
+    if advice := advice_for(ids):
+        return advice
     return (
         "No shipped vocabulary knows them better. If they are the right genes, keep the file's own ids with "
         'vocabulary="union" (--vocabulary union), or accept the share with min_match (--min-match).'

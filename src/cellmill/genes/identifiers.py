@@ -10,12 +10,25 @@ from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 
-__all__ = ["IdKind", "embedded_id", "kind_of", "kind_shares", "looks_like", "strip_version", "strip_versions"]
+__all__ = [
+    "IdKind",
+    "embedded_id",
+    "keyed_by_ensembl",
+    "kind_of",
+    "kind_shares",
+    "looks_like",
+    "strip_version",
+    "strip_versions",
+]
 
 _ENSEMBL = re.compile(r"(ENS[A-Z]{0,6}G\d{11})(\.\d+)?(_PAR_Y)?")
 _EMBEDDED = re.compile(r"(?<![A-Za-z0-9])(ENS(?:MUS)?G\d{11})(?:\.\d+)?(?![A-Za-z0-9])")
 _SYMBOL = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9.\-_/@()|':]{0,59}")
 _SPIKE_IN = re.compile(r"ERCC-\d{5}")
+_TRANSCRIPT = re.compile(r"ENS[A-Z]{0,6}[TP]\d{11}(\.\d+)?")
+_REFSEQ = re.compile(r"[NX][MRP]_\d{6,9}(\.\d+)?")
+# Affymetrix, Illumina, Agilent
+_PROBE = re.compile(r"(\d+|AFFX-[\w-]+?)(_[a-z]{1,2})?_(at|st)|ILMN_\d+|A_\d\d_P\d+")
 
 
 class IdKind(StrEnum):
@@ -26,6 +39,9 @@ class IdKind(StrEnum):
     ENSEMBL_OTHER = "Ensembl ids of another species"
     SYMBOL = "gene symbols"
     ENTREZ = "whole numbers (Entrez ids or row numbers)"
+    TRANSCRIPT = "Ensembl ids of transcripts or proteins"
+    REFSEQ = "RefSeq accessions of transcripts or proteins"
+    PROBE = "ids of microarray probes"
     SPIKE_IN = "ERCC spike-ins"
     UNKNOWN = "no known kind of gene name"
 
@@ -98,8 +114,14 @@ def kind_of(name: str) -> IdKind:
         return {"ENSG": IdKind.ENSEMBL_HUMAN, "ENSMUSG": IdKind.ENSEMBL_MOUSE}.get(prefix, IdKind.ENSEMBL_OTHER)
     if name.isascii() and name.isdigit():
         return IdKind.ENTREZ
-    if _SPIKE_IN.fullmatch(name):
-        return IdKind.SPIKE_IN
+    for shape, kind in (
+        (_SPIKE_IN, IdKind.SPIKE_IN),
+        (_TRANSCRIPT, IdKind.TRANSCRIPT),
+        (_REFSEQ, IdKind.REFSEQ),
+        (_PROBE, IdKind.PROBE),
+    ):
+        if shape.fullmatch(name):
+            return kind
     return IdKind.SYMBOL if _SYMBOL.fullmatch(name) else IdKind.UNKNOWN
 
 
@@ -113,6 +135,19 @@ def kind_shares(names: Sequence[str]) -> dict[IdKind, float]:
     """
     counts = Counter(kind_of(name) for name in names)
     return {kind: count / len(names) for kind, count in counts.most_common()}
+
+
+def keyed_by_ensembl(names: Sequence[str]) -> bool:
+    """Whether more than half of the names are Ensembl gene ids, of whatever species.
+
+    Examples
+    --------
+    >>> keyed_by_ensembl(["ENSG00000141510", "ENSDARG00000035559", "TP53"])
+    True
+    """
+    ensembl = (IdKind.ENSEMBL_HUMAN, IdKind.ENSEMBL_MOUSE, IdKind.ENSEMBL_OTHER)
+    shares = kind_shares(names)
+    return sum(shares.get(kind, 0.0) for kind in ensembl) > 0.5
 
 
 def looks_like(names: Sequence[str]) -> IdKind:

@@ -10,6 +10,7 @@ import json
 import operator
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,7 +22,10 @@ import numpy.typing as npt
 import xxhash
 
 from cellmill.errors import NotFoundError, VocabularyError, nearest
+from cellmill.genes.layout import arranged, is_padding, layout_named, padding
+from cellmill.genes.resolve import recognise_species, resolve
 from cellmill.genes.table import SPECIES, GeneTable
+from cellmill.genes.token_map import FORMS, token_map
 
 __all__ = ["DEFAULT_SPECIALS", "Vocabulary"]
 
@@ -212,6 +216,16 @@ class Vocabulary:
         """Tokens that are no genes."""
         return self._specials
 
+    @property
+    def n_tokens(self) -> int:
+        """Rows that an embedding of these tokens needs: one more than the largest token."""
+        return max([*self._tokens.tolist(), *self._specials.values()], default=-1) + 1
+
+    @property
+    def n_padding(self) -> int:
+        """How many of the special tokens only fill up, as `<junk0>` does."""
+        return sum(map(is_padding, self._specials))
+
     @cached_property
     def hash(self) -> str:
         """32 hex digits: xxh3-128 of the canonical JSON of ids, tokens and specials."""
@@ -240,14 +254,127 @@ class Vocabulary:
             "symbols": None if self._symbols == self._ids else list(self._symbols),
         }
 
-    def to_json(self, path: str | Path) -> None:
-        """Write the vocabulary to a JSON file, by temporary name and rename; compressed where the name ends in .gz."""
+    def to_json(self, path: str | Path, *, form: str = "cellmill") -> None:
+        """Write the vocabulary to a JSON file, by temporary name and rename; compressed where the name ends in .gz.
+
+        Parameters
+        ----------
+        path
+            The file; one that is there is replaced.
+        form
+            "cellmill" (ids, symbols, tokens, special tokens, hash), or a plain map of name to token as scGPT ("scgpt",
+            keyed by symbols) and MosaicFM ("mosaicfm", keyed by ids) read it. `from_json` reads all three.
+
+        Raises
+        ------
+        VocabularyError
+            For another form, and when the names of a plain map would not be unique.
+        """
         target = Path(path)
+        if form == FORMS[0]:
+            text = json.dumps(self.to_dict(), ensure_ascii=False, indent=0)
+        else:
+            meant = self._meant_by_shared_symbols() if form == "scgpt" else {}
+            tokens = self._tokens.tolist()
+            text = token_map(self._ids, self._symbols, tokens, self._specials, form=form, meant=meant)
+        data = text.encode()
         part = target.with_name(f"{target.name}.{os.getpid()}.part")
-        data = json.dumps(self.to_dict(), ensure_ascii=False, indent=0).encode()
-        # no time in the header: the same vocabulary gives the same bytes
-        part.write_bytes(gzip.compress(data, mtime=0) if target.suffix == ".gz" else data)
-        part.replace(target)
+        try:
+            # no time in the header: the same vocabulary gives the same bytes
+            part.write_bytes(gzip.compress(data, mtime=0) if target.suffix == ".gz" else data)
+            part.replace(target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+    def _meant_by_shared_symbols(self) -> dict[str, str]:
+        """Which gene each symbol means that several genes bear; without those for which that is not decided."""
+        shared = [symbol for symbol, uses in Counter(self._symbols).items() if uses > 1]
+        species = recognise_species(self._ids, None) if shared else None
+        if species is None:
+            return {}
+        table = GeneTable.load(species)
+        # one by one: together they could look like the symbols of an old reference
+        found = {symbol: resolve([symbol], None, table).ids[0] for symbol in shared}
+        return {symbol: gene_id for symbol, gene_id in found.items() if gene_id is not None}
+
+    # ---- vocabularies made of this one ------------------------------------------------------------------------
+
+    def laid_out(self, layout: str, *, pad_to: int | None = None) -> Vocabulary:
+        """Return a vocabulary of the same genes in the same order, numbered as a model family does.
+
+        Parameters
+        ----------
+        layout
+            "cellmill": `<pad>`, `<cls>`, `<eoc>`, `<mask>`, then the genes. "scgpt": the genes from 0 on, then `<pad>`,
+            `<cls>`, `<eoc>`. "mosaicfm": `<pad>`, `<cls>`, `<eoc>`, the genes, then `<junk0>`, `<junk1>`, ... up to a
+            multiple of 64.
+        pad_to
+            Another multiple to fill up to; 1 for none.
+
+        Raises
+        ------
+        VocabularyError
+            For another layout, or a multiple below 1.
+
+        Examples
+        --------
+        >>> Vocabulary(["g", "h"]).laid_out("mosaicfm", pad_to=4).specials["<junk0>"]
+        5
+        """
+        tokens, specials = arranged(len(self), layout_named(layout), multiple=pad_to)
+        return Vocabulary(self._ids, tokens=tokens, symbols=self._symbols, specials=specials, name=self._name)
+
+    def padded(self, multiple: int) -> Vocabulary:
+        """Return this vocabulary with `<junk...>` tokens at its end, so that a multiple of tokens are numbered.
+
+        Examples
+        --------
+        >>> dict(Vocabulary(["a", "b", "c"]).padded(4).specials)
+        {'<junk0>': 3}
+        """
+        specials = {**self._specials, **padding(self.n_tokens, multiple, taken=self._specials)}
+        return self._with(self._ids, self._tokens, self._symbols, specials)
+
+    def restricted(self, ids: Iterable[str]) -> Vocabulary:
+        """Return the genes that are among `ids`, each with the token that it has; special tokens stay.
+
+        Examples
+        --------
+        >>> Vocabulary(["a", "b", "c"]).restricted(["c", "a", "x"]).tokens.tolist()
+        [0, 2]
+        """
+        wanted = set(ids)
+        kept = [i for i, gene_id in enumerate(self._ids) if gene_id in wanted]
+        return self._with(
+            [self._ids[i] for i in kept], self._tokens[kept], [self._symbols[i] for i in kept], self._specials
+        )
+
+    def extended(self, ids: Sequence[str], *, symbols: Sequence[str] | None = None) -> Vocabulary:
+        """Return this vocabulary with further genes, which get the tokens after its largest; all others stay.
+
+        Genes that it has already are left as they are, and of ids given twice the first counts.
+
+        Examples
+        --------
+        >>> Vocabulary(["a", "b"], specials={"<pad>": 9}).extended(["b", "c"]).tokens.tolist()
+        [0, 1, 10]
+        """
+        given = _texts(ids, "the gene id")
+        names = given if symbols is None else _texts(symbols, "the symbol")
+        if len(names) != len(given):
+            raise VocabularyError(f"{len(given):,} gene ids but {len(names):,} symbols are given")
+        new: dict[str, str] = {}
+        for gene_id, symbol in zip(given, names, strict=True):
+            if gene_id not in self._positions:
+                new.setdefault(gene_id, symbol)
+        tokens = [*self._tokens.tolist(), *range(self.n_tokens, self.n_tokens + len(new))]
+        return self._with([*self._ids, *new], tokens, [*self._symbols, *new.values()], self._specials)
+
+    def _with(
+        self, ids: Sequence[str], tokens: Sequence[int] | Int64, symbols: Sequence[str], specials: Mapping[str, int]
+    ) -> Vocabulary:
+        return Vocabulary(ids, tokens=list(tokens), symbols=symbols, specials=specials, name=self._name)
 
     def __reduce__(self) -> tuple[Callable[..., Vocabulary], tuple[Any, ...]]:
         return _rebuild, (self._ids, self._tokens.tolist(), self._symbols, dict(self._specials), self._name)

@@ -7,14 +7,18 @@ from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
 from cellmill.ingest.planning import plan_build
 from cellmill.ingest.run import build
+from cellmill.ingest.vocabulary import BuiltVocabulary, VocabularyPart, build_vocabulary
 
 __all__ = [
     "BuildOptions",
     "BuildPlan",
+    "BuiltVocabulary",
     "Skipped",
     "SourcePlan",
+    "VocabularyPart",
     "append_inputs",
     "build",
+    "build_vocabulary",
     "plan_append",
     "plan_build",
 ]

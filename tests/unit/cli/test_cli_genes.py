@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import Result
+from typer.testing import CliRunner, Result
 
 import cellmill as cm
+from cellmill.cli import app
 from cellmill.genes import GeneTable
 
 Call = Callable[..., Result]
@@ -57,3 +58,79 @@ def test_a_report_of_an_older_store_says_that_coverage_is_not_recorded(call: Cal
     found = answer(call("genes", "report", GOLDEN / "panel.store", "--json"))
     assert {one["coverage"]["measured"] for one in found.values()} == {None}  # type: ignore[index]
     assert "is not recorded" in told(call("genes", "report", GOLDEN / "panel.store"))
+
+
+# ---- vocabulary ---------------------------------------------------------------------------------------------------
+
+
+def test_a_vocabulary_is_built_from_files_and_written_as_mosaicfm_reads_it(
+    call: Call, small_inputs: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "vocab.json"
+    words = ("genes", "vocabulary", *small_inputs, "--layout", "mosaicfm", "--form", "mosaicfm", "-o", out)
+    found = answer(call(*words, "--json"))
+    written = json.loads(out.read_text())
+    assert len(written) == found["n_tokens"] and found["n_tokens"] % 64 == 0  # type: ignore[operator]
+    assert (written["<pad>"], written["<cls>"], written["<eoc>"]) == (0, 1, 2)
+    assert cm.Vocabulary.load(out).hash == found["hash"]
+    assert [part["n_genes"] for part in found["parts"]] == [1200] * len(small_inputs)  # type: ignore[index, union-attr]
+    before = out.read_bytes()
+    refused = call(*words)
+    assert refused.exit_code == 2 and "--overwrite" in told(refused)
+    assert out.read_bytes() == before
+    out.write_text("{}")
+    assert call(*words, "--overwrite").exit_code == 0
+    assert out.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_base_is_told_what_it_lacks(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "base.json").write_text(json.dumps({"<pad>": 0, "ENSG00000141510": 1, "ENSG00000198851": 2}))
+    (tmp_path / "mine.txt").write_text("TP53\nLYZ\n")
+    words = ("genes", "vocabulary", tmp_path / "mine.txt", "--base", tmp_path / "base.json")
+    found = answer(call(*words, "--json"))
+    assert (found["n_genes"], found["parts"][0]["in_base"], found["parts"][0]["examples"]) == (2, 1, ["LYZ"])  # type: ignore[index]
+    said = told(call(*words))
+    assert "in the base" in said and "LYZ" in said
+    assert answer(call(*words, "--keep", "shared", "--json"))["first_ids"] == ["ENSG00000141510"]
+    assert answer(call(*words, "--keep", "all", "--json"))["n_tokens"] == 4
+
+
+def test_ids_come_from_standard_input_and_go_out_by_symbol(call: Call, tmp_path: Path) -> None:
+    out = tmp_path / "v.json"
+    done = CliRunner().invoke(
+        app,
+        ["genes", "vocabulary", "-", "--layout", "scgpt", "--form", "scgpt", "-o", str(out)],
+        input="ENSG00000141510.5\nENSG00000198851\n",
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(out.read_text()) == {"TP53": 0, "CD3E": 1, "<pad>": 2, "<cls>": 3, "<eoc>": 4}
+
+
+def test_overlap_is_reported_with_tokens_and_special_tokens(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"<pad>": 0, "TP53": 1, "CD3E": 2, "LYZ": 3}))
+    (tmp_path / "b.json").write_text(json.dumps({"<pad>": 9, "TP53": 1, "LYZ": 2}))
+    words = ("genes", "vocabulary", tmp_path / "a.json", "--compare", tmp_path / "b.json")
+    compared = answer(call(*words, "--json"))["compared_with"]
+    assert {key: compared[key] for key in ("shared", "same_token", "only_here", "only_there", "same_genes")} == {  # type: ignore[index]
+        "shared": 2, "same_token": 1, "only_here": 1, "only_there": 0, "same_genes": 2,
+    }  # fmt: skip
+    said = told(call(*words))
+    assert "2 (66.7% of these, 100.0% of those)" in said
+    assert "<pad> (0 here, 9 there)" in said
+    assert "1, for example CD3E" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("human", "--form", "scgpt"), "add -o FILE.json"),
+        (("human", "--keep", "all"), "add --base NAME"),
+        (("human", "--layout", "geneformer"), "--layout"),
+        (("humam",), "Did you mean"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_told(call: Call, words: tuple[str, ...], said: str) -> None:
+    result = call("genes", "vocabulary", *words)
+    assert result.exit_code == 2
+    assert said in told(result)
