@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -279,6 +280,32 @@ def table(
     return write
 
 
+def three_ca(truth: Truth, folder: Path) -> Path:
+    """A study of 3CA: the matrix of Matrix Market, cells in a table, genes in a list."""
+    made = mex(zipped=False)(truth, folder)
+    study = made.rename(folder / "Data_Study2020_Blood")
+    (study / "matrix.mtx").rename(study / "Exp_data_UMIcounts.mtx")
+    (study / "barcodes.tsv").unlink()
+    (study / "genes.tsv").unlink()
+    put(study, "Genes.txt", truth.genes, False)
+    lines = [f"{cell},S{i % 2},T,{100 + i}" for i, cell in enumerate(truth.cells)]
+    put(study, "Cells.csv", ["cell_name,sample,cell_type,complexity", *lines], False)
+    return study
+
+
+def tar_of(write: Callable[[Truth, Path], Path], name: str) -> Callable[[Truth, Path], Path]:
+    """An archive with one input, in which the files of a folder lie in a folder."""
+
+    def pack(truth: Truth, folder: Path) -> Path:
+        (folder / "made").mkdir()
+        made = write(truth, folder / "made")
+        with tarfile.open(folder / name, "w:gz" if name.endswith("gz") else "w") as tar:
+            tar.add(made, made.name)
+        return folder / name
+
+    return pack
+
+
 WRITERS: dict[str, Callable[[Truth, Path], Path]] = {
     "h5ad-csr": h5ad(lambda X: sp.csr_matrix(X.astype(np.float32))),
     "h5ad-csr-gzip": h5ad(lambda X: sp.csr_matrix(X.astype(np.float64)), compression="gzip"),
@@ -302,6 +329,9 @@ WRITERS: dict[str, Callable[[Truth, Path], Path]] = {
     "parquet-tahoe": parquet_tahoe,
     "parquet-shards": parquet_shards,
     "scbank": scbank,
+    "3ca": three_ca,
+    "mex-in-tar": tar_of(mex(zipped=True), "GSE1_RAW.tar"),
+    "csv-in-tar-gz": tar_of(table(by_gene=False, corner="cell"), "GSE1_RAW.tar.gz"),
     "csv-genes-x-cells": table(by_gene=True, quoted=True),
     "csv-genes-x-cells-short-header": table(by_gene=True, delimiter=" ", quoted=True, short=True, zipped=True),
     "csv-genes-x-cells-two-names": table(by_gene=True, delimiter="\t", corner="gene", extra=["gene_name"]),
@@ -317,9 +347,7 @@ def counts_file(path: Path) -> Path:
     """Return the file of an input in which its counts lie, or one of them."""
     if path.is_file():
         return path
-    return next(
-        file for pattern in ("matrix.mtx*", "*.datatable.parquet", "*-10.parquet") for file in path.glob(pattern)
-    )
+    return next(file for pattern in ("*.mtx*", "*.datatable.parquet", "*-10.parquet") for file in path.glob(pattern))
 
 
 @pytest.fixture

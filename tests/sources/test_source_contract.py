@@ -29,6 +29,7 @@ def test_a_tiny_memory_budget_changes_nothing_and_leaves_nothing(written, whole,
         for _ in range(2):
             np.testing.assert_array_equal(whole(source, block_cells=5).toarray(), truth.X)
         used = [file for folder in spill.iterdir() for file in folder.iterdir()]
+    used = [file for file in used if file.suffix == ".bin"]
     assert (len(used) > 2) == ("csc" in kind or "genes-x-cells" in kind or kind == "mex-unsorted")
     assert list(spill.iterdir()) == []
 
@@ -126,7 +127,8 @@ def test_every_truncation_is_a_format_error_that_names_the_file(written, matrix_
     _, path, kind = written
     file = matrix_file(path)
     good = file.read_bytes()
-    for size in sorted({0, 1, 7, 100, len(good) // 3, len(good) * 2 // 3, len(good) - 60}):
+    end = len(good.rstrip(b"\x00")) if kind == "mex-in-tar" else len(good)  # tar pads its end with zeros
+    for size in sorted({0, 1, 7, 100, end // 3, end * 2 // 3, end - 60}):
         file.write_bytes(good[:size])
         if kind.startswith("csv") and is_whole_table(good[:size], good):
             continue

@@ -48,6 +48,7 @@ def open_candidate(path: Path, options: BuildOptions) -> Candidate:
         violation = find_violation(window)
         if violation is not None:
             raise refusal(source, matrix, violation, skip_bad=options.skip_bad)
+    source.release()  # many inputs are planned before the first is built from
     return Candidate(source, matrix, windows)
 
 

@@ -15,6 +15,7 @@ from cellmill import kernel
 from cellmill.errors import CellmillError, InputError
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
 from cellmill.ingest.shards import ShardRecord
+from cellmill.sources.archive import file_behind, size_of
 from cellmill.storage import write_atomic
 from cellmill.store import HEAD_NAME, VOCABULARY_NAME, FileEntry, Manifest, Shards, SourceEntry, Sources
 from cellmill.store.measured import MEASURED, measured_record
@@ -147,10 +148,8 @@ def _write_source(
             f"{source.path}: {source.n_cells} cells were planned, {tally.n_cells} are in the shards; "
             f"nothing was published. Remove {staging.place} and run the same command again."
         )
-    digest = digest_of(source.path)
-    size = source.path.stat().st_size
-    if source.path.is_dir():
-        size = sum(file.stat().st_size for file in source.path.rglob("*"))
+    digest = digest_of(file_behind(source.path))
+    size = size_of(source.path)
     report = {
         "name": source.name, "kind": source.kind, "uri": str(source.path), "bytes": size, "xxh3": digest,
         "matrix": source.matrix, "n_cells": tally.n_cells, "counts_stored": tally.nnz,

@@ -23,6 +23,7 @@ from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan, input_stamp
 from cellmill.ingest.refuse import refusal
 from cellmill.kernel import IngestedCells
 from cellmill.sources import Source, open_source
+from cellmill.sources.archive import file_behind
 from cellmill.store import ShardEntry
 from cellmill.store.obs import FACT_COLUMNS, STANDARD_COLUMNS, cast_obs, write_obs
 from cellmill.store.staging import JournalEntry, Staging
@@ -127,7 +128,7 @@ class Ingestion:
             return
         with open_source(plan.path, format=self.plan.options.format) as source:
             _require_unchanged(plan)
-            self.digests.start(plan.path)
+            self.digests.start(file_behind(plan.path))
             obs = _standard_obs(plan, source)
             shard = _OpenShard(self, number, plan, obs, start)
             position_of = self.storage_of[plan.target].astype(np.int32)

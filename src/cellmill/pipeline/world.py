@@ -12,6 +12,7 @@ from pathlib import Path
 from cellmill.events import emit
 from cellmill.pipeline.config import ExperimentConfig
 from cellmill.sources import expand_inputs
+from cellmill.sources.archive import file_behind
 from cellmill.storage import hash_bytes, hash_file, write_atomic
 from cellmill.store import open_store
 
@@ -74,7 +75,7 @@ class _HashCache:
     def hash_of(self, path: Path) -> str:
         """Return the xxh3-128 of a file or folder with the table of labels beside it."""
         beside = path.with_name(f"{path.stem}.obs.csv")
-        parts = [part for part in (path, beside) if part.exists()] or [path]
+        parts = [part for part in (path, beside) if part.exists()] or [file_behind(path)]
         stamp = _stamp(parts)
         known = self._known.get(str(path))
         if known is None or known[0] != stamp:

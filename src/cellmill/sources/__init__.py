@@ -7,7 +7,9 @@ handed on as stored, and `cellmill.ingest` proves that they are raw counts. Impo
     base.py         Source, MatrixInfo, CountBlock, GeneColumns: what every source gives
     h5ad.py         h5ad of all ages; h5ad_frame.py reads its obs and var
     tenx.py         10x HDF5, versions 2 and 3
-    mex.py          Matrix Market folders; mex_text.py streams the text
+    mex.py          Matrix Market folders; mex_text.py streams the text, mex_names.py tells which files belong together
+    three_ca.py     studies as the Curated Cancer Cell Atlas lays them out
+    archive.py      tar archives of inputs; archived.py a source that lies in one; files.py which files an input is
     parquet.py      token lists in Parquet, as Tahoe-100M has them; scbank.py scBank folders; token_lists.py the lists
     gene_tokens.py  which gene a token stands for; parquet_file.py Parquet with errors that help; label_join.py
     table.py        tables of counts as text; table_head.py, table_text.py read it, table_axes.py tells genes from cells
@@ -26,6 +28,7 @@ from cellmill.sources.parquet import ParquetSource
 from cellmill.sources.scbank import ScbankSource
 from cellmill.sources.table import TableSource
 from cellmill.sources.tenx import TenxSource
+from cellmill.sources.three_ca import ThreeCaSource
 
 __all__ = [
     "FORMATS",
@@ -40,6 +43,7 @@ __all__ = [
     "Source",
     "TableSource",
     "TenxSource",
+    "ThreeCaSource",
     "expand_inputs",
     "explain_guess",
     "guess_format",

@@ -406,6 +406,9 @@ class Source(ABC):
             )
         return readers[matrix]
 
+    def release(self) -> None:  # noqa: B027 - most sources hold nothing
+        """Let go of what is held between reads, in memory or on the disk; the next read takes it up again."""
+
     def _check_open(self) -> None:
         if self._closed:
             raise InputError(f"{self.path} was closed; open it again to read from it.")

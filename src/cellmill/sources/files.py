@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cellmill.errors import FormatError
+from cellmill.sources.archive import file_behind
 from cellmill.sources.side_table import TABLE_ENDING, find_side_table
 
 __all__ = ["files_of"]
@@ -17,6 +18,8 @@ def files_of(path: Path) -> list[Path]:
     -----
     More than those is no harm: a stamp over them changes too often rather than not at all.
     """
+    if (archive := file_behind(path)) != path:
+        return [archive]
     if path.is_dir():
         return [file for file in path.iterdir() if file.is_file()]
     if ".mtx" in path.name:

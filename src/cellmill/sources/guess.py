@@ -16,10 +16,12 @@ import h5py
 
 from cellmill.errors import FormatError, InputError, NotFoundError, nearest
 from cellmill.events import emit
+from cellmill.sources.archive import file_behind, inputs_of_archive, is_archive, passed_over, unpacked
+from cellmill.sources.archived import ArchivedSource
 from cellmill.sources.base import DEFAULT_MEMORY_BUDGET, Limits, Source
 from cellmill.sources.h5ad import H5adSource
 from cellmill.sources.hdf5 import open_hdf5, reading, top_level
-from cellmill.sources.mex import MATRIX_NAME, MexSource, find_matrices
+from cellmill.sources.mex import MTX_NAME, MexSource, find_matrices
 from cellmill.sources.mex_text import open_text
 from cellmill.sources.parquet import ParquetSource, find_token_shards
 from cellmill.sources.parquet_file import open_parquet
@@ -27,6 +29,7 @@ from cellmill.sources.scbank import ScbankSource, is_scbank
 from cellmill.sources.side_table import TABLE_ENDING, find_side_table, is_side_name
 from cellmill.sources.table import TableSource, explain_table, looks_like_counts
 from cellmill.sources.tenx import TenxSource, genome_groups
+from cellmill.sources.three_ca import ThreeCaSource, find_3ca
 from cellmill.sources.token_lists import EXPRESSIONS, GENES, has_token_lists
 
 __all__ = ["FORMATS", "expand_inputs", "explain_guess", "guess_format", "open_source"]
@@ -35,6 +38,7 @@ FORMATS: dict[str, Callable[..., Source]] = {
     "h5ad": H5adSource,
     "10x-h5": TenxSource,
     "mex": MexSource,
+    "3ca": ThreeCaSource,
     "parquet": ParquetSource,
     "scbank": ScbankSource,
     "csv": TableSource,
@@ -43,7 +47,8 @@ FORMATS: dict[str, Callable[..., Source]] = {
 }
 SUPPORTED = (
     "cellmill reads h5ad, 10x HDF5 (version 2 and 3), Matrix Market folders (matrix.mtx, barcodes.tsv, features.tsv or "
-    "genes.tsv), tables of counts as text (CSV, TSV; all text plain or .gz), Parquet of token lists and scBank folders"
+    "genes.tsv), studies as 3CA has them, tables of counts as text (CSV, TSV; all text plain or .gz), tar archives of "
+    "these, Parquet of token lists and scBank folders"
 )
 FOREIGN = (
     (b"PK\x03\x04", "a zip archive; unpack it first"),
@@ -60,6 +65,7 @@ UNREAD = re.compile(
 )
 # Text that belongs to a matrix beside it: barcodes, features, labels of cells.
 COMPANION = re.compile(r"((barcodes|features|genes)\.(tsv|txt)(\.gz)?|(^|[._-])obs\.csv)$", re.IGNORECASE)
+TAR_ENDING = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)
 ZARR_MARKS = (".zgroup", "zarr.json", ".zattrs")
 _LISTED = 8
 STORE_SUFFIXES = frozenset({".zarr", ".mill"})
@@ -95,11 +101,30 @@ def open_source(
     path = Path(path)
     if format is not None and format not in FORMATS:
         raise InputError(f"Unknown format {format!r}; supported are {', '.join(FORMATS)}.{nearest(format, FORMATS)}")
+    limits = Limits(memory_budget=memory_budget, spill_dir=Path(spill_dir) if spill_dir is not None else None)
+    if is_archive(path):
+        path = _only_input(path)
+    if file_behind(path) != path:
+        return ArchivedSource(path, open_unpacked=partial(_open, format=format, limits=limits), limits=limits)
+    return _open(path, format=format, limits=limits)
+
+
+def _open(path: Path, *, format: str | None, limits: Limits) -> Source:
     if not path.exists():
         raise _nothing_at(str(path))
     kind = guess_format(path)[0] if format is None else format
-    limits = Limits(memory_budget=memory_budget, spill_dir=Path(spill_dir) if spill_dir is not None else None)
     return FORMATS[kind](path, limits=limits)
+
+
+def _only_input(archive: Path) -> Path:
+    inputs = inputs_of_archive(archive)
+    if len(inputs) != 1:
+        listed = "".join(f" {path}" for path in inputs[:3])
+        raise FormatError(
+            f"{archive} is a tar archive of {len(inputs)} inputs."
+            + (f" Name those that you mean:{listed}{' ...' if len(inputs) > 3 else ''}" if inputs else f" {SUPPORTED}.")
+        )
+    return inputs[0]
 
 
 def guess_format(path: str | Path) -> tuple[str, str]:
@@ -113,13 +138,21 @@ def guess_format(path: str | Path) -> tuple[str, str]:
         None of the supported formats; the message says what was found.
     """
     path = Path(path)
+    if is_archive(path):
+        path = _only_input(path)
+    if file_behind(path) != path:
+        with unpacked(path, into=None) as file:
+            kind, why = guess_format(file)
+            return kind, why.replace(f"{file.parent}/", "")
     if not path.exists():
         raise _nothing_at(str(path))
     if path.is_dir():
         return _guess_folder(path)
+    if find_3ca(path):
+        return "3ca", f"{path.name} lies beside Genes.txt and Cells.csv, as 3CA has them"
     if h5py.is_hdf5(path):
         return _guess_hdf5(path)
-    if MATRIX_NAME.fullmatch(path.name):
+    if MTX_NAME.fullmatch(path.name):
         return "mex", f"{path.name} is a Matrix Market file"
     if _starts_with(path, b"PAR1"):
         return _guess_parquet(path)
@@ -176,7 +209,10 @@ def _guess_folder(path: Path) -> tuple[str, str]:
         return "scbank", "the folder holds the tables of an scBank with gene_vocab.json or manifest.json"
     if shards := find_token_shards(path):
         return "parquet", f"the folder holds {len(shards)} Parquet files of token lists, the first {shards[0].name}"
-    found = find_matrices(path)
+    studies = [files.matrix for files in find_3ca(path)]
+    if len(studies) == 1:
+        return "3ca", f"the folder holds {studies[0].name}, Genes.txt and Cells.csv, as 3CA has them"
+    found = studies or find_matrices(path)
     if len(found) == 1:
         return "mex", f"the folder holds {found[0].name}"
     if len(found) > 1:
@@ -276,16 +312,38 @@ def expand_inputs(inputs: Iterable[str | Path] | str | Path, *, keep_unusable: b
     found: dict[Path, Path] = {}
     for item in listed:
         for path in _matches(item):
-            for one in _inputs_in(path, keep_unusable=keep_unusable) if path.is_dir() else [path]:
+            for one in _inputs_at(path, keep_unusable=keep_unusable):
                 found.setdefault(_identity(one), one)
     if not found:
         raise NotFoundError(f"No input was named. {SUPPORTED}.")
     return list(found.values())
 
 
+def _inputs_at(path: Path, *, keep_unusable: bool) -> list[Path]:
+    if path.is_dir():
+        return _inputs_in(path, keep_unusable=keep_unusable)
+    return _inputs_packed(path, keep_unusable=keep_unusable) if is_archive(path) else [path]
+
+
+def _inputs_packed(archive: Path, *, keep_unusable: bool) -> list[Path]:
+    """Return the inputs of an archive; what else is in it is told as an event."""
+    try:
+        found, passed = inputs_of_archive(archive), passed_over(archive)
+    except FormatError:
+        if keep_unusable:
+            return [archive]
+        raise
+    if not found:
+        return [archive]
+    if passed:
+        names = ", ".join(passed[:_LISTED]) + (", ..." if len(passed) > _LISTED else "")
+        emit(f"looking into {archive.name}", message=f"{archive}: passed over {len(passed)} that are no input: {names}")
+    return found
+
+
 def _matches(item: str | Path) -> list[Path]:
     path = Path(item).expanduser()
-    if path.exists():
+    if path.exists() or file_behind(path) != path:
         return [path]
     hits = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else []  # noqa: PTH207 - absolute patterns
     if not hits:
@@ -330,7 +388,7 @@ def _search(folder: Path, passed: list[Path], visited: set[Path]) -> Iterator[Pa
     shards = find_token_shards(folder)
     if shards and shards[0].parent == folder:
         yield folder  # all of its shards are one input
-    matrices = find_matrices(folder)
+    matrices = [files.matrix for files in find_3ca(folder)] or find_matrices(folder)
     yield from [folder] if len(matrices) == 1 else matrices
     tables = _tables_in(folder, matrices)
     yield from tables
@@ -344,6 +402,8 @@ def _search(folder: Path, passed: list[Path], visited: set[Path]) -> Iterator[Pa
         if suffix in STORE_SUFFIXES or UNREAD.search(path.name):
             if suffix != ".mill":
                 passed.append(path)
+        elif TAR_ENDING.search(path.name) and is_archive(path):
+            yield from _inputs_packed(path, keep_unusable=True)
         elif path.is_dir():
             yield from _search(path, passed, visited)
         elif suffix == ".h5ad" or (suffix in (".h5", ".hdf5") and not _is_other_hdf5(path)):

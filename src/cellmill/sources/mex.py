@@ -6,7 +6,9 @@ cell once, in memory or through bucket files.
 
 from __future__ import annotations
 
+import csv
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +20,7 @@ from cellmill.errors import FormatError, NotFoundError
 from cellmill.sources.base import GeneColumns, Limits, MatrixInfo, MatrixReader, Source
 from cellmill.sources.entry_reader import EntryReader
 from cellmill.sources.features import DROPPED, is_feature_type, keep_gene_expression
+from cellmill.sources.mex_names import group_mex
 from cellmill.sources.mex_text import MtxHeader, read_header, read_lines, stream_triplets
 from cellmill.sources.side_table import join_side_table
 from cellmill.sources.spill import Entries
@@ -25,7 +28,7 @@ from cellmill.sources.spill import Entries
 __all__ = ["MexFiles", "MexSource", "find_matrices", "find_mex"]
 
 MATRIX = "matrix"
-MATRIX_NAME = re.compile(r"(?P<prefix>.*?)matrix\.mtx(\.gz)?$", re.IGNORECASE)
+MTX_NAME = re.compile(r".*\.mtx(\.gz)?", re.IGNORECASE)
 # No gene goes by one of the words for features, as a test proves; IDS and CELL are genes.
 FEATURE_WORDS = frozenset(
     {
@@ -55,8 +58,9 @@ class MexFiles:
 
 
 def find_matrices(folder: Path) -> list[Path]:
-    """Return the Matrix Market files of a folder, `matrix.mtx[.gz]` with or without a prefix, by name."""
-    return sorted(path for path in folder.iterdir() if MATRIX_NAME.fullmatch(path.name) and path.is_file())
+    """Return the Matrix Market files of a folder that are inputs, by name; see `mex_names.group_mex`."""
+    groups = group_mex(path.name for path in folder.iterdir() if path.is_file())
+    return [folder / group.matrix for group in groups if group.is_sure]
 
 
 def find_mex(path: Path) -> MexFiles:
@@ -79,26 +83,14 @@ def find_mex(path: Path) -> MexFiles:
             + (" Name the matrix files themselves as inputs." if found else "")
         )
     matrix = found[0]
-    match = MATRIX_NAME.fullmatch(matrix.name)
-    prefix = match["prefix"] if match else ""
-    barcodes = _beside(matrix, prefix, ("barcodes.tsv", "barcodes.txt"))
-    features = _beside(matrix, prefix, ("features.tsv", "genes.tsv", "features.txt", "genes.txt"))
-    for what, file in (("barcodes.tsv", barcodes), ("features.tsv (or genes.tsv)", features)):
-        if file is None:
-            raise FormatError(f"{matrix}: {prefix}{what}, plain or .gz, must lie in the same folder, but does not.")
-    assert barcodes is not None
-    assert features is not None
-    labels = matrix.with_name(f"{prefix}obs.csv")
-    return MexFiles(matrix, barcodes, features, labels if labels.is_file() else None)
-
-
-def _beside(matrix: Path, prefix: str, names: tuple[str, ...]) -> Path | None:
-    for name in names:
-        for suffix in (".gz", ""):
-            path = matrix.with_name(f"{prefix}{name}{suffix}")
-            if path.is_file():
-                return path
-    return None
+    groups = group_mex(item.name for item in matrix.parent.iterdir() if item.is_file())
+    group = next((one for one in groups if one.matrix == matrix.name), None)
+    prefix = re.sub(r"(matrix)?(\.mtx)?(\.gz)?$", "", matrix.name, flags=re.IGNORECASE)
+    if group is None or group.barcodes is None or group.features is None:
+        what = "barcodes.tsv" if group is None or group.barcodes is None else "features.tsv (or genes.tsv)"
+        raise FormatError(f"{matrix}: {prefix}{what}, plain or .gz, must lie in the same folder, but does not.")
+    labels = matrix.with_name(group.labels) if group.labels else None
+    return MexFiles(matrix, matrix.with_name(group.barcodes), matrix.with_name(group.features), labels)
 
 
 class MexSource(Source):
@@ -120,12 +112,13 @@ class MexSource(Source):
 
     def __init__(self, path: Path, *, limits: Limits | None = None) -> None:
         super().__init__(path, limits=limits)
-        self._files = find_mex(path)
+        self._files = self._find(path)
         header = read_header(self._files.matrix)
-        barcodes, features = read_lines(self._files.barcodes), read_lines(self._files.features)
+        barcodes, features = self._read_barcodes(), read_tabbed(self._files.features)
         barcodes, features, by_gene = self._oriented(header, barcodes, features)
         self.n_cells = len(barcodes)
         self._barcodes = pa.array([line.split("\t")[0].strip().strip('"') for line in barcodes], pa.string())
+        self._tell_repeated(self._barcodes.to_pylist())
         genes, types = _gene_columns(features)
         self.genes, target, n_dropped = keep_gene_expression(genes, types, where=str(self._files.features))
         if n_dropped:
@@ -139,6 +132,28 @@ class MexSource(Source):
                 label=self._files.matrix.name,
             )
         }
+
+    def _find(self, path: Path) -> MexFiles:
+        return find_mex(path)
+
+    def _read_barcodes(self) -> list[str]:
+        return read_tabbed(self._files.barcodes)
+
+    def _tell_repeated(self, names: list[str]) -> None:
+        n = len(names) - len(set(names))
+        if n:
+            twice = next(name for name, times in Counter(names).items() if times > 1)
+            first = names.index(twice)
+            second = names.index(twice, first + 1)
+            self.note(
+                f"{self._files.barcodes.name}: {n} names stand more than once, for example {twice!r} in lines "
+                f"{first + 1} and {second + 1}"
+            )
+
+    def release(self) -> None:
+        """Let go of entries that were sorted; they are parsed again for the next read."""
+        for reader in self._found.values():
+            reader.close()
 
     @property
     def _readers(self) -> Mapping[str, MatrixReader]:
@@ -184,6 +199,14 @@ class MexSource(Source):
 
     def _read_obs(self) -> pa.Table:
         return join_side_table(self._barcodes, self._files.labels, note=self.note, file=self._files.matrix.name)
+
+
+def read_tabbed(path: Path) -> list[str]:
+    """Return the lines of a file of names, fields with tabs between them whatever the file has."""
+    lines = read_lines(path)
+    if ".csv" not in path.name.casefold():
+        return lines
+    return ["\t".join(fields) for fields in csv.reader(lines)]
 
 
 def is_header_line(lines: list[str], words: frozenset[str]) -> bool:

@@ -25,6 +25,7 @@ from cellmill.errors import FormatError
 __all__ = ["MtxHeader", "Triplets", "open_text", "read_header", "read_lines", "stream_triplets"]
 
 GZIP_MAGIC = b"\x1f\x8b"
+NEWLINE = b"\n"
 LONGEST_LINE = 1 << 20
 
 
@@ -74,7 +75,7 @@ def read_lines(path: Path) -> list[str]:
     Raises
     ------
     FormatError
-        The gzip stream is broken off or damaged.
+        The gzip stream is broken off or damaged, or a name is no UTF-8.
     """
     try:
         with open_text(path) as file:
@@ -83,8 +84,12 @@ def read_lines(path: Path) -> list[str]:
         raise _unreadable(path, error) from error
     try:
         text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise FormatError(
+            f"{path}, line {line}: {raw.split(NEWLINE)[line - 1][:40]!r} is no UTF-8. Write the file again in UTF-8, "
+            "for example with `iconv -f latin1 -t utf-8`."
+        ) from error
     lines = text.replace("\r\n", "\n").split("\n")
     while lines and not lines[-1].strip():
         lines.pop()

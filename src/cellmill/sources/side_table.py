@@ -28,6 +28,7 @@ __all__ = [
     "find_side_table",
     "is_side_name",
     "join_side_table",
+    "read_labels",
     "side_barcodes",
     "table_stem",
     "typed_column",
@@ -37,6 +38,7 @@ TABLE_ENDING = re.compile(r"(\.(csv|tsv|txt|tab|gz))+$", re.IGNORECASE)
 COUNT_WORD = re.compile(
     r"(^|[._-])(umi|raw|gene|read|expr|expression|dge|count|counts|matrix|table|umicounts|cells?|data)$", re.IGNORECASE
 )
+OWN_NAMES = ("obs.csv", "obs.csv.gz", "obs.tsv", "obs.tsv.gz", "obs.txt", "obs.txt.gz")
 SIDE_NAME = re.compile(
     r"(?P<stem>.*?)[._-]?(obs|meta|meta[._-]?data|cell[._-]?meta[._-]?data|cell[._-]?info|annotations?"
     r"|cell[._-]?annotations?|labels|cell[._-]?labels|col[._-]?data)\.(csv|tsv|txt)(\.gz)?",
@@ -76,10 +78,22 @@ def join_side_table(barcodes: Any, path: Path | None, *, note: Callable[[str], N
     Raises
     ------
     FormatError
-        The CSV cannot be parsed, names a barcode twice, or shares no barcode with the matrix.
+        The CSV cannot be parsed, names a barcode twice, or shares no barcode with the matrix. Where it is not called
+        obs, this is a note, and no labels are joined.
     """
     if path is None:
         return cell_table(barcodes, {}, note=note, file=file)
+    if not path.name.casefold().endswith(OWN_NAMES):
+        try:
+            return _joined(barcodes, path, note=note, file=file)
+        except FormatError as error:
+            # Meant for these cells by its name alone: what else it may be is no reason to refuse them.
+            note(f"{str(error).replace(str(path), path.name)} It was left out.")
+            return cell_table(barcodes, {}, note=note, file=file)
+    return _joined(barcodes, path, note=note, file=file)
+
+
+def _joined(barcodes: Any, path: Path, *, note: Callable[[str], None], file: str) -> pa.Table:
     side = _read_csv(path)
     keys = side.column(0).combine_chunks()
     if len(keys.unique()) != len(keys):
@@ -103,6 +117,17 @@ def join_side_table(barcodes: Any, path: Path | None, *, note: Callable[[str], N
 
 def _examples(names: Any) -> str:
     return ", ".join(names.slice(0, 2).to_pylist())
+
+
+def read_labels(path: Path) -> pa.Table:
+    """Return a table of labels as texts, a column for each name of its header.
+
+    Raises
+    ------
+    FormatError
+        It cannot be parsed, or names a column twice.
+    """
+    return _read_csv(path)
 
 
 def side_barcodes(path: Path | None) -> frozenset[str]:
@@ -191,9 +216,9 @@ def _read_csv(path: Path) -> pa.Table:
         raise FormatError(f"{path}: not a CSV of labels with a header and barcodes first ({error}).") from error
 
 
-def typed_column(texts: Sequence[str]) -> Any:
+def typed_column(texts: Sequence[str] | pa.ChunkedArray) -> Any:
     """Return a column of texts as whole numbers, numbers or flags where all of it is; no text is null."""
-    column = pa.array(texts, pa.string())
+    column = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else pa.array(texts, pa.string())
     missing = pc.is_in(column, pa.array(NULLS))
     return _typed(pa.chunked_array([pc.if_else(missing, pa.scalar(None, pa.string()), column)]))
 

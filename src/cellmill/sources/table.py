@@ -75,18 +75,25 @@ class TableSource(Source):
         self.genes = GeneColumns(genes, dict(self._beside) if by_gene else {})
         if self._head.is_short:
             self.note(f"{path.name}: the header is one field short; its first name is that of the second column")
+        self._stream = _Stream(self._head, self.limits, by_gene=by_gene, kept=scan.take_kept())
         if scan.is_unended:
             self.note(f"{path.name}: the last line has no end; if the file was cut there, its last number may be wrong")
         self._found: dict[str, MatrixReader] = {
             MATRIX: EntryReader(
                 MatrixInfo(MATRIX, "coo", "float64", self.n_cells, len(genes), scan.stored),
-                _Stream(self._head, self.limits, by_gene=by_gene, kept=scan.take_kept()),
+                self._stream,
                 target=None,
                 limits=self.limits,
                 scanned=(scan.columns if by_gene else CellHistogram(self.n_cells), not by_gene),
                 label=path.name,
             )
         }
+
+    def release(self) -> None:
+        """Let go of entries that were kept or sorted; they are parsed again for the next read."""
+        self._stream.forget()
+        for reader in self._found.values():
+            reader.close()
 
     @property
     def _readers(self) -> Mapping[str, MatrixReader]:
@@ -223,6 +230,10 @@ class _Stream:
 
     def __init__(self, head: TableHead, limits: Limits, *, by_gene: bool, kept: list[TablePiece] | None) -> None:
         self._head, self._limits, self._by_gene, self._kept = head, limits, by_gene, kept
+
+    def forget(self) -> None:
+        """Let go of the entries kept."""
+        self._kept = None
 
     def __call__(self) -> Iterator[Entries]:
         kept, self._kept = self._kept, None
