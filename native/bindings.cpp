@@ -336,8 +336,8 @@ NB_MODULE(_native, m) {
     m.def("gather_rows_dense", &gather_rows_dense, arg("table"), arg("rows").noconvert(), arg("n_genes"), arg("head").none(),
           arg("panel").none(), arg("transform"), arg("divisors").noconvert().none(), arg("out").noconvert(),
           arg("totals").noconvert().none(), arg("threads"));
-    m.def("wide_in_use", &wide_in_use);
-    m.def("allow_wide", &allow_wide, arg("allowed"));
+    m.def("vectors_in_use", [] { return static_cast<int>(vectors_in_use()); });
+    m.def("limit_vectors", [](int most) { limit_vectors(static_cast<Vectors>(most)); }, arg("most"));
     m.def("fingerprint", &fingerprint<std::int32_t>, arg("indptr").noconvert(), arg("indices").noconvert(),
           arg("values").noconvert(), arg("gene_hashes").noconvert(), arg("threads"));
     m.def("fingerprint", &fingerprint<std::int64_t>, arg("indptr").noconvert(), arg("indices").noconvert(),

@@ -45,14 +45,23 @@ struct FrameFront {
 // store's head genes, null where it has none.
 Fault read_front(std::span<const std::uint8_t> frame, std::uint32_t n_genes, const Model* head, FrameFront& front) noexcept;
 
-// Which genes of a store are wanted: gene g is bit g mod 32 of word g / 32. There is a word for every gene of the store.
+// Which genes of a store are wanted: gene g is bit g mod 32 of word g / 32. There are gene_bit_words(n_genes) words: those
+// behind the last gene are zero, and are there for vectors that reach beyond it.
 using GeneBits = const std::uint32_t*;
+inline constexpr std::size_t gene_bit_words(std::size_t n_genes) noexcept { return n_genes / 32 + 10; }
 
-// Whether this process reads frames with 64-byte vectors (decode_wide.hpp); `false` turns them off, for tests.
-bool wide_in_use() noexcept;
-void allow_wide(bool allowed) noexcept;
+// The 4-byte type that counts are written as. int32 and float32 hold not every count: one that they do not hold exactly
+// (above 2^31 - 1, above 2^24) is a fault.
+enum class Kind : int { uint32 = 0, int32 = 1, float32 = 2 };
 
-class WideDecoder;
+// With which vectors of the processor frames are read, if any.
+enum class Vectors : int { plain = 0, avx2 = 1, avx512 = 2 };
+
+// The widest that this process may use: those of the processor, or less where `limit_vectors` says so, for tests.
+Vectors vectors_in_use() noexcept;
+void limit_vectors(Vectors most) noexcept;
+
+class VectorDecoder;
 
 // Decodes frames; holds the scratch of one thread.
 class Decoder {
@@ -63,10 +72,10 @@ public:
     Decoder(const Decoder&) = delete;
     Decoder& operator=(const Decoder&) = delete;
 
-    // Writes exactly `nnz` genes and counts, where `nnz` is what read_front gave for this frame.
-    // On a fault what was written is undefined, but nothing beyond `nnz` entries is touched.
+    // Writes exactly `nnz` genes and counts, where `nnz` is what read_front gave for this frame; `total`, where not null,
+    // gets the sum of the counts. On a fault what was written is undefined, but nothing beyond `nnz` entries is touched.
     Fault decode(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, std::int32_t* genes,
-                 std::uint32_t* counts);
+                 std::uint32_t* counts, Kind kind = Kind::uint32, std::uint64_t* total = nullptr);
 
     // Writes the genes of `wanted` alone, ascending, and their counts; returns how many in `kept`. There must be room for
     // nnz + 16 of each. All of the frame is read and checked; `total` is the sum of all its counts, where asked for.
@@ -89,6 +98,8 @@ private:
     // The blocks of the frame in bytes_, up to `end`; where head genes follow them, `end` becomes where that is.
     Fault decode_blocks(const FrameFront& front, std::size_t& end, std::uint32_t n_genes, std::int32_t* genes,
                         std::uint32_t* counts);
+    Fault decode_counts(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, std::int32_t* genes,
+                        std::uint32_t* counts);
     Fault decode_plain(std::span<const std::uint8_t> copy, std::size_t headers, bool alone, std::size_t& end, std::uint32_t n_genes,
                        std::uint32_t nnz, std::int32_t* genes, std::uint32_t* counts) noexcept;
     static std::size_t read_header(const std::uint8_t* at, std::size_t left, std::uint32_t size, Block& block,
@@ -105,9 +116,12 @@ private:
     static constexpr std::size_t kOnesBegin = 8;
     alignas(64) std::array<std::uint16_t, kOnesBegin + kMaxUnaryBytes * 8 + 16> ones_{};
     std::vector<std::uint8_t> bytes_;
-    std::unique_ptr<WideDecoder> wide_;
+    std::unique_ptr<VectorDecoder> vectors_;
     const Model* head_;
 };
+
+// Rewrites counts in place as the kind asked for; false when it does not hold one of them.
+bool to_kind(Kind kind, std::uint32_t* counts, std::uint32_t size) noexcept;
 
 // Appends the frame of one cell. Genes ascend, each once; counts are 1 or more: the caller has checked.
 template <class Gene>

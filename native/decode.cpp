@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
+#include <numeric>
 
-#include "decode_wide.hpp"
 #include "frames.hpp"
 #include "model.hpp"
 #include "packing.hpp"
+#include "vector_decoder.hpp"
 
 namespace cellmill {
 namespace {
@@ -98,15 +100,39 @@ std::uint64_t sum_wide_gaps(const std::uint32_t* gaps, std::uint32_t size, std::
 }  // namespace
 
 namespace {
-std::atomic<bool> wide_allowed{true};
+
+std::atomic<Vectors> most_vectors{Vectors::avx512};
+
+std::unique_ptr<VectorDecoder> make_vector_decoder() {
+    switch (vectors_in_use()) {
+        case Vectors::avx512: return make_avx512_decoder();
+        case Vectors::avx2: return make_avx2_decoder();
+        default: return nullptr;
+    }
 }
 
-bool wide_in_use() noexcept {
-    static const bool available = WideDecoder::available();
-    return available && wide_allowed.load(std::memory_order_relaxed);
+}  // namespace
+
+Vectors vectors_in_use() noexcept {
+    static const Vectors available = has_avx512() ? Vectors::avx512 : has_avx2() ? Vectors::avx2 : Vectors::plain;
+    const Vectors most = most_vectors.load(std::memory_order_relaxed);
+    if (most >= available) return available;
+    return most == Vectors::avx2 && !has_avx2() ? Vectors::plain : most;
 }
 
-void allow_wide(bool allowed) noexcept { wide_allowed.store(allowed, std::memory_order_relaxed); }
+void limit_vectors(Vectors most) noexcept { most_vectors.store(most, std::memory_order_relaxed); }
+
+bool to_kind(Kind kind, std::uint32_t* counts, std::uint32_t size) noexcept {
+    if (kind == Kind::uint32) return true;
+    std::uint32_t largest = 0;
+    for (std::uint32_t j = 0; j < size; ++j) largest = std::max(largest, counts[j]);
+    if (kind == Kind::int32) return largest <= 0x7FFFFFFFU;
+    for (std::uint32_t j = 0; j < size; ++j) {
+        const float value = static_cast<float>(static_cast<std::int32_t>(counts[j]));  // Signed: one instruction.
+        std::memcpy(counts + j, &value, sizeof value);
+    }
+    return largest <= 1U << 24;
+}
 
 Fault read_front(std::span<const std::uint8_t> frame, std::uint32_t n_genes, const Model* head, FrameFront& front) noexcept {
     front = {};
@@ -164,7 +190,7 @@ std::size_t Decoder::read_header(const std::uint8_t* at, std::size_t left, std::
     return bytes;
 }
 
-Decoder::Decoder(const Model* head) : wide_(wide_in_use() ? std::make_unique<WideDecoder>() : nullptr), head_(head) {}
+Decoder::Decoder(const Model* head) : vectors_(make_vector_decoder()), head_(head) {}
 Decoder::~Decoder() = default;
 
 Fault Decoder::take(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, FrameFront& front) {
@@ -179,12 +205,30 @@ Fault Decoder::take(std::span<const std::uint8_t> frame, std::uint32_t n_genes, 
 
 Fault Decoder::decode_blocks(const FrameFront& front, std::size_t& end, std::uint32_t n_genes, std::int32_t* genes,
                              std::uint32_t* counts) {
-    return wide_ ? wide_->decode(bytes_.data(), end, front.bytes, front.blocks_alone, n_genes, front.in_blocks, genes,
-                                               counts)
-                              : decode_plain({bytes_.data(), end}, front.bytes, front.blocks_alone, end, n_genes, front.in_blocks, genes, counts);
+    if (!vectors_)
+        return decode_plain({bytes_.data(), end}, front.bytes, front.blocks_alone, end, n_genes, front.in_blocks, genes, counts);
+    const BlocksAt blocks{bytes_.data(), end, front.bytes, front.blocks_alone, n_genes, front.in_blocks};
+    return vectors_->decode(blocks, Kind::uint32, genes, counts, nullptr, end);
 }
 
 Fault Decoder::decode(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz,
+                      std::int32_t* genes, std::uint32_t* counts, Kind kind, std::uint64_t* total) {
+    if (vectors_ && head_ == nullptr) {
+        FrameFront front;
+        const Fault fault = take(frame, n_genes, nnz, front);
+        if (fault != Fault::none) return fault;
+        std::size_t end = 0;
+        const BlocksAt blocks{bytes_.data(), frame.size(), front.bytes, true, n_genes, nnz};
+        return vectors_->decode(blocks, kind, genes, counts, total, end);
+    }
+    const Fault fault = decode_counts(frame, n_genes, nnz, genes, counts);
+    if (fault != Fault::none) return fault;
+    if (total != nullptr) *total = std::accumulate(counts, counts + nnz, std::uint64_t{0});
+    return to_kind(kind, counts, nnz) ? Fault::none : Fault::count_kind;
+}
+
+// Genes and counts, in whatever way the frame is written.
+Fault Decoder::decode_counts(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz,
                       std::int32_t* genes, std::uint32_t* counts) {
     FrameFront front;
     Fault fault = take(frame, n_genes, nnz, front);
@@ -206,11 +250,12 @@ Fault Decoder::decode(std::span<const std::uint8_t> frame, std::uint32_t n_genes
 Fault Decoder::decode_some(std::span<const std::uint8_t> frame, std::uint32_t n_genes, std::uint32_t nnz, GeneBits wanted,
                            std::int32_t* genes, std::uint32_t* counts, std::uint32_t& kept, std::uint64_t* total) {
     kept = 0;
-    if (wide_ && head_ == nullptr) {
+    if (vectors_ && head_ == nullptr) {
         FrameFront front;
         const Fault fault = take(frame, n_genes, nnz, front);
         if (fault != Fault::none) return fault;
-        return wide_->decode_some(bytes_.data(), frame.size(), front.bytes, n_genes, nnz, wanted, genes, counts, kept, total);
+        const BlocksAt blocks{bytes_.data(), frame.size(), front.bytes, true, n_genes, nnz};
+        return vectors_->decode_some(blocks, wanted, genes, counts, kept, total);
     }
     const Fault fault = decode(frame, n_genes, nnz, genes, counts);
     if (fault != Fault::none) return fault;

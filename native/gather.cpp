@@ -5,10 +5,11 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 
-#include "decode_wide.hpp"
 #include "encode.hpp"
 #include "model.hpp"
 #include "parallel.hpp"
@@ -26,11 +27,15 @@ struct Sizes {
     RowFault fault;
 };
 
+// Rows whose first bytes are fetched from memory while those of one are read.
+constexpr std::size_t kFrontsAhead = 12;
+
 Sizes read_sizes(const Frames& frames, std::uint32_t n_genes, const Model* head) {
     Sizes sizes;
     sizes.upto.reserve(frames.size() + 1);
     sizes.upto.push_back(0);
     for (std::size_t row = 0; row < frames.size(); ++row) {
+        if (row + kFrontsAhead < frames.size()) __builtin_prefetch(frames[row + kFrontsAhead].data());
         FrameFront front;
         const Fault fault =
             frames[row].data() == nullptr ? Fault::outside : read_front(frames[row], n_genes, head, front);
@@ -49,6 +54,23 @@ RowFault first_fault(const std::vector<RowFault>& faults, RowFault later) {
     return later;
 }
 
+// The first of the faults that workers find, by row.
+class FirstFault {
+public:
+    void note(RowFault fault) {
+        const std::lock_guard lock(mutex_);
+        if (found_.fault == Fault::none || fault.row < found_.row) found_ = fault;
+    }
+    RowFault found() const noexcept { return found_; }
+
+private:
+    std::mutex mutex_;
+    RowFault found_;
+};
+
+// Rows that a worker takes at a time.
+constexpr std::size_t kPiece = 16;
+
 std::uint32_t row_size(const Sizes& sizes, std::size_t row) {
     return static_cast<std::uint32_t>(sizes.upto[row + 1] - sizes.upto[row]);
 }
@@ -61,27 +83,6 @@ void fetch_ahead(const Frames& frames, std::size_t row) noexcept {
     const std::span<const std::uint8_t> frame = frames[row + kAhead];
     const std::size_t bytes = std::min<std::size_t>(frame.size(), 4096);
     for (std::size_t at = 0; at < bytes; at += 64) __builtin_prefetch(frame.data() + at, 0, 2);
-}
-
-std::uint64_t sum_of(const std::uint32_t* counts, std::size_t size) noexcept {
-    if (wide_in_use()) return WideDecoder::sum(counts, size);
-    std::uint64_t sum = 0;
-    for (std::size_t j = 0; j < size; ++j) sum += counts[j];
-    return sum;
-}
-
-// Rewrites counts in place as the kind asked for; false when it does not hold one of them.
-bool to_kind(Kind kind, std::uint32_t* counts, std::size_t size) noexcept {
-    if (kind == Kind::uint32) return true;
-    if (kind == Kind::float32 && wide_in_use()) return WideDecoder::to_floats(counts, size) <= 1U << 24;
-    std::uint32_t largest = 0;
-    for (std::size_t j = 0; j < size; ++j) largest = std::max(largest, counts[j]);
-    if (kind == Kind::int32) return largest <= 0x7FFFFFFFU;
-    for (std::size_t j = 0; j < size; ++j) {
-        const float value = static_cast<float>(static_cast<std::int32_t>(counts[j]));  // Signed: one instruction.
-        std::memcpy(counts + j, &value, sizeof value);
-    }
-    return largest <= 1U << 24;
 }
 
 // Puts the columns of one row in order without comparing them: a bitmap of columns, and the counts by column.
@@ -128,22 +129,19 @@ Csr gather_whole(const Frames& frames, std::uint32_t n_genes, const Model* head,
     const std::size_t nnz = static_cast<std::size_t>(sizes.upto.back());
     Csr csr{Buffer<std::int64_t>(rows + 1), Buffer<std::int32_t>(nnz), Buffer<std::uint32_t>(nnz)};
     std::copy(sizes.upto.begin(), sizes.upto.end(), csr.indptr.data());
-    const std::vector<std::size_t> borders = share_work(sizes.upto, threads, kLeastNonzeros);
-    faults.resize(borders.size() - 1);
-    run_workers(borders.size() - 1, [&](std::size_t worker) {
-        Decoder decoder(head);
-        for (std::size_t row = borders[worker]; row < borders[worker + 1]; ++row) {
-            fetch_ahead(frames, row);
-            const std::uint32_t size = row_size(sizes, row);
-            std::uint32_t* const counts = csr.values.data() + sizes.upto[row];
-            Fault fault = decoder.decode(frames[row], n_genes, size, csr.indices.data() + sizes.upto[row], counts);
-            if (fault == Fault::none && totals != nullptr) totals[row] = sum_of(counts, size);
-            if (fault == Fault::none && !to_kind(kind, counts, size)) fault = Fault::count_kind;
-            if (fault == Fault::none) continue;
-            faults[worker] = {row, fault};
-            break;
-        }
+    FirstFault first;
+    run_pieces(workers_for(nnz, rows, threads, kLeastNonzeros), rows, kPiece, [&] {
+        return [&, decoder = std::make_unique<Decoder>(head)](std::size_t begin, std::size_t end) {
+            for (std::size_t row = begin; row < end; ++row) {
+                fetch_ahead(frames, row);
+                const Fault fault =
+                    decoder->decode(frames[row], n_genes, row_size(sizes, row), csr.indices.data() + sizes.upto[row],
+                                    csr.values.data() + sizes.upto[row], kind, totals == nullptr ? nullptr : totals + row);
+                if (fault != Fault::none) return first.note({row, fault});
+            }
+        };
     });
+    faults.push_back(first.found());
     return csr;
 }
 
@@ -261,6 +259,63 @@ private:
     std::array<float, 64> small_{};
 };
 
+// Cells as dense rows of floats.
+class DenseRows {
+public:
+    // What one worker needs.
+    struct Scratch {
+        Scratch(const Model* head, Transform transform) : decoder(head), scaled(transform) {}
+        Decoder decoder;
+        Scaler scaled;
+        std::vector<std::int32_t> genes;
+        std::vector<std::uint32_t> counts;
+    };
+
+    DenseRows(const Frames& frames, std::uint32_t n_genes, const Panel* panel, Transform transform, const std::uint64_t* divisors,
+              float* out, std::uint64_t* totals) noexcept
+        : frames_(frames), n_genes_(n_genes), panel_(panel), transform_(transform), divisors_(divisors), out_(out), totals_(totals),
+          n_columns_(panel == nullptr ? n_genes : panel->n_columns()),
+          sums_(totals != nullptr || (transform != Transform::raw && divisors == nullptr)) {}
+
+    Fault read(std::size_t row, std::uint32_t size, Scratch& scratch) const {
+        fetch_ahead(frames_, row);
+        if (scratch.genes.size() < size + kVectorRoom) {
+            scratch.genes.resize(2 * size + kVectorRoom);
+            scratch.counts.resize(2 * size + kVectorRoom);
+        }
+        std::int32_t* const genes = scratch.genes.data();
+        std::uint32_t* const counts = scratch.counts.data();
+        std::uint64_t total = 0;
+        std::uint64_t* const sum = sums_ ? &total : nullptr;
+        const Fault fault =
+            panel_ == nullptr ? scratch.decoder.decode(frames_[row], n_genes_, size, genes, counts, Kind::uint32, sum)
+                              : scratch.decoder.decode_some(frames_[row], n_genes_, size, panel_->bits(), genes, counts, size, sum);
+        if (fault != Fault::none) return fault;
+        if (totals_ != nullptr) totals_[row] = total;
+        if (transform_ != Transform::raw) scratch.scaled.begin_cell(divisors_ != nullptr ? divisors_[row] : total);
+        float* const to = out_ + row * n_columns_;
+        std::fill_n(to, n_columns_, 0.0F);
+        if (panel_ == nullptr) {
+            for (std::uint32_t j = 0; j < size; ++j) to[genes[j]] = scratch.scaled(counts[j]);
+        } else {
+            const std::int32_t* const column_of = panel_->column_of();
+            for (std::uint32_t j = 0; j < size; ++j) to[column_of[genes[j]]] = scratch.scaled(counts[j]);
+        }
+        return Fault::none;
+    }
+
+private:
+    const Frames& frames_;
+    std::uint32_t n_genes_;
+    const Panel* panel_;
+    Transform transform_;
+    const std::uint64_t* divisors_;
+    float* out_;
+    std::uint64_t* totals_;
+    std::size_t n_columns_;
+    bool sums_;
+};
+
 [[noreturn]] void refuse_cell(std::size_t cell, std::size_t nonzero, std::int64_t n_genes) {
     throw std::invalid_argument("cell " + std::to_string(cell) + ": genes must be ascending, each once, in 0.." +
                                 std::to_string(n_genes - 1) + ", and counts must be 1 or more; nonzero " +
@@ -328,48 +383,19 @@ std::pair<RowFault, Csr> gather_sparse(const Frames& frames, std::uint32_t n_gen
 RowFault gather_dense(const Frames& frames, std::uint32_t n_genes, const Model* head, const Panel* panel, Transform transform,
                       const std::uint64_t* divisors, float* out, std::uint64_t* totals, std::size_t threads) {
     const Sizes sizes = read_sizes(frames, n_genes, head);
-    const std::vector<std::size_t> borders = share_work(sizes.upto, threads, kLeastNonzeros);
-    std::vector<RowFault> faults(borders.size() - 1);
-    const std::size_t n_columns = panel == nullptr ? n_genes : panel->n_columns();
-    const bool sums = totals != nullptr || (transform != Transform::raw && divisors == nullptr);
-    run_workers(borders.size() - 1, [&](std::size_t worker) {
-        Decoder decoder(head);
-        Scaler scaled(transform);
-        std::vector<std::int32_t> genes;
-        std::vector<std::uint32_t> counts;
-        for (std::size_t row = borders[worker]; row < borders[worker + 1]; ++row) {
-            fetch_ahead(frames, row);
-            std::uint32_t size = row_size(sizes, row);
-            if (genes.size() < size + kVectorRoom) {
-                genes.resize(2 * size + kVectorRoom);
-                counts.resize(2 * size + kVectorRoom);
+    const std::size_t rows = sizes.upto.size() - 1;
+    const DenseRows dense(frames, n_genes, panel, transform, divisors, out, totals);
+    FirstFault first;
+    run_pieces(workers_for(static_cast<std::uint64_t>(sizes.upto.back()), rows, threads, kLeastNonzeros), rows, kPiece, [&] {
+        return [&, scratch = std::make_unique<DenseRows::Scratch>(head, transform)](std::size_t begin, std::size_t end) {
+            for (std::size_t row = begin; row < end; ++row) {
+                const Fault fault = dense.read(row, row_size(sizes, row), *scratch);
+                if (fault != Fault::none) return first.note({row, fault});
             }
-            std::uint64_t total = 0;
-            Fault fault = Fault::none;
-            if (panel == nullptr) {
-                fault = decoder.decode(frames[row], n_genes, size, genes.data(), counts.data());
-                if (sums && fault == Fault::none) total = sum_of(counts.data(), size);
-            } else {
-                fault = decoder.decode_some(frames[row], n_genes, size, panel->bits(), genes.data(), counts.data(), size,
-                                            sums ? &total : nullptr);
-            }
-            if (fault != Fault::none) {
-                faults[worker] = {row, fault};
-                return;
-            }
-            if (totals != nullptr) totals[row] = total;
-            if (transform != Transform::raw) scaled.begin_cell(divisors != nullptr ? divisors[row] : total);
-            float* const to = out + row * n_columns;
-            std::fill_n(to, n_columns, 0.0F);
-            if (panel == nullptr) {
-                for (std::uint32_t j = 0; j < size; ++j) to[genes[j]] = scaled(counts[j]);
-            } else {
-                const std::int32_t* const column_of = panel->column_of();
-                for (std::uint32_t j = 0; j < size; ++j) to[column_of[genes[j]]] = scaled(counts[j]);
-            }
-        }
+        };
     });
-    return first_fault(faults, sizes.fault);
+    const RowFault found = first.found();
+    return found.fault != Fault::none ? found : sizes.fault;
 }
 
 template <class Gene>

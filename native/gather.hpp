@@ -23,10 +23,6 @@ struct RowFault {
     Fault fault = Fault::none;
 };
 
-// The 4-byte type that counts are written as. int32 and float32 hold not every count: one that they do not hold exactly
-// (above 2^31 - 1, above 2^24) is a fault.
-enum class Kind : int { uint32 = 0, int32 = 1, float32 = 2 };
-
 struct Csr {
     Buffer<std::int64_t> indptr;
     Buffer<std::int32_t> indices;

@@ -3,10 +3,12 @@
 #include <stdexcept>
 #include <string>
 
+#include "codec.hpp"
+
 namespace cellmill {
 
 Panel::Panel(std::span<const std::int32_t> column_of, std::size_t n_columns)
-    : column_of_(column_of.begin(), column_of.end()), bits_(column_of.size() / 32 + 2), n_columns_(n_columns) {
+    : column_of_(column_of.begin(), column_of.end()), bits_(gene_bit_words(column_of.size())), n_columns_(n_columns) {
     std::vector<bool> taken(n_columns);
     std::int32_t last = -1;
     for (std::size_t gene = 0; gene < column_of_.size(); ++gene) {

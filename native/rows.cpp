@@ -48,8 +48,9 @@ std::vector<std::size_t> RowTable::missing(std::span<const std::int64_t> rows) c
 }
 
 Frames RowTable::find(std::span<const std::int64_t> rows) const {
-    Frames frames;
-    frames.reserve(rows.size());
+    // Offsets of random rows are seldom in a cache: all are asked for before the first is read.
+    std::vector<std::pair<const ShardSpan*, std::uint64_t>> places;
+    places.reserve(rows.size());
     std::size_t shard = 0;
     for (const std::int64_t row : rows) {
         if (row < 0 || row >= n_rows()) throw std::out_of_range("row " + std::to_string(row) + " is not in the table");
@@ -57,6 +58,12 @@ Frames RowTable::find(std::span<const std::int64_t> rows) const {
         const ShardSpan* span = shards_[shard].load(std::memory_order_acquire);
         if (span == nullptr) throw std::invalid_argument("shard " + std::to_string(shard) + " was not put in");
         const std::uint64_t cell = static_cast<std::uint64_t>(row - firsts_[shard]);
+        span->fetch_start(cell);
+        places.emplace_back(span, cell);
+    }
+    Frames frames;
+    frames.reserve(rows.size());
+    for (const auto& [span, cell] : places) {
         const std::uint64_t start = span->start_of(cell);
         const std::uint64_t stop = span->start_of(cell + 1);
         if (start > stop || stop > span->frames.size())

@@ -24,6 +24,16 @@ struct ShardSpan {
     std::uint64_t start_of(std::uint64_t cell) const noexcept {
         return steps.empty() ? starts[cell] : std::uint64_t{starts[cell >> 4]} + steps[cell];
     }
+
+    // Asks for what start_of will read.
+    void fetch_start(std::uint64_t cell) const noexcept {
+        if (steps.empty()) {
+            __builtin_prefetch(&starts[cell]);
+        } else {
+            __builtin_prefetch(&starts[cell >> 4]);
+            __builtin_prefetch(&steps[cell]);
+        }
+    }
 };
 
 class RowTable {

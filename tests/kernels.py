@@ -1,4 +1,4 @@
-"""The kernels that must agree: the reference, and the native one with and without vectors."""
+"""The kernels that must agree: the reference, and the native one with all vectors that the processor has, with fewer, with none."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ except ImportError:
     native = None
 
 
-class WithoutVectors:
-    """The native kernel as it is on a processor without AVX-512."""
+class WithVectors:
+    """The native kernel as it is on a processor with no wider vectors than these: 0 for none, 1 for AVX2, 2 for AVX-512."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(native, name)
@@ -23,19 +26,26 @@ class WithoutVectors:
             return attribute
 
         def call(*args: Any) -> Any:
-            native.allow_wide(False)
+            native.limit_vectors(self.most)
             try:
                 return attribute(*args)
             finally:
-                native.allow_wide(True)
+                native.limit_vectors(2)
 
         return call
+
+
+def lesser_kernels() -> list[Any]:
+    """Return the native kernel without vectors and, where the processor has more than AVX2, with AVX2 alone."""
+    if native is None:
+        return []
+    return [WithVectors(most) for most in range(native.vectors_in_use())]
 
 
 needs_native = pytest.mark.skipif(native is None, reason="the native kernel is not built here")
 IMPLEMENTATIONS = [
     pytest.param(reference, id="reference"),
     pytest.param(native, id="native", marks=needs_native),
-    pytest.param(WithoutVectors(), id="native-plain", marks=needs_native),
+    *(pytest.param(kernel, id=f"native-{('plain', 'avx2')[kernel.most]}") for kernel in lesser_kernels()),
 ]
-PRESENT = [reference] if native is None else [reference, native, WithoutVectors()]
+PRESENT = [reference] if native is None else [reference, native, *lesser_kernels()]

@@ -4,6 +4,7 @@
 //
 // Without libFuzzer, with -DCELLMILL_FUZZ_STANDALONE and another compiler's sanitizers, it mutates frames of its own.
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -20,6 +21,9 @@
 namespace {
 
 using cellmill::Fault;
+using cellmill::Vectors;
+
+constexpr Vectors kVectors[] = {Vectors::avx2, Vectors::avx512};  // Where the processor lacks them, those below.
 
 constexpr std::uint32_t kMostWantedGenes = 1 << 20;  // Bits of more genes would take most of the time.
 constexpr std::uint8_t kHeadGenes = 12;
@@ -70,8 +74,8 @@ Outcome finished(Outcome outcome, std::size_t kept) {
     return outcome;
 }
 
-Outcome decode_all(std::span<const std::uint8_t> frame, Genes store, std::uint32_t nnz, bool wide) {
-    cellmill::allow_wide(wide);
+Outcome decode_all(std::span<const std::uint8_t> frame, Genes store, std::uint32_t nnz, Vectors vectors) {
+    cellmill::limit_vectors(vectors);
     cellmill::Decoder decoder(store.head);
     Outcome outcome{Fault::none, std::vector<std::int32_t>(nnz), std::vector<std::uint32_t>(nnz), 0};
     outcome.fault = decoder.decode(frame, store.count, nnz, outcome.genes.data(), outcome.counts.data());
@@ -79,8 +83,8 @@ Outcome decode_all(std::span<const std::uint8_t> frame, Genes store, std::uint32
 }
 
 Outcome decode_wanted(std::span<const std::uint8_t> frame, Genes store, std::uint32_t nnz,
-                      const std::vector<std::uint32_t>& wanted, bool wide) {
-    cellmill::allow_wide(wide);
+                      const std::vector<std::uint32_t>& wanted, Vectors vectors) {
+    cellmill::limit_vectors(vectors);
     cellmill::Decoder decoder(store.head);
     Outcome outcome{Fault::none, std::vector<std::int32_t>(nnz + kRoomBehind),
                     std::vector<std::uint32_t>(nnz + kRoomBehind), 0};
@@ -93,8 +97,8 @@ Outcome decode_wanted(std::span<const std::uint8_t> frame, Genes store, std::uin
 
 // A set of genes: from nearly none to nearly all, by the upper bits of the draw.
 std::vector<std::uint32_t> wanted_genes(std::uint32_t n_genes, std::uint32_t draw) {
-    std::vector<std::uint32_t> bits(n_genes / 32 + 2);  // As Panel makes them.
-    for (std::size_t word = 0; word < bits.size(); ++word) {
+    std::vector<std::uint32_t> bits(cellmill::gene_bit_words(n_genes));
+    for (std::size_t word = 0; word <= n_genes / 32; ++word) {
         const std::uint64_t drawn = cellmill::mix64(draw + (std::uint64_t{word} << 32));
         const std::uint32_t low = static_cast<std::uint32_t>(drawn), high = static_cast<std::uint32_t>(drawn >> 32);
         const std::uint32_t choices[4] = {low & high & (low >> 7 | high << 9), low, low | high, ~std::uint32_t{0}};
@@ -113,6 +117,32 @@ Outcome kept_of(const Outcome& all, const std::vector<std::uint32_t>& wanted) {
         kept.counts.push_back(all.counts[j]);
     }
     return kept;
+}
+
+// Floats and totals, which vectors write on the way, against the counts.
+void check_kinds(std::span<const std::uint8_t> frame, Genes store, std::uint32_t nnz, const Outcome& plain) {
+    for (const Vectors vectors : {Vectors::plain, Vectors::avx2, Vectors::avx512}) {
+        cellmill::limit_vectors(vectors);
+        cellmill::Decoder decoder(store.head);
+        std::vector<std::int32_t> genes(nnz);
+        std::vector<std::uint32_t> values(nnz);
+        std::uint64_t total = 0;
+        const Fault fault = decoder.decode(frame, store.count, nnz, genes.data(), values.data(), cellmill::Kind::float32, &total);
+        if (plain.fault != Fault::none) {
+            require(fault == plain.fault);
+            continue;
+        }
+        std::uint64_t sum = 0;
+        bool fits = true;
+        for (std::size_t j = 0; j < nnz; ++j) {
+            sum += plain.counts[j];
+            fits = fits && plain.counts[j] <= 1U << 24;
+        }
+        require(fault == (fits ? Fault::none : Fault::count_kind));
+        if (!fits) continue;
+        require(total == sum && genes == plain.genes);
+        for (std::size_t j = 0; j < nnz; ++j) require(std::bit_cast<float>(values[j]) == static_cast<float>(plain.counts[j]));
+    }
 }
 
 void check_cell(const Outcome& cell, std::uint32_t n_genes) {
@@ -140,20 +170,22 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     cellmill::FrameFront front;
     if (cellmill::read_front(exact, n_genes, store.head, front) != Fault::none) return 0;
     const std::uint32_t nnz = front.nnz;
-    const Outcome plain = decode_all(exact, store, nnz, false);
-    require(decode_all(exact, store, nnz, true) == plain);
+    const Outcome plain = decode_all(exact, store, nnz, Vectors::plain);
+    for (const Vectors vectors : kVectors) require(decode_all(exact, store, nnz, vectors) == plain);
+    check_kinds(exact, store, nnz, plain);
     if (n_genes <= kMostWantedGenes) {
         const std::vector<std::uint32_t> wanted = wanted_genes(n_genes, draw);
         const Outcome some = kept_of(plain, wanted);
-        require(decode_wanted(exact, store, nnz, wanted, false) == some);
-        require(decode_wanted(exact, store, nnz, wanted, true) == some);
+        require(decode_wanted(exact, store, nnz, wanted, Vectors::plain) == some);
+        for (const Vectors vectors : kVectors) require(decode_wanted(exact, store, nnz, wanted, vectors) == some);
     }
     if (plain.fault != Fault::none) return 0;
     check_cell(plain, n_genes);
     std::vector<std::uint8_t> again;
     cellmill::Encoder encoder(store.head);
     cellmill::encode_cell<std::int32_t>(encoder, plain.genes, plain.counts, again);
-    for (const bool wide : {false, true}) require(decode_all(again, store, nnz, wide) == plain);
+    require(decode_all(again, store, nnz, Vectors::plain) == plain);
+    for (const Vectors vectors : kVectors) require(decode_all(again, store, nnz, vectors) == plain);
     return 0;
 }
 

@@ -26,7 +26,7 @@ flags=(-std=c++20 -O1 -gline-tables-only -fsanitize=fuzzer,address,undefined -fn
 
 sources_of() {
   case $1 in
-    decode) echo decode.cpp decode_wide.cpp encode.cpp model.cpp ;;
+    decode) echo block_headers.cpp decode.cpp decode_avx2.cpp decode_avx512.cpp encode.cpp model.cpp ;;
     model) echo model.cpp ;;
     *)
       say "no harness is called '$1'; there are: decode, model"

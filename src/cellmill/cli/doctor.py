@@ -68,7 +68,7 @@ class Diagnosis:
     kernel : str
         "native" (C++) or "reference" (NumPy).
     kernel_decoder : str or None
-        How the native kernel decodes: "avx512", or "plain" where the processor lacks what that needs.
+        With which vectors the native kernel decodes: "avx512", "avx2", or "plain" where the processor has neither.
     kernel_reason : str or None
         Why the native kernel is not in use.
     kernel_advice : str or None

@@ -43,5 +43,5 @@ def native_error() -> str | None:
 
 
 def vectors() -> str:
-    """Return how the native kernel decodes: "avx512" where the processor has what it needs, else "plain"."""
-    return "avx512" if _native_error is None and chosen.wide_in_use() else "plain"
+    """Return with which vectors of the processor frames are decoded: "avx512", "avx2", or "plain" for none."""
+    return ("plain", "avx2", "avx512")[chosen.vectors_in_use()] if _native_error is None else "plain"

@@ -365,7 +365,9 @@ class Store:
         got = self.gather(ids, panel=panel, dtype=made_by, threads=threads)
         values = got.values if wanted == np.dtype(made_by) else exact_counts(got, wanted, ids)
         n_columns = self.n_genes if panel is None else panel.n_columns
-        return sparse.csr_array((values, got.indices, got.indptr), shape=(len(ids), n_columns))
+        # scipy copies both index arrays to int64 where one of them is, which would take as long as decoding
+        indptr = got.indptr.astype(np.int32) if len(values) <= np.iinfo(np.int32).max else got.indptr
+        return sparse.csr_array((values, got.indices, indptr), shape=(len(ids), n_columns))
 
     def read_dense(
         self,

@@ -147,6 +147,7 @@ def _compared(file: pq.ParquetFile) -> pa.Table:
     """Return what uids and frames must agree with; where whole cells were not measured, other columns say it."""
     present = set(file.schema_arrow.names)
     names = {"uid": "uid"} | {name: name if name in present else older for name, older in STORED_COLUMNS.items()}
+    names = {name: kept for name, kept in names.items() if kept in present}  # cast_obs gives nulls for what is missing
     table = file.read(columns=list(names.values())).select(list(names.values()))
     return cast_obs(table.rename_columns(list(names)), list(_COMPARED.items()))
 

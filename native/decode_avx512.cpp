@@ -1,12 +1,13 @@
-#include "decode_wide.hpp"
-
+// Reading frames with 64-byte vectors (AVX-512 with VBMI2).
 #include <algorithm>
-#include <bit>
+#include <array>
 
+#include "block_headers.hpp"
 #include "frames.hpp"
 #include "packing.hpp"
+#include "vector_decoder.hpp"
 
-#if CELLMILL_WIDE
+#if CELLMILL_X86_VECTORS
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // In the intrinsics of GCC 12 themselves.
 #endif
@@ -19,7 +20,7 @@
 namespace cellmill {
 namespace {
 
-using Block = WideDecoder::Block;
+using Block = BlockHeader;
 
 constexpr std::uint32_t kVectorWidths = 8;  // Widths that are unpacked by vectors; wider ones are rare.
 
@@ -292,9 +293,7 @@ WIDE inline std::uint32_t keep_some(GeneBits wanted, const std::int32_t* genes, 
     return kept;
 }
 
-}  // namespace
-
-WIDE std::uint64_t WideDecoder::sum(const std::uint32_t* counts, std::size_t size) noexcept {
+WIDE std::uint64_t sum_of(const std::uint32_t* counts, std::size_t size) noexcept {
     __m512i sums = _mm512_setzero_si512();
     for (std::size_t j = 0; j < size; j += 8) {
         const __mmask8 there = static_cast<__mmask8>(_bzhi_u32(0xFF, static_cast<unsigned>(std::min<std::size_t>(8, size - j))));
@@ -303,7 +302,8 @@ WIDE std::uint64_t WideDecoder::sum(const std::uint32_t* counts, std::size_t siz
     return static_cast<std::uint64_t>(_mm512_reduce_add_epi64(sums));
 }
 
-WIDE std::uint32_t WideDecoder::to_floats(std::uint32_t* counts, std::size_t size) noexcept {
+// Rewrites counts in place as float32, rounded to nearest, and returns the largest count.
+WIDE std::uint32_t to_floats(std::uint32_t* counts, std::size_t size) noexcept {
     __m512i largest = _mm512_setzero_si512();
     for (std::size_t j = 0; j < size; j += 16) {
         const __mmask16 there = static_cast<__mmask16>(_bzhi_u32(0xFFFF, static_cast<unsigned>(std::min<std::size_t>(16, size - j))));
@@ -314,106 +314,91 @@ WIDE std::uint32_t WideDecoder::to_floats(std::uint32_t* counts, std::size_t siz
     return _mm512_reduce_max_epu32(largest);
 }
 
-bool WideDecoder::available() noexcept {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
-           __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
-}
+class Avx512Decoder final : public VectorDecoder {
+public:
+    WIDE Fault decode(const BlocksAt& blocks, Kind kind, std::int32_t* genes, std::uint32_t* counts, std::uint64_t* total,
+                      std::size_t& end) override;
+    WIDE Fault decode_some(const BlocksAt& blocks, GeneBits wanted, std::int32_t* genes, std::uint32_t* counts,
+                           std::uint32_t& kept, std::uint64_t* total) override;
 
-Fault WideDecoder::read_headers(const std::uint8_t* frame, std::size_t& size, std::size_t at, bool alone,
-                                std::uint32_t nnz, const std::uint8_t*& payload) {
-    const std::size_t streams = 2 * ((std::size_t{nnz} + kBlock - 1) / kBlock);
-    if (blocks_.size() < streams) blocks_.resize(2 * streams);
-    std::size_t payload_total = 0;
-    for (std::size_t stream = 0; stream < streams; ++stream) {
-        if (at >= size) return Fault::truncated;
-        const std::uint32_t values = std::min<std::uint32_t>(kBlock, nnz - static_cast<std::uint32_t>(stream / 2 * kBlock));
-        const std::uint8_t* header = frame + at;
-        Block& block = blocks_[stream];
-        block.mode = header[0] >> 6;
-        block.width = header[0] & 63;
-        block.exceptions = 0;
-        block.high_bits = 0;
-        block.unary_bytes = 0;
-        if (block.mode > kUnary || block.width > (block.mode == kUnary ? kMaxUnaryWidth : kMaxWidth)) return Fault::header;
-        at += kHeaderBytes[block.mode];
-        if (at > size) return Fault::truncated;
-        block.low_bytes = (values * block.width + 7) / 8;
-        block.payload_bytes = block.low_bytes;
-        if (block.mode == kUnary) {
-            block.unary_bytes = header[1];
-            if (block.unary_bytes == 0) return Fault::header;
-            block.payload_bytes += block.unary_bytes;
-        } else if (block.mode == kPatched) {
-            block.exceptions = header[1];
-            block.high_bits = header[2];
-            if (block.exceptions < 1 || block.exceptions > values || block.width + block.high_bits > kMaxWidth)
-                return Fault::header;
-            block.payload_bytes += (block.exceptions * (kPositionBits + block.high_bits) + 7) / 8;
-        }
-        payload_total += block.payload_bytes;
-    }
-    if (at + payload_total > size) return Fault::truncated;
-    if (alone && at + payload_total < size) return Fault::trailing;
-    size = at + payload_total;
-    payload = frame + at;
-    return Fault::none;
-}
+private:
+    static constexpr std::size_t kOnesBegin = 32;
+    alignas(64) std::array<std::uint16_t, kOnesBegin + kMaxUnaryBytes * 8 + 128> ones_{};
+    alignas(64) std::array<std::uint32_t, kBlock> low_{};
+    alignas(64) std::array<std::int32_t, kBlock + 16> genes_{};
+    alignas(64) std::array<std::uint32_t, kBlock + 16> counts_{};
+    BlockHeaders headers_;
+};
 
-WIDE Fault WideDecoder::decode(const std::uint8_t* frame, std::size_t& size, std::size_t at, bool alone,
-                               std::uint32_t n_genes, std::uint32_t nnz, std::int32_t* genes, std::uint32_t* counts) {
+WIDE Fault Avx512Decoder::decode(const BlocksAt& blocks, Kind kind, std::int32_t* genes, std::uint32_t* counts,
+                                 std::uint64_t* total, std::size_t& end) {
+    const std::uint32_t nnz = blocks.nnz;
     const std::uint8_t* payload = nullptr;
-    Fault fault = read_headers(frame, size, at, alone, nnz, payload);
+    end = blocks.size;
+    Fault fault = headers_.read(blocks.frame, end, blocks.headers, blocks.alone, nnz, payload);
     if (fault != Fault::none) return fault;
     const Scratch scratch{ones_.data() + kOnesBegin, low_.data()};
     std::uint64_t next_gene = 0;
-    const Block* block = blocks_.data();
-    std::uint32_t done = 0;
-    for (; done + kBlock <= nnz; done += kBlock, block += 2) {
-        fault = read_gaps(block[0], kBlock, payload, n_genes, scratch, next_gene, genes + done);
+    const Block* block = headers_.data();
+    for (std::uint32_t done = 0; done < nnz; done += kBlock, block += 2) {
+        const std::uint32_t size = std::min<std::uint32_t>(kBlock, nnz - done);
+        const bool rest = size < kBlock;  // By way of scratch: whole vectors would be written beyond the room.
+        std::int32_t* const genes_to = rest ? genes_.data() : genes + done;
+        std::uint32_t* const counts_to = rest ? counts_.data() : counts + done;
+        fault = read_gaps(block[0], size, payload, blocks.n_genes, scratch, next_gene, genes_to);
         if (fault != Fault::none) return fault;
         payload += block[0].payload_bytes;
-        fault = read_counts(block[1], kBlock, payload, scratch, counts + done);
+        fault = read_counts(block[1], size, payload, scratch, counts_to);
         if (fault != Fault::none) return fault;
         payload += block[1].payload_bytes;
+        if (rest) {
+            std::copy_n(genes_to, size, genes + done);
+            std::copy_n(counts_to, size, counts + done);
+        }
     }
-    if (done == nnz) return Fault::none;
-    const std::uint32_t rest = nnz - done;  // By way of scratch: whole vectors would be written beyond the room.
-    fault = read_gaps(block[0], rest, payload, n_genes, scratch, next_gene, genes_.data());
-    if (fault != Fault::none) return fault;
-    fault = read_counts(block[1], rest, payload + block[0].payload_bytes, scratch, counts_.data());
-    if (fault != Fault::none) return fault;
-    std::copy_n(genes_.data(), rest, genes + done);
-    std::copy_n(counts_.data(), rest, counts + done);
+    if (total != nullptr) *total = sum_of(counts, nnz);
+    if (kind == Kind::float32) return to_floats(counts, nnz) <= 1U << 24 ? Fault::none : Fault::count_kind;
+    if (kind == Kind::int32 && std::any_of(counts, counts + nnz, [](std::uint32_t count) { return count > 0x7FFFFFFFU; }))
+        return Fault::count_kind;
     return Fault::none;
 }
 
-WIDE Fault WideDecoder::decode_some(const std::uint8_t* frame, std::size_t size, std::size_t at, std::uint32_t n_genes,
-                                   std::uint32_t nnz, GeneBits wanted, std::int32_t* genes, std::uint32_t* counts,
-                                   std::uint32_t& kept, std::uint64_t* total) {
+WIDE Fault Avx512Decoder::decode_some(const BlocksAt& blocks, GeneBits wanted, std::int32_t* genes, std::uint32_t* counts,
+                                      std::uint32_t& kept, std::uint64_t* total) {
     kept = 0;
     const std::uint8_t* payload = nullptr;
-    Fault fault = read_headers(frame, size, at, true, nnz, payload);
+    std::size_t end = blocks.size;
+    Fault fault = headers_.read(blocks.frame, end, blocks.headers, blocks.alone, blocks.nnz, payload);
     if (fault != Fault::none) return fault;
     const Scratch scratch{ones_.data() + kOnesBegin, low_.data()};
     std::uint64_t next_gene = 0;
     std::uint64_t all = 0;
-    const Block* block = blocks_.data();
-    for (std::uint32_t done = 0; done < nnz; done += kBlock, block += 2) {
-        const std::uint32_t values = std::min<std::uint32_t>(kBlock, nnz - done);
-        fault = read_gaps(block[0], values, payload, n_genes, scratch, next_gene, genes_.data());
+    const Block* block = headers_.data();
+    for (std::uint32_t done = 0; done < blocks.nnz; done += kBlock, block += 2) {
+        const std::uint32_t values = std::min<std::uint32_t>(kBlock, blocks.nnz - done);
+        fault = read_gaps(block[0], values, payload, blocks.n_genes, scratch, next_gene, genes_.data());
         if (fault != Fault::none) return fault;
         payload += block[0].payload_bytes;
         fault = read_counts(block[1], values, payload, scratch, counts_.data());
         if (fault != Fault::none) return fault;
         payload += block[1].payload_bytes;
         kept += keep_some(wanted, genes_.data(), counts_.data(), values, genes + kept, counts + kept);
-        if (total != nullptr) all += sum(counts_.data(), values);
+        if (total != nullptr) all += sum_of(counts_.data(), values);
     }
     if (total != nullptr) *total = all;
     return Fault::none;
 }
+
+}  // namespace
+
+bool has_avx512() noexcept {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
+           __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+}
+
+std::unique_ptr<VectorDecoder> make_avx512_decoder() { return std::make_unique<Avx512Decoder>(); }
 
 }  // namespace cellmill
 
@@ -421,21 +406,9 @@ WIDE Fault WideDecoder::decode_some(const std::uint8_t* frame, std::size_t size,
 
 namespace cellmill {
 
-bool WideDecoder::available() noexcept { return false; }
+bool has_avx512() noexcept { return false; }
 
-std::uint64_t WideDecoder::sum(const std::uint32_t*, std::size_t) noexcept { return 0; }
-
-std::uint32_t WideDecoder::to_floats(std::uint32_t*, std::size_t) noexcept { return 0; }
-
-Fault WideDecoder::decode(const std::uint8_t*, std::size_t&, std::size_t, bool, std::uint32_t, std::uint32_t,
-                          std::int32_t*, std::uint32_t*) {
-    return Fault::truncated;
-}
-
-Fault WideDecoder::decode_some(const std::uint8_t*, std::size_t, std::size_t, std::uint32_t, std::uint32_t, GeneBits,
-                              std::int32_t*, std::uint32_t*, std::uint32_t&, std::uint64_t*) {
-    return Fault::truncated;
-}
+std::unique_ptr<VectorDecoder> make_avx512_decoder() { return nullptr; }
 
 }  // namespace cellmill
 
