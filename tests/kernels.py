@@ -1,4 +1,4 @@
-"""The kernels that must agree: the reference, and the native one with all vectors that the processor has, with fewer, with none."""
+"""The kernels that must agree: the reference, and the native one with all vectors of the processor, fewer, none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ except ImportError:
 
 
 class WithVectors:
-    """The native kernel as it is on a processor with no wider vectors than these: 0 for none, 1 for AVX2, 2 for AVX-512."""
+    """The native kernel as on a processor with no wider vectors: 0 for none, 1 for AVX2, 2 for AVX-512."""
 
     def __init__(self, most: int) -> None:
         self.most = most
