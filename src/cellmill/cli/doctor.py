@@ -22,7 +22,7 @@ from cellmill.cli.parameters import AsJson
 from cellmill.cli.progress import drawn
 from cellmill.errors import CellmillError, MissingDependencyError
 from cellmill.events import emit
-from cellmill.storage import free_bytes
+from cellmill.storage import free_bytes, total_memory
 from cellmill.storage.cache import Cache
 from cellmill.units import size_text
 
@@ -157,19 +157,6 @@ def _n_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _memory_bytes() -> int | None:
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
-    limit = Path("/sys/fs/cgroup/memory.max")  # a container may be allowed less than the machine has
-    try:
-        text = limit.read_text().strip()
-    except OSError:
-        return total
-    return min(total, int(text)) if text.isdigit() else total
-
-
 def _kernel() -> tuple[str, str | None, str | None]:
     try:
         name, reason = cm.kernel.IMPLEMENTATION, cm.kernel.native_error()
@@ -221,7 +208,7 @@ def diagnose(folder: Path | None = None) -> Diagnosis:
         kernel_reason=reason,
         kernel_advice=advice,
         n_cores=_n_cores(),
-        memory_bytes=_memory_bytes(),
+        memory_bytes=total_memory(),
         folder=folder,
         free_disk_bytes=free_bytes(folder),
         cache=cache.folder,

@@ -1,7 +1,8 @@
 """Bytes (floor 2): files on this machine, objects behind a URL, and the cache between them. Knows nothing of cells.
 
-`local` is files, and what this package gives by name; `urls` tells a URL from a path; `cache` keeps on disk what was
-fetched; `remote` fetches, and is the one module that knows obstore (extra `cloud`).
+`local` is files, and what this package gives by name; `memory` is how much of that there is; `urls` tells a URL from a
+path; `cache` keeps on disk what was fetched; `remote` fetches, and is the one module that knows obstore (extra
+`cloud`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from cellmill.storage.local import (
     sync_folder,
     write_atomic,
 )
+from cellmill.storage.memory import available_memory, total_memory
 
 __all__ = [
+    "available_memory",
     "exchange_folders",
     "exclusive_lock",
     "free_bytes",
@@ -29,5 +32,6 @@ __all__ = [
     "require_free_bytes",
     "sync_file",
     "sync_folder",
+    "total_memory",
     "write_atomic",
 ]

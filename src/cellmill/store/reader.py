@@ -121,7 +121,7 @@ class Store:
         self._bases = np.concatenate([[0], np.cumsum(manifest.shards.n_cells)])
         self._shards: dict[int, Shard] = {}
         self._table = kernel.RowTable(self._bases)
-        self._ahead = ReadAhead()
+        self._ahead = ReadAhead(self._files_of_counts)
         self._last_panel: tuple[tuple[str, ...], kernel.Panel] | None = None
         self._uids: dict[int, npt.NDArray[np.uint64]] = {}
 
@@ -532,6 +532,9 @@ class Store:
         return verify_store(self, sample=sample)
 
     # ---- inside -----------------------------------------------------------------------------------------------
+
+    def _files_of_counts(self) -> tuple[list[Path], int]:
+        return [self.path / path for path in self.manifest.shards.texts("cells", "path")], self.n_bytes
 
     def _checked_rows(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
         return checked_rows(rows, n_cells=self.n_cells, where=str(self.path))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import cellmill
+from cellmill.bench.cache import evict, resident_share
 from cellmill.simulate import write_atlas
 from cellmill.store.readahead import ReadAhead
 
@@ -25,7 +26,7 @@ class CountingTable:
 def test_frames_are_asked_for_only_while_batches_wait_for_the_disk(monkeypatch):
     faults = [0]
     monkeypatch.setattr("cellmill.store.readahead._major_faults", lambda: faults[0])
-    ahead, table, rows = ReadAhead(), CountingTable(), np.arange(5)
+    ahead, table, rows = ReadAhead(lambda: ([], 0)), CountingTable(), np.arange(5)
     for _ in range(3):
         ahead.before(table, rows)
         ahead.after()
@@ -55,3 +56,37 @@ def test_dropped_pages_change_no_count(tmp_path):
     found = again.read(rows)
     assert np.array_equal(found.indptr, wanted.indptr)
     assert np.array_equal(found.indices, wanted.indices) and np.array_equal(found.data, wanted.data)
+
+
+@pytest.mark.parametrize(("free", "whole"), [((20 << 20) + 8, True), (19 << 20, False)])
+def test_files_are_read_whole_when_batches_go_on_waiting(tmp_path, monkeypatch, free, whole):
+    path = tmp_path / "counts"
+    path.write_bytes(os.urandom(5 << 20))
+    if evict([path]) != 0.0:
+        pytest.skip("pages cannot be dropped here")
+    faults = [0]
+    monkeypatch.setattr("cellmill.store.readahead._major_faults", lambda: faults[0])
+    monkeypatch.setattr("cellmill.store.readahead.available_memory", lambda: free)
+    ahead = ReadAhead(lambda: ([path], 5 << 20))
+    for _ in range(9):  # the first tells that batches wait, eight of 64 are asked for
+        assert ahead.reading is None and resident_share([path]) == 0.0
+        ahead.before(CountingTable(), np.arange(64))
+        faults[0] += 1
+        ahead.after()
+    if ahead.reading:
+        ahead.reading.join(timeout=60)
+    assert resident_share([path]) == (1.0 if whole else 0.0)
+
+
+def test_a_file_that_is_gone_ends_reading_ahead_in_silence(tmp_path, monkeypatch):
+    faults = [0]
+    monkeypatch.setattr("cellmill.store.readahead._major_faults", lambda: faults[0])
+    failures = []
+    monkeypatch.setattr("threading.excepthook", failures.append)
+    ahead = ReadAhead(lambda: ([tmp_path / "gone"], 1))
+    for _ in range(9):
+        ahead.before(CountingTable(), np.arange(64))
+        faults[0] += 1
+        ahead.after()
+    ahead.reading.join(timeout=60)
+    assert not failures
