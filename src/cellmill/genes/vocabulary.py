@@ -272,7 +272,7 @@ class Vocabulary:
         """
         target = Path(path)
         if form == FORMS[0]:
-            text = json.dumps(self.to_dict(), ensure_ascii=False, indent=0)
+            text = _lines_of(self.to_dict())
         else:
             meant = self._meant_by_shared_symbols() if form == "scgpt" else {}
             tokens = self._tokens.tolist()
@@ -496,3 +496,13 @@ def _read_json(path: Path) -> tuple[str, Mapping[str, Any]]:
 def _unique_keys(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
     _refuse_doubles([key for key, _ in pairs], f"{path}: the key")
     return dict(pairs)
+
+
+def _lines_of(content: Mapping[str, Any]) -> str:
+    """Return ``json.dumps(content, indent=0)`` of lists and objects, without the encoder in Python that indenting takes."""
+
+    def text_of(value: Any) -> str:
+        text = json.dumps(value, ensure_ascii=False, separators=(",\n", ": "))
+        return f"{text[0]}\n{text[1:-1]}\n{text[-1]}" if isinstance(value, list | dict) and value else text
+
+    return "{\n" + ",\n".join(f"{json.dumps(key)}: {text_of(value)}" for key, value in content.items()) + "\n}"

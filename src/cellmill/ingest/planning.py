@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from cellmill.errors import CellmillError, InputError
 from cellmill.events import emit
-from cellmill.genes import Alignment, GeneTable, Vocabulary, align
+from cellmill.genes import Vocabulary
+from cellmill.ingest.aligning import AlignedGenes, GeneAligner
 from cellmill.ingest.base import Base
 from cellmill.ingest.candidates import Candidate, open_candidate
-from cellmill.ingest.facts import classify_genes, classify_names
 from cellmill.ingest.gene_order import head_model, storage_order
 from cellmill.ingest.options import BuildOptions, check_policy
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan, input_stamp
@@ -57,10 +56,11 @@ def plan_build(
         chosen, chosen_name, table = choose_vocabulary(vocabulary, candidates, skip_bad=options.skip_bad)
     else:
         chosen, chosen_name, table = Vocabulary([]), "", None
+    aligner = GeneAligner(chosen, table, min_match=options.min_match)
     aligned = [
-        (candidate, alignment)
+        (candidate, genes)
         for candidate in candidates
-        if (alignment := guard(candidate.source.path, partial(_align, candidate, chosen, table, options, base)))
+        if (genes := guard(candidate.source.path, partial(_align, candidate, aligner, base)))
     ]
     names = dataset_names([candidate.source for candidate, _ in aligned])
     if base:
@@ -76,15 +76,18 @@ def plan_build(
     spelling = {name.casefold(): name for name, _, _ in old_columns}
     obs_names = [obs_columns_of(candidate.source, dict(options.rename), spelling) for candidate, _ in aligned]
     check_renames(options.rename, [candidate.source for candidate, _ in aligned])
-    classes = classify_names(chosen.ids, chosen.symbols)
     plans = tuple(
-        _source_plan(candidate, alignment, name, columns, classes)
-        for (candidate, alignment), name, columns in zip(aligned, names, obs_names, strict=True)
+        _source_plan(candidate, genes, name, columns)
+        for (candidate, genes), name, columns in zip(aligned, names, obs_names, strict=True)
     )
-    order = storage_order([(c, a.target) for c, a in aligned], n_vocabulary=len(chosen))
+    order = storage_order([(c, genes.alignment.target) for c, genes in aligned], n_vocabulary=len(chosen))
     if base:
         order = np.concatenate([base.order, order[~np.isin(order, base.order)]])
-    head = base.head if base else head_model(aligned, order, n_vocabulary=len(chosen))
+    head = (
+        base.head
+        if base
+        else head_model([(c, genes.alignment) for c, genes in aligned], order, n_vocabulary=len(chosen))
+    )
     for candidate in candidates:
         candidate.source.close()
     schema = unified_schema([old_columns, *obs_names])
@@ -109,23 +112,18 @@ class _Guard:
             return None
 
 
-def _align(
-    candidate: Candidate, vocabulary: Vocabulary, table: GeneTable | None, options: BuildOptions, base: Base | None
-) -> Alignment:
+def _align(candidate: Candidate, aligner: GeneAligner, base: Base | None) -> AlignedGenes:
     genes = candidate.source.genes_of(candidate.matrix)
     where = f"{candidate.source.path} ({candidate.matrix})"
     if base:
         base.require_known_genes(genes.ids, where)
-    return align(genes.ids, genes.symbols, vocabulary=vocabulary, table=table, min_match=options.min_match, where=where)
+    return aligner.align(genes, where)
 
 
 def _source_plan(
-    candidate: Candidate,
-    alignment: Alignment,
-    name: str,
-    columns: tuple[tuple[str, str, str], ...],
-    classes: npt.NDArray[np.uint8],
+    candidate: Candidate, aligned: AlignedGenes, name: str, columns: tuple[tuple[str, str, str], ...]
 ) -> SourcePlan:
+    alignment = aligned.alignment
     source = candidate.source
     info = next(m for m in source.matrices() if m.name == candidate.matrix)
     genes = source.genes_of(candidate.matrix)
@@ -140,7 +138,7 @@ def _source_plan(
         n_genes=info.n_genes,
         stored=info.stored,
         target=alignment.target,
-        classes=classify_genes(genes, alignment.target, classes),
+        classes=aligned.classes,
         report=alignment.report,
         unmatched=tuple(genes.ids[int(i)] for i in np.flatnonzero(alignment.target < 0)),
         obs_names=columns,

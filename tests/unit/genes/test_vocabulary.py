@@ -11,6 +11,7 @@ import xxhash
 
 from cellmill.errors import NotFoundError, VocabularyError
 from cellmill.genes import Vocabulary
+from cellmill.genes import vocabulary as vocabulary_module
 
 REPOSITORY = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").exists())
 SHARED = Path(os.environ.get("CELLMILL_SHARED", REPOSITORY.parent / "shared"))
@@ -192,3 +193,14 @@ def test_published_vocabularies_are_read_token_for_token(name: str) -> None:
     read = dict(zip(vocabulary.ids, vocabulary.tokens.tolist(), strict=True)) | dict(vocabulary.specials)
     assert read == published
     assert vocabulary.tokens.tolist() == sorted(vocabulary.tokens.tolist())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"format": "f", "ids": ["ä", 'a"b', "c, d"], "tokens": [1, 2], "symbols": None, "specials": {}},
+        {"ids": [], "specials": {"<pad>": 0, "<cls>": 7}},
+    ],
+)
+def test_a_vocabulary_file_is_what_json_would_indent(content):
+    assert vocabulary_module._lines_of(content) == json.dumps(content, ensure_ascii=False, indent=0)
