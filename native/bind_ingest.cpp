@@ -1,6 +1,7 @@
 // NumPy arrays to a block of stored cells and back; dtypes are told apart here, once a call.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 
 #include <memory>
 #include <optional>
@@ -51,12 +52,15 @@ void choose_type(const Any& array, OneOf<Types...>& to, const char* problem) {
 
 nb::tuple ingest(const In<std::int64_t>& indptr, const Any& indices, const Any& values,
                  const In<std::int32_t>& position_of, const In<std::uint64_t>& gene_hashes, const nb::object& head,
-                 std::size_t threads) {
+                 std::size_t threads, const std::optional<In<std::uint8_t>>& classes) {
     if (indices.shape(0) != values.shape(0)) throw std::invalid_argument("indices and values must be of one length");
     StoredCells cells{view(indptr), {}, {}, indices.shape(0)};
     choose_type(indices, cells.indices, "indices must be int32, uint32 or int64");
     choose_type(values, cells.values, "values must be integers, float32 or float64");
-    const GeneMap genes{view(position_of), view(gene_hashes), head.is_none() ? nullptr : nb::cast<const Model*>(head)};
+    const GeneMap genes{view(position_of), view(gene_hashes), head.is_none() ? nullptr : nb::cast<const Model*>(head),
+                        classes ? view(*classes) : std::span<const std::uint8_t>{}};
+    if (classes && genes.classes.size() != genes.position_of.size())
+        throw std::invalid_argument("there must be a class for each gene of the source");
     if (genes.head != nullptr && genes.head->n_genes() > genes.hashes.size())
         throw std::invalid_argument("there are more head genes than genes");
     IngestedCells out = [&] {
@@ -69,10 +73,14 @@ nb::tuple ingest(const In<std::int64_t>& indptr, const Any& indices, const Any& 
         return nb::make_tuple(refusal);
     }
     const std::size_t bytes = out.offsets.data()[cells.n_cells()];
+    nb::object whole = nb::none();
+    if (!genes.classes.empty())
+        whole = nb::make_tuple(to_array(std::move(out.whole.totals)), to_array(std::move(out.whole.most)),
+                               to_array(std::move(out.whole.detected)), to_array(std::move(out.whole.of_class)));
     return nb::make_tuple(refusal, to_array(std::move(out.frames), bytes), to_array(std::move(out.offsets)),
                           to_array(std::move(out.totals)), to_array(std::move(out.detected)),
                           to_array(std::move(out.fingerprints)), to_array(std::move(out.umis)),
-                          to_array(std::move(out.cells_with)), out.largest, out.nonzeros, out.merged);
+                          to_array(std::move(out.cells_with)), out.largest, out.nonzeros, out.merged, whole);
 }
 
 }  // namespace
@@ -80,7 +88,7 @@ nb::tuple ingest(const In<std::int64_t>& indptr, const Any& indices, const Any& 
 void bind_ingest(nb::module_& m) {
     using nb::arg;
     m.def("ingest", &ingest, arg("indptr").noconvert(), arg("indices").noconvert(), arg("values").noconvert(),
-          arg("position_of").noconvert(), arg("gene_hashes").noconvert(), arg("head").none(), arg("threads"));
+          arg("position_of").noconvert(), arg("gene_hashes").noconvert(), arg("head").none(), arg("threads"), arg("classes").noconvert() = nb::none());
 }
 
 }  // namespace cellmill

@@ -109,6 +109,7 @@ public:
     // Writes the frame of a cell at `to`, fills its row of `out`, and returns the end; null when its values are refused.
     std::uint8_t* take(std::size_t cell, std::uint8_t* to, IngestedCells& out) {
         if (!load(cell)) return nullptr;
+        if (!genes_.classes.empty()) measure(cell, out.whole);
         scatter();
         const std::size_t kept = marks_.take(0, slots_.n_positions, positions_.data());
         std::uint64_t hash = 0;
@@ -238,6 +239,27 @@ private:
         }
         index_ = own_indices_.data();
         size_ = kept;
+    }
+
+    // What the cell holds over all genes of the source.
+    void measure(std::size_t cell, IngestedCells::Whole& whole) const noexcept {
+        std::uint64_t total = 0;
+        std::uint32_t most = 0;
+        for (std::size_t j = 0; j < size_; ++j) {
+            total += own_values_[j];
+            most = std::max(most, own_values_[j]);
+        }
+        std::uint64_t sums[kClasses] = {};
+        const std::uint8_t* const classes = genes_.classes.data();
+        for (std::size_t j = 0; j < size_; ++j) {
+            const std::uint32_t of = classes[index_[j]];
+            if (of == 0) continue;  // Few genes are of a class.
+            for (std::size_t c = 0; c < kClasses; ++c) sums[c] += (of >> c & 1) * std::uint64_t{own_values_[j]};
+        }
+        whole.totals.data()[cell] = static_cast<std::int64_t>(total);
+        whole.most.data()[cell] = most;
+        whole.detected.data()[cell] = static_cast<std::int32_t>(size_);
+        for (std::size_t c = 0; c < kClasses; ++c) whole.of_class.data()[kClasses * cell + c] = static_cast<std::int64_t>(sums[c]);
     }
 
     void scatter() noexcept {

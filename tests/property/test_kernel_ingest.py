@@ -39,7 +39,9 @@ NAMES = [
     "largest",
     "nnz",
     "merged",
+    "whole",
 ]
+WHOLE = ["totals", "most", "detected", "of_class"]
 
 
 class Block(NamedTuple):
@@ -118,21 +120,31 @@ def assert_same(got: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
     assert got[0] == expected[0]
     assert len(got) == len(expected)
     for name, ours, theirs in zip(NAMES, got[1:], expected[1:], strict=False):
+        if name == "whole" and ours is not None:
+            for part, one, other in zip(WHOLE, ours, theirs, strict=True):
+                np.testing.assert_array_equal(one, other, err_msg=f"whole.{part}", strict=True)
+            continue
         np.testing.assert_array_equal(ours, theirs, err_msg=name, strict=isinstance(ours, np.ndarray))
 
 
 @needs_native
 @settings(max_examples=400, deadline=None)
-@given(blocks, st.integers(1, 4))
-def test_native_makes_what_the_reference_makes(block, threads):
-    assert_same(native.ingest(*block, None, threads), reference.ingest(*block, None, 1))
+@given(blocks, st.integers(1, 4), st.booleans())
+def test_native_makes_what_the_reference_makes(block, threads, measured):
+    classes = classes_of(block) if measured else None
+    assert_same(native.ingest(*block, None, threads, classes), reference.ingest(*block, None, 1, classes))
+
+
+def classes_of(block: Block) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(len(block.values)).integers(0, 8, len(block.position_of)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("module", IMPLEMENTATIONS)
 @settings(max_examples=60, deadline=None)
 @given(blocks)
 def test_cells_are_what_scipy_makes_of_them(module, block):
-    refused, *results = module.ingest(*block, None, 1)
+    classes = classes_of(block)
+    refused, *results = module.ingest(*block, None, 1, classes)
     if refused is not None:
         return
     found = dict(zip(NAMES, results, strict=True))
@@ -155,6 +167,12 @@ def test_cells_are_what_scipy_makes_of_them(module, block):
     np.testing.assert_array_equal(found["totals"], stored.sum(axis=1, dtype=np.uint64))
     np.testing.assert_array_equal(found["detected"], (stored > 0).sum(axis=1))
     np.testing.assert_array_equal(found["cells_per_gene"], (stored > 0).sum(axis=0))
+    totals, most, detected, of_class = found["whole"]
+    np.testing.assert_array_equal(totals, dense.sum(axis=1, dtype=np.uint64))
+    np.testing.assert_array_equal(most, dense.max(axis=1, initial=0))
+    np.testing.assert_array_equal(detected, (dense > 0).sum(axis=1))
+    marked = np.array([(classes & bit) != 0 for bit in (1, 2, 4)]).T.astype(np.uint64)
+    np.testing.assert_array_equal(of_class.reshape(-1, 3), dense @ marked)
     assert found["nnz"] == expected.nnz
     assert found["largest"] == stored.max(initial=0)
     assert found["merged"] == len(row) - len(set(zip(row.tolist(), block.indices.tolist(), strict=True)))

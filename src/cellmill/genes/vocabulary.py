@@ -499,7 +499,7 @@ def _unique_keys(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
 
 
 def _lines_of(content: Mapping[str, Any]) -> str:
-    """Return ``json.dumps(content, indent=0)`` of lists and objects, without the encoder in Python that indenting takes."""
+    """Return ``json.dumps(content, indent=0)`` of lists and objects, which would take an encoder in Python."""
 
     def text_of(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False, separators=(",\n", ": "))

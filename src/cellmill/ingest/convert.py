@@ -23,6 +23,7 @@ def convert_block(
     position_of: npt.NDArray[np.int32],
     hashes: npt.NDArray[np.uint64],
     head: Any = None,
+    classes: npt.NDArray[np.uint8] | None = None,
     threads: int = 0,
 ) -> IngestedCells | Violation:
     """Return the cells of a block over the store's genes, or the first value that is no raw count.
@@ -37,6 +38,8 @@ def convert_block(
         uint64, shape (n_store_genes,): `gene_hashes` in storage order.
     head
         Model of the store's head genes, from `kernel.open_model`.
+    classes
+        uint8, shape (n_source_genes,): `facts.classify_genes`, where whole cells are to be measured.
     threads
         Threads of the kernel; 0 for all cores.
 
@@ -52,6 +55,7 @@ def convert_block(
         position_of=position_of,
         gene_hashes=hashes,
         head=head,
+        classes=classes,
         threads=threads,
     )
     if isinstance(cells, IngestedCells):

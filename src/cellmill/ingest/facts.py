@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from cellmill.genes import SPECIES, GeneTable, strip_version
 from cellmill.kernel import IngestedCells
-from cellmill.sources import CountBlock, GeneColumns
-from cellmill.sources.rows import Rows, canonical
+from cellmill.sources import GeneColumns
 
 __all__ = ["MITOCHONDRIAL", "RIBOSOMAL", "UNMATCHED", "CellFacts", "classify_genes", "classify_names", "measure_cells"]
 
@@ -112,70 +111,29 @@ def _classes_of_table(species: str) -> dict[str, int]:
     }
 
 
-def measure_cells(block: CountBlock, classes: U8, kept: IngestedCells) -> CellFacts:
-    """Return the facts of a block of cells, whose values are proven to be counts.
+def measure_cells(cells: IngestedCells, classes: U8) -> CellFacts:
+    """Return the facts of a block of cells that the kernel took with these classes of genes.
 
     Parameters
     ----------
-    block
-        As stored: genes of a cell in any order, and again.
     classes
         uint8, shape (n_source_genes,): `classify_genes`.
-    kept
-        The same cells over the vocabulary or a part of it, as the kernel gave them: says whether genes came again.
-
-    Notes
-    -----
-    A few passes over the entries, without sorting, unless entries of a cell and gene come again, which are summed
-    first. Sums are exact: of whole numbers, in 64 bits.
     """
-    if kept.merged:
-        rows, _ = canonical(Rows(block.start, block.indptr, block.indices, block.data), block.n_genes)
-        block = CountBlock(rows.first, rows.indptr, rows.indices, rows.values, block.n_genes)
-    filled = np.flatnonzero(np.diff(block.indptr))
-    starts = block.indptr[filled]
-    totals, mito, ribo, unmatched = _sums(block, classes, filled, starts)
-    most = np.zeros(block.n_cells, np.float64)
-    if len(starts):
-        most[filled] = np.maximum.reduceat(block.data, starts)
+    whole = cells.whole
+    if whole is None:
+        raise ValueError("the cells were taken without classes of genes")
 
-    def share(part: npt.NDArray[Any], *, measured: bool = True) -> npt.NDArray[np.float32]:
+    def share(part: I64, *, measured: bool = True) -> npt.NDArray[np.float32]:
         with np.errstate(invalid="ignore"):
-            quotient = part / totals
-        return (quotient if measured else np.full(len(totals), np.nan)).astype(np.float32)
+            quotient = part / whole.totals
+        return (quotient if measured else np.full(len(part), np.nan)).astype(np.float32)
 
+    mito, ribo, unmatched = whole.of_class.T
     return CellFacts(
-        total_counts=totals,
-        n_genes_detected=_detected(block, filled, starts),
-        kept_share=share(totals - unmatched),
+        total_counts=whole.totals,
+        n_genes_detected=whole.detected,
+        kept_share=share(whole.totals - unmatched),
         mito_share=share(mito, measured=bool((classes & MITOCHONDRIAL).any())),
         ribo_share=share(ribo, measured=bool((classes & RIBOSOMAL).any())),
-        top_gene_share=share(most),
+        top_gene_share=share(whole.most),
     )
-
-
-def _sums(block: CountBlock, classes: U8, filled: I64, starts: I64) -> tuple[I64, I64, I64, I64]:
-    """Sums of all counts, and of those of mitochondrial, ribosomal and unmatched genes, of each cell."""
-    totals = np.zeros(block.n_cells, np.int64)
-    if len(starts):
-        exact = np.float64 if block.data.dtype.kind == "f" else np.int64
-        totals[filled] = np.add.reduceat(block.data, starts, dtype=exact)
-    # few entries are of a class, so that they are picked out once and not looked at again for each class
-    class_of_entry = classes.take(block.indices)
-    marked = np.flatnonzero(class_of_entry != 0)
-    bounds = np.searchsorted(marked, block.indptr)
-    counts, of = block.data[marked].astype(np.int64), class_of_entry[marked]
-    parts = []
-    for one in (MITOCHONDRIAL, RIBOSOMAL, UNMATCHED):
-        sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts * ((of & one) != 0))])
-        parts.append(sums[bounds[1:]] - sums[bounds[:-1]])
-    return totals, parts[0], parts[1], parts[2]
-
-
-def _detected(block: CountBlock, filled: I64, starts: I64) -> npt.NDArray[np.int32]:
-    if block.data.all():
-        return np.diff(block.indptr).astype(np.int32)
-    detected = np.zeros(block.n_cells, np.int32)
-    if len(starts):
-        detected[filled] = np.add.reduceat(block.data != 0, starts, dtype=np.int32)
-    return detected

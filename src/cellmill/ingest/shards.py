@@ -138,12 +138,17 @@ class Ingestion:
                 with read_ahead(stored) as blocks:
                     for block in blocks:
                         cells = convert_block(
-                            block, position_of=position_of, hashes=self.hashes, head=self.head, threads=self.threads
+                            block,
+                            position_of=position_of,
+                            hashes=self.hashes,
+                            head=self.head,
+                            classes=plan.classes,
+                            threads=self.threads,
                         )
                         if isinstance(cells, Violation):
                             violation = cells
                             break
-                        shard.add(cells, measure_cells(block, plan.classes, cells))
+                        shard.add(cells, measure_cells(cells, plan.classes))
                         self.cells_done += cells.n_cells
                         stage, total = f"building from {plan.path.name}", self.plan.n_cells
                         emit(stage, done=self.cells_done, total=total, unit="cells")

@@ -28,7 +28,7 @@ from cellmill.kernel.gathering import (
     gather_rows_dense,
 )
 from cellmill.kernel.implementation import IMPLEMENTATION, chosen, native_error, vectors
-from cellmill.kernel.ingest import IngestedCells, Refusal, ingest_cells
+from cellmill.kernel.ingest import IngestedCells, Refusal, WholeCells, ingest_cells
 from cellmill.kernel.keys import derive_key
 from cellmill.kernel.model import choose_head, count_histograms, fit_model, open_model
 from cellmill.kernel.threads import default_threads, set_threads
@@ -42,6 +42,7 @@ __all__ = [
     "Panel",
     "Refusal",
     "RowTable",
+    "WholeCells",
     "choose_head",
     "count_histograms",
     "default_threads",

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cellmill.kernel.checks import as_i64, as_integers, check_u64, count_threads
 from cellmill.kernel.implementation import chosen
 
-__all__ = ["IngestedCells", "Refusal", "ingest_cells"]
+__all__ = ["IngestedCells", "Refusal", "WholeCells", "ingest_cells"]
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -24,6 +24,26 @@ Integers = npt.NDArray[np.integer[Any]]
 
 # why a block was refused: the numbers that the implementations return
 _VALUE, _INDEX, _SUM = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class WholeCells:
+    """The cells of a block over all genes of their source, whether they have a place in the store or not.
+
+    Attributes
+    ----------
+    totals, most : i64, (n_cells,)
+        Sum of the counts, and the largest one.
+    detected : i32, (n_cells,)
+        Genes with a count.
+    of_class : i64, (n_cells, 3)
+        Sums of the counts of genes of class 1, 2 and 4.
+    """
+
+    totals: I64
+    most: I64
+    detected: I32
+    of_class: I64
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,8 @@ class IngestedCells:
     nnz : int
     merged : int
         Entries that were summed into another one of the same cell and gene.
+    whole : WholeCells or None
+        Where classes of genes were given.
     """
 
     frames: U8
@@ -62,6 +84,7 @@ class IngestedCells:
     largest: int
     nnz: int
     merged: int
+    whole: WholeCells | None = None
 
     @property
     def n_cells(self) -> int:
@@ -98,6 +121,7 @@ def ingest_cells(
     position_of: Integers,
     gene_hashes: U64,
     head: Any = None,
+    classes: U8 | None = None,
     threads: int = 0,
 ) -> IngestedCells | Refusal:
     """Return a block of cells, as its source stores them, as frames over the genes of the store.
@@ -116,6 +140,8 @@ def ingest_cells(
         As in `fingerprint`, in storage order.
     head : from `kernel.open_model`, optional
         Model of the store's head genes.
+    classes : u8, (n_source_genes,), optional
+        Of each gene of the source the sum of the classes 1, 2 and 4 that it is of: asks for `IngestedCells.whole`.
     threads : int
         0 takes `default_threads()`. The result does not depend on it.
 
@@ -149,11 +175,13 @@ def ingest_cells(
         raise ValueError("indptr must have one entry more than there are cells, found none")
     if len(genes) != len(stored):
         raise ValueError(f"indices and values must be of one length, found {len(genes)} and {len(stored)}")
-    refused, *results = chosen.ingest(
-        pointers, genes, stored, _as_positions(position_of, len(hashes)), hashes, head, count_threads(threads)
-    )
+    if classes is not None and (classes.dtype != np.uint8 or len(classes) != len(position_of)):
+        raise ValueError(f"classes must be uint8, one per gene of the source, found {classes.dtype}, {len(classes)}")
+    positions, workers = _as_positions(position_of, len(hashes)), count_threads(threads)
+    asked = None if classes is None or not len(classes) else np.ascontiguousarray(classes)
+    refused, *results = chosen.ingest(pointers, genes, stored, positions, hashes, head, workers, asked)
     if refused is None:
-        return IngestedCells(*results)
+        return IngestedCells(*results[:-1], whole=None if classes is None else _whole(results[-1], len(pointers) - 1))
     why, cell, number = refused
     if why == _INDEX:
         raise ValueError(
@@ -161,6 +189,13 @@ def ingest_cells(
             f"entry {number}, in cell {cell}, is {indices[number]}"
         )
     return Refusal("value", cell) if why == _VALUE else Refusal("sum", cell, number)
+
+
+def _whole(found: tuple[I64, I64, I32, I64] | None, n_cells: int) -> WholeCells:
+    if found is None:  # a source without genes, so without counts
+        found = *np.zeros((2, n_cells), np.int64), np.zeros(n_cells, np.int32), np.zeros(3 * n_cells, np.int64)
+    totals, most, detected, of_class = found
+    return WholeCells(totals=totals, most=most, detected=detected, of_class=of_class.reshape(-1, 3))
 
 
 def _as_indices(indices: Integers) -> Integers:

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from cellmill import kernel
 from cellmill.genes import GeneTable, Vocabulary
 from cellmill.ingest import append_inputs, build
-from cellmill.ingest.convert import gene_hashes
+from cellmill.ingest.convert import convert_block, gene_hashes
 from cellmill.ingest.facts import MITOCHONDRIAL, RIBOSOMAL, UNMATCHED, classify_names, measure_cells
 from cellmill.sources import CountBlock
 from cellmill.store.obs import FACT_COLUMNS
@@ -102,11 +101,11 @@ def test_sums_are_exact_in_every_type(dtype):
     largest = min(largest, np.iinfo(dtype).max) if dtype not in ("float32", "float64", "bool") else largest
     matrix = sparse.csr_array(np.full((3, 5), largest).astype(dtype))
     block = CountBlock(0, matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data, 5)
-    ids = list("abcde")
-    kept = kernel.ingest_cells(
-        block.indptr, block.indices, block.data, position_of=np.arange(5), gene_hashes=gene_hashes(ids)
+    classes = np.array([0, 1, 2, 4, 1], np.uint8)
+    cells = convert_block(
+        block, position_of=np.arange(5, dtype=np.int32), hashes=gene_hashes(list("abcde")), classes=classes
     )
-    facts = measure_cells(block, np.array([0, 1, 2, 4, 1], np.uint8), kept)
+    facts = measure_cells(cells, classes)
     assert facts.total_counts.tolist() == [5 * largest] * 3
     assert facts.n_genes_detected.tolist() == [5] * 3
     np.testing.assert_array_equal(facts.mito_share, np.float32(0.4))

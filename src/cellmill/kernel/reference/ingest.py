@@ -40,6 +40,7 @@ def ingest(
     gene_hashes: U64,
     head: HeadModel | None,
     threads: int,
+    classes: npt.NDArray[np.uint8] | None = None,
 ) -> tuple[Any, ...]:
     """Return (None, frames, offsets, ...) as `IngestedCells` lists them, or ((why, cell, number),)."""
     _check(indptr, len(indices))
@@ -85,7 +86,22 @@ def ingest(
         int(found.max(initial=0)),
         len(found),
         len(indices) - len(stored.rows),
+        None if classes is None else _whole(stored, n_cells, classes),
     )
+
+
+def _whole(stored: _Entries, n_cells: int, classes: npt.NDArray[np.uint8]) -> tuple[Any, ...]:
+    """Return totals, largest counts, genes with a count, and sums of the three classes, of each cell."""
+    totals, most = np.zeros(n_cells, np.int64), np.zeros(n_cells, np.int64)
+    counts = stored.counts.astype(np.int64)
+    np.add.at(totals, stored.rows, counts)
+    np.maximum.at(most, stored.rows, counts)
+    of_class = np.zeros((n_cells, 3), np.int64)
+    for number in range(3):
+        belongs = (classes[stored.keys] >> number & 1) != 0
+        np.add.at(of_class[:, number], stored.rows[belongs], counts[belongs])
+    detected = np.bincount(stored.rows[counts > 0], minlength=n_cells).astype(np.int32)
+    return totals, most, detected, of_class.reshape(-1)
 
 
 def _check(indptr: I64, stored: int) -> None:
