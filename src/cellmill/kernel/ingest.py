@@ -181,7 +181,9 @@ def ingest_cells(
     asked = None if classes is None or not len(classes) else np.ascontiguousarray(classes)
     refused, *results = chosen.ingest(pointers, genes, stored, positions, hashes, head, workers, asked)
     if refused is None:
-        return IngestedCells(*results[:-1], whole=None if classes is None else _whole(results[-1], len(pointers) - 1))
+        numbers, whole = results[:-1], results[-1]
+        measured = None if classes is None else _whole(whole, len(pointers) - 1)
+        return IngestedCells(*numbers, measured)  # type: ignore[call-arg]
     why, cell, number = refused
     if why == _INDEX:
         raise ValueError(
