@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from cellmill import kernel
 from cellmill.errors import CorruptStoreError, FrameError, InputError, VocabularyError
 from cellmill.events import emit
+from cellmill.genes import SPECIES
 from cellmill.storage import hash_bytes, hash_file, require_free_bytes
 from cellmill.storage.urls import refuse_url
 from cellmill.store.copying import copy_file
@@ -179,6 +180,12 @@ def _require_one_vocabulary(stores: Sequence[Store]) -> None:
     first = stores[0]
     for store in stores[1:]:
         if store.vocabulary_hash != first.vocabulary_hash:
+            names = {first.manifest.vocabulary_name, store.manifest.vocabulary_name}
+            if len(names) == 2 and names <= set(SPECIES):
+                raise VocabularyError(
+                    f"{first.path} holds cells of {first.manifest.vocabulary_name}, {store.path} cells of "
+                    f"{store.manifest.vocabulary_name}; a store holds those of one species. Keep them apart."
+                )
             raise VocabularyError(
                 f"{store.path} has the vocabulary {store.manifest.vocabulary_name!r} ({store.vocabulary_hash}), "
                 f"{first.path} the vocabulary {first.manifest.vocabulary_name!r} ({first.vocabulary_hash}): the same "

@@ -22,12 +22,12 @@ from cellmill.errors import (
     FrameError,
     InputError,
     NotFoundError,
-    QueryError,
     nearest,
 )
 from cellmill.genes import Vocabulary
 from cellmill.storage import hash_bytes
 from cellmill.storage.urls import is_url
+from cellmill.store.gene_lookup import checked_gene_ids, positions_of_genes
 from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest
 from cellmill.store.measured import measured_genes, sources_of_rows
 from cellmill.store.obs import ObsTable
@@ -398,7 +398,7 @@ class Store:
         """
         if genes is None or isinstance(genes, kernel.Panel):
             return genes
-        key = tuple(genes)
+        key = tuple(checked_gene_ids(genes))
         if self._last_panel is None or self._last_panel[0] != key:
             positions = self.gene_positions(key)
             if len(np.unique(positions)) != len(positions):
@@ -489,16 +489,7 @@ class Store:
         QueryError
             For genes that the store does not have, with examples.
         """
-        found = pc.index_in(pa.array(list(gene_ids), pa.string()), value_set=self.genes.column("gene_id"))
-        positions: npt.NDArray[np.int64] = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        if (positions < 0).any():
-            missing = [gene_ids[int(i)] for i in np.flatnonzero(positions < 0)]
-            raise QueryError(
-                f"{self.path}: {len(missing)} of {len(positions)} genes are not in this store, for example "
-                f"{', '.join(map(repr, missing[:5]))}. Its ids look like {', '.join(self.gene_ids[:3])}; "
-                "store.genes lists them all."
-            )
-        return positions
+        return positions_of_genes(self.genes, gene_ids, where=str(self.path))
 
     def frames(self, rows: npt.NDArray[np.int64]) -> Frames:
         """Return where the frames of cells lie, as `kernel.gather` takes it; `rows` are trusted to be in range."""

@@ -7,11 +7,13 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from cellmill.errors import InputError, MissingDependencyError, NotFoundError, QueryError
 from cellmill.ingest import build
 from cellmill.store import open_store
+from cellmill.store.gene_lookup import positions_of_genes
 
 
 @pytest.fixture
@@ -224,3 +226,15 @@ def test_what_is_missing_for_anndata_is_named_with_its_extra(store_and_file, mon
     monkeypatch.delitem(sys.modules, "cellmill.store.adapter", raising=False)
     with pytest.raises(MissingDependencyError, match=rf"{missing}.*\[anndata\]"):
         store.to_anndata()
+
+
+def test_a_text_is_no_list_of_genes(store_and_file):
+    with pytest.raises(QueryError, match=r"found the text 'ENSG00000141510'. For one gene give \['ENSG00000141510'\]"):
+        store_and_file[0].read([0], genes="ENSG00000141510")
+
+
+def test_genes_named_by_symbols_are_told_their_ids():
+    table = pa.table({"gene_id": ["ENSG1", "ENSG2"], "symbol": ["TP53", "MS4A1"]})
+    assert positions_of_genes(table, ["ENSG2", "ENSG1"], where="s").tolist() == [1, 0]
+    with pytest.raises(QueryError, match=r"s: 2 of 3 genes.*1 of them are symbols here: MS4A1 is ENSG2\. Give the ids"):
+        positions_of_genes(table, ["ENSG1", "MS4A1", "nowhere"], where="s")
