@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cellmill.errors import FormatError
+from cellmill.events import listening
 from cellmill.sources import expand_inputs, explain_guess, open_source
 from cellmill.sources.mex_names import group_mex
 
@@ -56,8 +57,10 @@ def test_samples_of_one_folder_are_inputs_of_their_own_and_may_share_their_featu
     (folder / "GSE1_features.tsv").write_bytes((made / "genes.tsv").read_bytes())
     (folder / "GSE1_a_metadata.csv").write_text("barcode,kind\n" + "".join(f"{cell},T\n" for cell in truth.cells))
     (folder / "GSE1_b_metadata.csv").write_text("sample,age\nb,30\n")
-    found = expand_inputs(folder)
-    assert [path.name for path in found] == ["GSE1_a_counts.mtx", "GSE1_b_counts.mtx"]
+    told = []
+    with listening(told.append):
+        found = expand_inputs(folder)
+    assert [path.name for path in found] == ["GSE1_a_counts.mtx", "GSE1_b_counts.mtx"] and told == []
     first, second = (open_source(path) for path in found)
     assert (first.name, second.name) == ("GSE1_a", "GSE1_b")
     np.testing.assert_array_equal(whole(second).toarray(), truth.X)
@@ -73,7 +76,10 @@ def test_spliced_and_unspliced_counts_share_no_barcodes_by_chance():
 
 @pytest.mark.parametrize(
     ("missing", "said"),
-    [("barcodes", r"GSM1_barcodes\.tsv, plain or \.gz"), ("genes", r"GSM1_features\.tsv \(or genes\.tsv\)")],
+    [
+        ("barcodes", r"matrix\.mtx: GSM1_barcodes\.tsv, plain or \.gz"),
+        ("genes", r"GSM1_features\.tsv \(or genes\.tsv\)"),
+    ],
 )
 def test_a_missing_companion_is_an_error_not_fewer_inputs(missing, said, truth, write, tmp_path):
     folder = write("mex-v2", truth, tmp_path)

@@ -211,6 +211,21 @@ def test_cells_are_told_by_the_table_beside(tmp_path):
         assert source.obs()["kind"].to_pylist() == ["T", "B"]
 
 
+def test_a_table_beside_that_is_about_something_else_is_told_and_left_out(tmp_path):
+    path = written(tmp_path, TEXT, "study.count.csv")
+    for text, said in (
+        ("sample,age\ns1,30\n", "none of its barcodes"),
+        ("a,a\n1,2\n", "its header names a column twice"),
+    ):
+        written(tmp_path, text, "study.metadata.csv")
+        with open_source(path) as source:
+            assert source.obs().column_names == ["cell"]
+            assert f"study.metadata.csv: {said}" in source.notes[0] and "It was left out." in source.notes[0]
+    (tmp_path / "study.metadata.csv").rename(tmp_path / "study.count.obs.csv")
+    with open_source(path) as source, pytest.raises(FormatError, match=r"study\.count\.obs\.csv: its header names"):
+        source.obs()
+
+
 def test_two_tables_of_labels_are_asked_about(tmp_path):
     path = written(tmp_path, TEXT, "study.count.csv")
     for name in ("study.metadata.csv", "study.annotation.csv"):

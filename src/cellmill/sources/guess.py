@@ -21,7 +21,7 @@ from cellmill.sources.archived import ArchivedSource
 from cellmill.sources.base import DEFAULT_MEMORY_BUDGET, Limits, Source
 from cellmill.sources.h5ad import H5adSource
 from cellmill.sources.hdf5 import open_hdf5, reading, top_level
-from cellmill.sources.mex import MTX_NAME, MexSource, find_matrices
+from cellmill.sources.mex import MTX_NAME, MexSource, find_matrices, find_members
 from cellmill.sources.mex_text import open_text
 from cellmill.sources.parquet import ParquetSource, find_token_shards
 from cellmill.sources.parquet_file import open_parquet
@@ -390,14 +390,15 @@ def _search(folder: Path, passed: list[Path], visited: set[Path]) -> Iterator[Pa
         yield folder  # all of its shards are one input
     matrices = [files.matrix for files in find_3ca(folder)] or find_matrices(folder)
     yield from [folder] if len(matrices) == 1 else matrices
-    tables = _tables_in(folder, matrices)
+    members = find_members(folder)
+    tables = _tables_in(folder, members)
     yield from tables
     labels = {find_side_table(table) for table in tables}
     for path in sorted(folder.iterdir()):
         suffix = path.suffix.lower()
         if path.name.startswith(".") or COMPANION.search(path.name):
             continue
-        if path in matrices or path in tables or path in labels:
+        if path in members or path in tables or path in labels:
             continue
         if suffix in STORE_SUFFIXES or UNREAD.search(path.name):
             if suffix != ".mill":
@@ -412,13 +413,13 @@ def _search(folder: Path, passed: list[Path], visited: set[Path]) -> Iterator[Pa
             passed.append(path)
 
 
-def _tables_in(folder: Path, matrices: list[Path]) -> list[Path]:
+def _tables_in(folder: Path, members: set[Path]) -> list[Path]:
     """Return the files of a folder that are most likely tables of counts; labels and lists beside a matrix are not."""
     texts = (path for path in sorted(folder.iterdir()) if TABLE_ENDING.search(path.name) and path.is_file())
     return [
         path
         for path in texts
-        if not (path.name.startswith(".") or path in matrices or COMPANION.search(path.name) or is_side_name(path))
+        if not (path.name.startswith(".") or path in members or COMPANION.search(path.name) or is_side_name(path))
         and looks_like_counts(path)
     ]
 

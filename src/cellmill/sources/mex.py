@@ -20,7 +20,7 @@ from cellmill.errors import FormatError, NotFoundError
 from cellmill.sources.base import GeneColumns, Limits, MatrixInfo, MatrixReader, Source
 from cellmill.sources.entry_reader import EntryReader
 from cellmill.sources.features import DROPPED, is_feature_type, keep_gene_expression
-from cellmill.sources.mex_names import group_mex
+from cellmill.sources.mex_names import group_3ca, group_mex
 from cellmill.sources.mex_text import MtxHeader, read_header, read_lines, stream_triplets
 from cellmill.sources.side_table import join_side_table
 from cellmill.sources.spill import Entries
@@ -63,6 +63,13 @@ def find_matrices(folder: Path) -> list[Path]:
     return [folder / group.matrix for group in groups if group.is_sure]
 
 
+def find_members(folder: Path) -> set[Path]:
+    """Return all files of a folder that belong to a Matrix Market input in it, of 3CA or other: they are no input."""
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    groups = group_3ca(names) or [group for group in group_mex(names) if group.is_sure]
+    return {folder / name for group in groups for name in group.all}
+
+
 def find_mex(path: Path) -> MexFiles:
     """Return the files that belong together: `path` is a folder with one matrix, or the matrix itself.
 
@@ -85,7 +92,8 @@ def find_mex(path: Path) -> MexFiles:
     matrix = found[0]
     groups = group_mex(item.name for item in matrix.parent.iterdir() if item.is_file())
     group = next((one for one in groups if one.matrix == matrix.name), None)
-    prefix = re.sub(r"(matrix)?(\.mtx)?(\.gz)?$", "", matrix.name, flags=re.IGNORECASE)
+    stem = re.sub(r"(\.mtx)?(\.gz)?$", "", matrix.name, flags=re.IGNORECASE)
+    prefix = stem[: -len(MATRIX)] if stem.casefold().endswith(MATRIX) else f"{stem}_"
     if group is None or group.barcodes is None or group.features is None:
         what = "barcodes.tsv" if group is None or group.barcodes is None else "features.tsv (or genes.tsv)"
         raise FormatError(f"{matrix}: {prefix}{what}, plain or .gz, must lie in the same folder, but does not.")

@@ -131,8 +131,11 @@ def read_labels(path: Path) -> pa.Table:
 
 
 def side_barcodes(path: Path | None) -> frozenset[str]:
-    """Return the names of cells in a table of labels; none where there is no table."""
-    return frozenset() if path is None else frozenset(_read_csv(path).column(0).drop_null().to_pylist())
+    """Return the names of cells in a table of labels; none where there is no table, or none that can be read."""
+    try:
+        return frozenset() if path is None else frozenset(_read_csv(path).column(0).drop_null().to_pylist())
+    except FormatError:  # joining it says so
+        return frozenset()
 
 
 def find_side_table(path: Path) -> Path | None:

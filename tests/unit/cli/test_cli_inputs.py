@@ -1,0 +1,79 @@
+"""Inputs at the command line: what `build -v` explains, and how wrong ones end."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+import cellmill as cm
+
+Call = Callable[..., Result]
+GENES = ["TP53", "CD3E", "MS4A1", "GAPDH", "ACTB", "CD4"]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "study.counts.csv"
+    path.write_text("gene,c1,c2\n" + "".join(f"{gene},{i},1\n" for i, gene in enumerate(GENES)))
+    (tmp_path / "study.metadata.csv").write_text("cell,cell_type\nc2,B\nc1,T\n")
+    return path
+
+
+def said(result: Result) -> str:
+    return " ".join(result.stderr.split())
+
+
+def test_verbose_explains_each_guess_and_leaves_json_alone(call: Call, table: Path, tmp_path: Path) -> None:
+    result = call("build", tmp_path / "a.mill", table, "-v", "--json")
+    assert result.exit_code == 0, result.output
+    assert f"{table}: read as csv, since it is text of 3 fields a line" in said(result)
+    assert "genes in rows (100% of their names are known genes" in said(result)
+    assert json.loads(result.stdout)["n_cells"] == 2
+    obs = cm.open(tmp_path / "a.mill").obs.to_arrow(columns=["cell", "cell_type", "total_counts", "dataset"])
+    assert obs.to_pydict() == {
+        "cell": ["c1", "c2"], "cell_type": ["T", "B"], "total_counts": [15, 6], "dataset": ["study", "study"],
+    }  # fmt: skip
+    quiet = call("build", tmp_path / "b.mill", table)
+    assert quiet.exit_code == 0 and "read as" not in said(quiet)
+    forced = call("build", tmp_path / "c.mill", table, "-v", "--format", "csv-genes-x-cells", "--dry-run")
+    assert forced.exit_code == 0 and "read as csv-genes-x-cells, since --format says so" in said(forced)
+    assert not (tmp_path / "c.mill").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("CD3E,1,1", "CD3E,1", "line 3: found 2 fields"),
+        ("CD3E,1,1", "CD3E,1,x", "line 3, field 3"),
+        ("CD3E,1,1", "CD3E,1,-1", "gene 'CD3E'"),
+        ("CD3E,1,1", "CD3E,NA,1", "not finite"),
+        ("CD3E,1,1", "CD3E,0.5,1", "not whole"),
+        ("gene,c1,c2", "gene,c1,c1", "stands in field 2 and field 3"),
+    ],
+)
+def test_wrong_tables_end_with_2_the_place_and_no_store(
+    old: str, new: str, place: str, call: Call, table: Path, tmp_path: Path
+) -> None:
+    table.write_text(table.read_text().replace(old, new))
+    result = call("build", tmp_path / "a.mill", table)
+    assert result.exit_code == 2, result.output
+    assert table.name in said(result) and place in said(result)
+    assert not (tmp_path / "a.mill").exists()
+
+
+def test_a_bad_archive_is_left_out_on_request(call: Call, table: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "GSE1_RAW.tar"
+    with tarfile.open(archive, "w") as tar:
+        info = tarfile.TarInfo("../counts.csv")
+        tar.addfile(info, io.BytesIO(b""))
+    stopped = call("build", tmp_path / "a.mill", table, archive)
+    assert stopped.exit_code == 2 and "would lie outside the archive" in said(stopped)
+    result = call("build", tmp_path / "a.mill", table, archive, "--skip-bad", "--json")
+    assert result.exit_code == 0, result.output
+    assert [one["path"] for one in json.loads(result.stdout)["skipped"]] == [str(archive)]
