@@ -6,6 +6,7 @@ The tree; the builtin in brackets is inherited too, so that `except ValueError` 
     ├── InputError (ValueError)            wrong use or wrong input; the command line exits with 2
     │   ├── ConfigError                    a YAML file or an argument says something that cannot be meant
     │   ├── FormatError                    a file is truncated, foreign, or not what its name says
+    │   ├── BadInputsError                 several inputs that cannot be used, each with its reason
     │   ├── NotRawCountsError              values that are not whole, not finite or negative
     │   ├── GeneMatchError                 too few genes of a file are in the vocabulary
     │   ├── VocabularyError                a vocabulary that is malformed or not the one expected
@@ -37,6 +38,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "BadInputsError",
     "CacheError",
     "CellmillError",
     "ConfigError",
@@ -89,6 +91,10 @@ class ConfigError(InputError):
 
 class FormatError(InputError):
     """A file that is truncated, foreign, or not what its name says."""
+
+
+class BadInputsError(InputError):
+    """Several inputs that cannot be used; the message lists each with its reason."""
 
 
 class NotRawCountsError(InputError):

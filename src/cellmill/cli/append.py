@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from rich.text import Text
+
 import cellmill as cm
 from cellmill.cli.build import show_next, show_plan, show_skipped, skipped_inputs
-from cellmill.cli.display import examples, print_json, show_facts
+from cellmill.cli.display import console, examples, print_json, show_facts
 from cellmill.cli.info import summary
 from cellmill.cli.parameters import (
     AsJson,
     BlockCells,
     Counts,
+    DaskAddress,
     DryRun,
     FileFormat,
     Inputs,
@@ -21,6 +24,7 @@ from cellmill.cli.parameters import (
     SkipBad,
     StoreArgument,
     Threads,
+    Workers,
     renames,
 )
 from cellmill.cli.progress import drawn
@@ -32,6 +36,7 @@ EPILOG = examples(
     "cellmill append atlas.mill liver.h5ad",
     "cellmill append atlas.mill 'new-studies/*.h5ad' --rename donor=donor_id",
     "cellmill append atlas.mill 'studies/*.h5ad' --skip-bad --dry-run",
+    "cellmill append atlas.mill 'new-studies/*.h5ad' --workers 4",
 )
 
 
@@ -46,6 +51,8 @@ def append(
     dry_run: DryRun = False,
     block_cells: BlockCells = 4096,
     threads: Threads = 0,
+    workers: Workers = None,
+    dask: DaskAddress = None,
     as_json: AsJson = False,
 ) -> None:
     """Add cells to a store; its own stay as they are, and it is the old store until all is finished."""
@@ -55,11 +62,20 @@ def append(
         options = cm.ingest.BuildOptions(**policy, rename=tuple(columns.items()))
         with drawn():
             planned = cm.ingest.plan_append(store, inputs, options=options)
-        show_plan(planned, as_json=as_json)
+        show_plan(planned, workers=workers, as_json=as_json)
         return
     before, started = cm.open(store), time.perf_counter()
     with drawn():
-        grown = cm.append(store, inputs, rename=columns, block_cells=block_cells, threads=threads, **policy)
+        grown = cm.append(
+            store,
+            inputs,
+            rename=columns,
+            block_cells=block_cells,
+            threads=threads,
+            workers=workers,
+            dask=dask,
+            **policy,
+        )
     found = {**summary(grown), "path": str(store)}
     found["added"] = {
         "n_cells": grown.n_cells - before.n_cells,
@@ -68,7 +84,11 @@ def append(
         "sources": [source.name for source in grown.manifest.sources[len(before.manifest.sources) :]],
     }
     found["seconds"] = round(time.perf_counter() - started, 3)
-    found["skipped"] = skipped_inputs(grown)
+    if grown.manifest.generation > before.manifest.generation:
+        found["skipped"] = skipped_inputs(grown)
+    else:  # nothing was new, and no run reported
+        options = cm.ingest.BuildOptions(**policy, rename=tuple(columns.items()))
+        found["skipped"] = [one.to_dict() for one in cm.ingest.plan_append(store, inputs, options=options).skipped]
     if as_json:
         print_json(found)
     else:
@@ -78,6 +98,9 @@ def append(
 def _show(found: dict[str, Any]) -> None:
     show_skipped(found["skipped"])
     added = found["added"]
+    if not added["sources"]:
+        console().print(Text(f"nothing is new: {found['path']} stays as it is"), soft_wrap=True)
+        return
     show_facts(
         found["path"],
         {

@@ -13,6 +13,7 @@ from cellmill.cli import (
     append,
     bench,
     build,
+    commit,
     demo,
     doctor,
     evaluate,
@@ -85,6 +86,7 @@ def _options(
 _DATA, _TRAINING, _OTHER = "Data", "Training", "Other"
 
 app.command("build", epilog=build.EPILOG, rich_help_panel=_DATA)(build.build)
+app.command("commit", epilog=commit.EPILOG, rich_help_panel=_DATA)(commit.commit)
 app.command("append", epilog=append.EPILOG, rich_help_panel=_DATA)(append.append)
 app.command("merge", epilog=merge.EPILOG, rich_help_panel=_DATA)(merge.merge)
 app.command("info", epilog=info.EPILOG, rich_help_panel=_DATA)(info.info)

@@ -13,11 +13,13 @@ from rich.text import Text
 
 import cellmill as cm
 from cellmill.cli.display import console, error_console, examples, print_json, show_facts
+from cellmill.cli.errors import EXIT_USAGE
 from cellmill.cli.info import summary
 from cellmill.cli.parameters import (
     AsJson,
     BlockCells,
     Counts,
+    DaskAddress,
     DryRun,
     FileFormat,
     Inputs,
@@ -26,13 +28,15 @@ from cellmill.cli.parameters import (
     SkipBad,
     Threads,
     Verbose,
+    Workers,
+    part_of_many,
     renames,
 )
 from cellmill.cli.progress import drawn
-from cellmill.errors import InputError
-from cellmill.units import size_text, time_text
+from cellmill.errors import ConfigError, InputError
+from cellmill.units import count_text, size_text, time_text
 
-__all__ = ["EPILOG", "build", "show_next", "show_plan", "show_skipped", "skipped_inputs"]
+__all__ = ["EPILOG", "build", "show_built", "show_next", "show_plan", "show_skipped", "skipped_inputs"]
 
 EPILOG = examples(
     "cellmill build atlas.mill blood.h5ad gut.h5 mex-folder/",
@@ -42,6 +46,9 @@ EPILOG = examples(
     "cellmill build atlas.mill 'studies/*.h5ad' --dry-run",
     "cellmill build atlas.mill GSE1_counts.csv.gz -v",
     "cellmill build atlas.mill counts.csv --format csv-genes-x-cells",
+    "cellmill build atlas.mill 'studies/*.h5ad' --workers 4",
+    "cellmill build atlas.mill 'studies/*.h5ad' --dask tcp://node1:8786",
+    "cellmill build atlas.mill 'studies/*.h5ad' --task 3/16",
 )
 
 
@@ -54,11 +61,11 @@ def skipped_inputs(store: cm.Store) -> list[dict[str, str]]:
     return skipped
 
 
-def show_skipped(skipped: list[dict[str, str]]) -> None:
+def show_skipped(skipped: list[dict[str, str]], *, what: str = "skipped") -> None:
     """Show which inputs were left out, and why."""
     if skipped:
         out = console()
-        out.print(f"{len(skipped)} skipped")
+        out.print(f"{len(skipped)} {what}")
         for one in skipped:
             out.print(Text(f"  {one['path']}", style="bold"), soft_wrap=True)
             reason = one["reason"].removeprefix(one["path"]).removeprefix(":").strip()
@@ -114,6 +121,14 @@ def build(
     dry_run: DryRun = False,
     block_cells: BlockCells = 4096,
     threads: Threads = 0,
+    workers: Workers = None,
+    dask: DaskAddress = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task", metavar="I/N", help="Do part I of N, as a job of an array; then `cellmill commit STORE`."
+        ),
+    ] = None,
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
@@ -123,7 +138,24 @@ def build(
     if verbose:
         show_guesses(inputs, file_format)
     if dry_run:
-        _dry_run(inputs, vocabulary, {**policy, "rename": tuple(columns.items())}, as_json=as_json)
+        _dry_run(inputs, vocabulary, {**policy, "rename": tuple(columns.items())}, workers=workers, as_json=as_json)
+        return
+    if task is not None:
+        if dask is not None:
+            raise ConfigError("--task is a part done by hand, --dask gives out the parts itself: give one of them")
+        _build_part(
+            store,
+            inputs,
+            part=part_of_many(task),
+            as_json=as_json,
+            vocabulary=vocabulary,
+            rename=columns,
+            overwrite=overwrite,
+            block_cells=block_cells,
+            threads=threads,
+            workers=workers or 1,
+            **policy,
+        )
         return
     started = time.perf_counter()
     with drawn():
@@ -135,11 +167,18 @@ def build(
             overwrite=overwrite,
             block_cells=block_cells,
             threads=threads,
+            workers=workers,
+            dask=dask,
             **policy,
         )
-    found = {**summary(built), "path": str(store)}  # as it was given, so that "what next" can be pasted
+    show_built(built, store, seconds=time.perf_counter() - started, as_json=as_json)
+
+
+def show_built(built: cm.Store, path: Path, *, seconds: float, as_json: bool) -> None:
+    """Show what a build has made; `path` as it was given, so that "what next" can be pasted."""
+    found = {**summary(built), "path": str(path)}
     found["inputs_bytes"] = sum(source.bytes for source in built.manifest.sources)
-    found["seconds"] = round(time.perf_counter() - started, 3)
+    found["seconds"] = round(seconds, 3)
     found["skipped"] = skipped_inputs(built)
     if as_json:
         print_json(found)
@@ -161,16 +200,35 @@ def show_guesses(inputs: list[str], file_format: str | None) -> None:
         out.print(Text(said), soft_wrap=True)
 
 
-def _dry_run(inputs: list[str], vocabulary: str | None, policy: dict[str, Any], *, as_json: bool) -> None:
+def _build_part(store: Path, inputs: list[str], *, part: tuple[int, int], as_json: bool, **policy: Any) -> None:
+    with drawn():
+        done = cm.ingest.build_part(store, inputs, part=part, **policy)
+    if as_json:
+        print_json(done)
+        return
+    out, (one, of) = console(), part
+    out.print(
+        Text(f"part {one} of {of} is done: {count_text(done.n_cells)} cells in {done.tasks} of {done.n_tasks} tasks")
+    )
+    out.print(Text(f"When all parts are: cellmill commit {store}"), soft_wrap=True)
+
+
+def _dry_run(
+    inputs: list[str], vocabulary: str | None, policy: dict[str, Any], *, workers: int | None, as_json: bool
+) -> None:
     with drawn():
         planned = cm.ingest.plan_build(inputs, vocabulary=vocabulary, options=cm.ingest.BuildOptions(**policy))
-    show_plan(planned, as_json=as_json)
+    show_plan(planned, workers=workers, as_json=as_json)
 
 
-def show_plan(planned: cm.ingest.BuildPlan, *, as_json: bool) -> None:
-    """Show what would be written."""
+def show_plan(planned: cm.ingest.BuildPlan, *, workers: int | None, as_json: bool) -> None:
+    """Show what would be written and what it needs; ends with 2 when inputs cannot be used."""
+    needs = cm.ingest.estimate(planned, workers=workers)
     if as_json:
-        print_json(planned)
-        return
-    show_skipped([one.to_dict() for one in planned.skipped])
-    console().print(Text(str(planned)), soft_wrap=True)
+        print_json({**planned.to_dict(), "estimate": needs.to_dict()})
+    else:
+        show_skipped([one.to_dict() for one in planned.skipped])
+        show_skipped([one.to_dict() for one in planned.refused], what="cannot be used")
+        console().print(Text(f"{planned}\n{needs}"), soft_wrap=True)
+    if planned.refused:
+        raise typer.Exit(EXIT_USAGE)

@@ -38,6 +38,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "scvi": ("torch", "safetensors", "scvi-tools", "lightning"),
     "report": ("matplotlib", "jinja2"),
     "cloud": ("obstore",),
+    "dask": ("distributed",),
 }
 # distribution -> its module, where they are not called alike
 _MODULES = {"pyyaml": "yaml", "scvi-tools": "scvi"}

@@ -15,6 +15,7 @@ __all__ = [
     "AsJson",
     "BlockCells",
     "Counts",
+    "DaskAddress",
     "DryRun",
     "Experiment",
     "FileFormat",
@@ -26,9 +27,11 @@ __all__ = [
     "Threads",
     "Verbose",
     "Where",
+    "Workers",
     "check_out",
     "listed",
     "no_match_advice",
+    "part_of_many",
     "renames",
     "store_path",
 ]
@@ -82,7 +85,29 @@ BlockCells = Annotated[
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", help="Say for each input what it is read as, and what in it says so.")
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", min=1, help="Processes; by default 1, more where there is much to do."),
+]
+DaskAddress = Annotated[
+    str | None,
+    typer.Option("--dask", metavar="ADDRESS", help="Work on the Dask cluster whose scheduler is at this address."),
+]
 Threads = Annotated[int, typer.Option("--threads", metavar="N", min=0, help="Threads; 0 is one per core.")]
+
+
+def part_of_many(text: str) -> tuple[int, int]:
+    """Return (i, n) from a text "i/n", counted from 1.
+
+    Raises
+    ------
+    ConfigError
+        For a text that is not of this form.
+    """
+    part, slash, parts = (piece.strip() for piece in text.partition("/"))
+    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise ConfigError(f"--task {text!r}: expected I/N with I from 1 to N, for example 1/8")
+    return int(part), int(parts)
 
 
 def renames(pairs: list[str]) -> dict[str, str]:

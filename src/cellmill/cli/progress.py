@@ -30,6 +30,7 @@ from cellmill.units import count_text, time_text
 __all__ = ["BarListener", "LineListener", "drawn", "is_quiet", "set_quiet"]
 
 _SECONDS_BETWEEN_LINES = 5.0
+_SECONDS_OF_PACE = 1.0  # that a rate is measured over at least
 _quiet: ContextVar[bool] = ContextVar("cellmill_cli_quiet", default=False)
 
 
@@ -46,6 +47,31 @@ def is_quiet() -> bool:
 def _amount(done: int, total: int, unit: str) -> str:
     share = f" of {count_text(total)}" if total else ""
     return f"{count_text(done)}{share} {unit}".rstrip()
+
+
+class _Pace:
+    """How fast one count of work goes on, from what was done when it was first told: work done before is no speed."""
+
+    def __init__(self) -> None:
+        self._work: tuple[int, str] | None = None
+        self._first = self._latest = (0.0, 0)
+
+    def text(self, event: Event, now: float) -> str:
+        """Take in an event and return rate and remaining time, nothing where they are not known yet."""
+        work = event.total, event.unit
+        if work != self._work or event.done < self._latest[1]:
+            self._work, self._first = work, (now, event.done)
+        self._latest = now, event.done
+        seconds, done = now - self._first[0], event.done - self._first[1]
+        if seconds < _SECONDS_OF_PACE or not done:
+            return ""
+        rate = done / seconds
+        left = f", {time_text((event.total - event.done) / rate)} left" if event.total > event.done else ""
+        return f"{_rate(rate)} {event.unit}/s{left}".replace(" /s", "/s")
+
+
+def _rate(rate: float) -> str:
+    return count_text(round(rate)) if rate >= 10 else f"{rate:.2g}"
 
 
 class LineListener:
@@ -73,6 +99,7 @@ class LineListener:
         self._clock = clock
         self._last: float | None = None
         self._stage = ""
+        self._pace = _Pace()
 
     def __call__(self, event: Event) -> None:
         """Write a line for `event`, or nothing when the last line is too recent."""
@@ -80,13 +107,14 @@ class LineListener:
             self._write(event.message)
             return
         now = self._clock()
+        pace = self._pace.text(event, now) if event.total else ""
         is_new = event.stage != self._stage
         is_last = bool(event.total) and event.done >= event.total
         if not (is_new or is_last or self._last is None or now - self._last >= self._seconds):
             return
         self._stage, self._last = event.stage, now
         amount = _amount(event.done, event.total, event.unit) if event.done or event.total else ""
-        self._write(f"{event.stage}: {amount}" if amount else event.stage)
+        self._write(", ".join(filter(None, [f"{event.stage}: {amount}" if amount else event.stage, pace])))
 
     def _write(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
@@ -110,11 +138,13 @@ class BarListener:
             BarColumn(bar_width=24),
             _AmountColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[pace]}", style="dim", markup=False),
             console=console,
             refresh_per_second=8,
             transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._paces: dict[TaskID, _Pace] = {}
 
     def __enter__(self) -> BarListener:
         self._progress.start()
@@ -135,7 +165,9 @@ class BarListener:
         total = event.total or None
         if event.stage not in self._tasks:
             self._begin(event)
-        self._progress.update(self._tasks[event.stage], completed=event.done, total=total, unit=event.unit)
+        task = self._tasks[event.stage]
+        pace = self._paces.setdefault(task, _Pace()).text(event, time.monotonic()) if total else ""
+        self._progress.update(task, completed=event.done, total=total, unit=event.unit, pace=pace)
 
     def _begin(self, event: Event) -> None:
         """Make room for a stage: the outermost unfinished one stays, with this one below it."""
@@ -148,7 +180,9 @@ class BarListener:
         self._retire()
         for task in list(self._progress.tasks)[1:]:
             self._remove(task)
-        self._tasks[event.stage] = self._progress.add_task(event.stage, total=event.total or None, unit=event.unit)
+        self._tasks[event.stage] = self._progress.add_task(
+            event.stage, total=event.total or None, unit=event.unit, pace=""
+        )
 
     def _same_work(self, event: Event) -> Task | None:
         """Return the stage that this one goes on with under another name: the next file of one count of cells."""
@@ -170,6 +204,7 @@ class BarListener:
 
     def _remove(self, task: Task) -> None:
         self._progress.remove_task(task.id)
+        self._paces.pop(task.id, None)
         del self._tasks[task.description]
 
 

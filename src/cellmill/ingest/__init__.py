@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from cellmill.ingest.append import append_inputs, plan_append
+from cellmill.ingest.array import PartDone, build_part, commit
+from cellmill.ingest.estimate import Estimate, estimate
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
 from cellmill.ingest.planning import plan_build
@@ -13,12 +15,17 @@ __all__ = [
     "BuildOptions",
     "BuildPlan",
     "BuiltVocabulary",
+    "Estimate",
+    "PartDone",
     "Skipped",
     "SourcePlan",
     "VocabularyPart",
     "append_inputs",
     "build",
+    "build_part",
     "build_vocabulary",
+    "commit",
+    "estimate",
     "plan_append",
     "plan_build",
 ]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cellmill.events import emit
 from cellmill.ingest.base import Base
+from cellmill.ingest.execute import Means
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.plan import BuildPlan
 from cellmill.ingest.planning import plan_build
@@ -14,6 +17,9 @@ from cellmill.storage import require_free_bytes
 from cellmill.storage.urls import refuse_url
 from cellmill.store import Store, open_store
 from cellmill.store.staging import Staging, writing_told
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["append_inputs", "plan_append"]
 
@@ -28,6 +34,8 @@ def append_inputs(
     skip_bad: bool = False,
     format: str | None = None,
     threads: int = 0,
+    workers: int | None = None,
+    dask: str | Client | None = None,
     shard_cells: int = 200_000,
     block_cells: int = 4096,
 ) -> Store:
@@ -44,8 +52,8 @@ def append_inputs(
         The store.
     inputs
         Files (h5ad, 10x HDF5, CSV or TSV), Matrix Market folders, folders of these, or patterns.
-    counts, min_match, rename, skip_bad, format, threads, shard_cells, block_cells
-        As in `cellmill.build`.
+    counts, min_match, rename, skip_bad, format, threads, workers, dask, shard_cells, block_cells
+        As in `cellmill.build`. With `skip_bad`, and when the store has all that can be used already, it stays as it is.
 
     Raises
     ------
@@ -64,6 +72,7 @@ def append_inputs(
     >>> store = append_inputs("atlas.mill", ["c.h5ad"])  # doctest: +SKIP
     """
     refuse_url(path, what="append")
+    means = Means(threads=threads, workers=workers, dask=dask)
     target = Path(path).resolve() if Path(path).is_symlink() else Path(path)
     open_store(target)  # says what is wrong before anything is made beside it
     options = BuildOptions(
@@ -78,9 +87,12 @@ def append_inputs(
     # under the lock from the start: what is planned depends on what the store has
     with writing_told(target), Staging.locked(target) as staging:
         plan = plan_append(target, inputs, options=options)
+        if not plan.sources:  # all of them left out, as asked for
+            emit("nothing new", message=f"nothing is new: {target} stays as it is")
+            return open_store(target)
         require_free_bytes(target, plan.estimated_bytes, what="what is added to the store")
         with writing_told(target, plan.estimated_bytes):
-            write_store(plan, staging, threads=threads)
+            write_store(plan, staging, means)
             staging.add()
     return open_store(target)
 

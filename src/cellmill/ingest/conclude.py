@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from cellmill import kernel
 from cellmill.errors import CellmillError, InputError
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
 from cellmill.ingest.shards import ShardRecord
-from cellmill.sources.archive import file_behind, size_of
+from cellmill.sources.archive import size_of
 from cellmill.storage import write_atomic
 from cellmill.store import HEAD_NAME, VOCABULARY_NAME, FileEntry, Manifest, Shards, SourceEntry, Sources
 from cellmill.store.measured import MEASURED, measured_record
@@ -42,7 +41,7 @@ def conclude(
     records: Sequence[ShardRecord],
     skipped: Sequence[Skipped],
     *,
-    digest_of: Callable[[Path], str],
+    digest_of: Callable[[SourcePlan], str],
     started: float,
 ) -> None:
     """Write everything of the store but its shards, the manifest last; `digest_of` gives the hash of an input.
@@ -57,7 +56,10 @@ def conclude(
         raise InputError("no input is left to build from:\n" + "\n".join(f"  {s.path}: {s.reason}" for s in skipped))
     base = plan.base.manifest if plan.base else None
     genes = _write_genes(plan, staging, records)
-    sources = [_write_source(plan, staging, source, records, digest_of) for source in used]
+    own: dict[int, list[ShardRecord]] = {}
+    for record in records:
+        own.setdefault(record.source, []).append(record)
+    sources = [_write_source(plan, staging, source, own.get(source[0], []), digest_of) for source in used]
     _write_run_report(plan, staging, records, skipped, started)
     manifest = Manifest(
         vocabulary_hash=plan.vocabulary.hash,
@@ -66,7 +68,7 @@ def conclude(
         genes=genes,
         head=base.head if base else _write_head(plan, staging),
         obs_schema=plan.schema_of(used),
-        shards=Shards([*(base.shards if base else ()), *(record.shard for record in records)]),
+        shards=Shards([*(base.shards if base else ()), *(record.shard for record in records if record.shard)]),
         sources=Sources([*(base.sources if base else ()), *sources]),
         cellmill_version=own_version(),
     )
@@ -92,7 +94,7 @@ def _used_sources(
 
 
 def _write_genes(plan: BuildPlan, staging: Staging, records: Sequence[ShardRecord]) -> FileEntry:
-    n_cells = sum(record.shard.n_cells for record in records)
+    n_cells = sum(record.shard.n_cells for record in records if record.shard)
     detected = sum((record.detected for record in records), start=np.zeros(len(plan.order), dtype=np.int64))
     if plan.base:
         n_cells += plan.base.manifest.n_cells
@@ -125,8 +127,8 @@ def _tally(plan: SourcePlan, own: Sequence[ShardRecord]) -> _Tally:
         tally = replace(
             tally,
             umi=tally.umi + record.umi,
-            n_cells=tally.n_cells + record.shard.n_cells,
-            nnz=tally.nnz + record.shard.nnz,
+            n_cells=tally.n_cells + (record.shard.n_cells if record.shard else 0),
+            nnz=tally.nnz + (record.shard.nnz if record.shard else 0),
             largest=max(tally.largest, record.largest),
             merged=tally.merged + record.merged,
         )
@@ -138,17 +140,17 @@ def _write_source(
     staging: Staging,
     numbered: tuple[int, SourcePlan],
     records: Sequence[ShardRecord],
-    digest_of: Callable[[Path], str],
+    digest_of: Callable[[SourcePlan], str],
 ) -> SourceEntry:
-    """Write the report of one input; returns its entry."""
+    """Write the report of one input, from its own records; returns its entry."""
     number, source = numbered
-    tally = _tally(source, [record for record in records if record.source == number])
+    tally = _tally(source, records)
     if tally.n_cells != source.n_cells:
         raise CellmillError(
             f"{source.path}: {source.n_cells} cells were planned, {tally.n_cells} are in the shards; "
             f"nothing was published. Remove {staging.place} and run the same command again."
         )
-    digest = digest_of(file_behind(source.path))
+    digest = digest_of(source)
     size = size_of(source.path)
     report = {
         "name": source.name, "kind": source.kind, "uri": str(source.path), "bytes": size, "xxh3": digest,
@@ -187,7 +189,7 @@ def _write_run_report(
         "seconds": round(time.time() - started, 3),
         "kernel": kernel.IMPLEMENTATION,
         "cellmill": own_version(),
-        "n_cells": sum(record.shard.n_cells for record in records),
+        "n_cells": sum(record.shard.n_cells for record in records if record.shard),
         "skipped": [one.to_dict() for one in skipped],
     }
     write_atomic(staging.folder / run_report_name(plan), (json.dumps(report, indent=1) + "\n").encode())

@@ -16,15 +16,19 @@ import numpy.typing as npt
 
 from cellmill.genes import AlignmentReport, Vocabulary
 from cellmill.ingest.base import Base
+from cellmill.ingest.failures import Refused
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.schema import unified_schema
 from cellmill.sources.files import files_of
 from cellmill.storage import hash_bytes
 from cellmill.store.format import FORMAT_VERSION
+from cellmill.store.writer import own_version
 from cellmill.units import count_text, size_text
 
 __all__ = ["BuildPlan", "Skipped", "SourcePlan", "input_stamp"]
 
+# options that do not decide the bytes of a shard by themselves: what came of most is in the facts of each input
+_SETTLED = ("counts", "min_match", "rename", "skip_bad", "format", "duplicates")
 _BYTES_PER_COUNT = 1.3  # frames are smaller; obs and offsets come on top
 _BYTES_PER_CELL = 200
 
@@ -54,6 +58,10 @@ class SourcePlan:
     classes : uint8, shape (n_source_genes,)
         What each gene counts for in the facts of whole cells, see `cellmill.ingest.facts`.
     obs_names : tuple of (file's column, store's column, type)
+    starts_anywhere : bool
+        Whether reading from the middle of it costs no more than what is read.
+    spill_bytes : int
+        Bytes of temporary files while it is read, at most.
     """
 
     path: Path
@@ -70,6 +78,8 @@ class SourcePlan:
     obs_names: tuple[tuple[str, str, str], ...]
     notes: tuple[str, ...]
     stamp: tuple[int, int]
+    starts_anywhere: bool = True
+    spill_bytes: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +94,8 @@ class BuildPlan:
         The store that is added to; None for a new one.
     head : bytes or None
         Model of the head genes; None where there are none.
+    refused : tuple of Refused
+        Inputs that cannot be used and are not to be left out: the others are worked on, and the end is an error.
     """
 
     sources: tuple[SourcePlan, ...]
@@ -95,6 +107,7 @@ class BuildPlan:
     options: BuildOptions
     base: Base | None = None
     head: bytes | None = None
+    refused: tuple[Refused, ...] = ()
 
     @property
     def gene_ids(self) -> list[str]:
@@ -133,29 +146,36 @@ class BuildPlan:
         return int(counts * _BYTES_PER_COUNT + self.n_cells * _BYTES_PER_CELL) + (4 << 20)
 
     @property
-    def key(self) -> str:
-        """xxh3-128 of all that decides the store's bytes; an interrupted build goes on only under the same key."""
-        content = {
+    def setting(self) -> dict[str, Any]:
+        """What decides the bytes of every shard, whatever input it is of."""
+        return {
             "format": FORMAT_VERSION,
-            "sources": [
-                (
-                    str(s.path.resolve()),
-                    s.stamp,
-                    s.name,
-                    s.matrix,
-                    s.n_cells,
-                    s.obs_names,
-                    hash_bytes(s.target.tobytes()),
-                    hash_bytes(s.classes.tobytes()),
-                )
-                for s in self.sources
-            ],
+            "cellmill": own_version(),
+            "genes": hash_bytes("\n".join(self.gene_ids).encode()),
+            "head": hash_bytes(self.head) if self.head else None,
+            "options": {name: value for name, value in vars(self.options).items() if name not in _SETTLED},
+        }
+
+    def facts_of(self, source: SourcePlan) -> dict[str, Any]:
+        """Return what decides the bytes of an input's shards besides: the input as it is, and its columns."""
+        kinds, storage_of = dict(self.obs_schema), np.full(len(self.vocabulary) + 1, -1, dtype=np.int64)
+        storage_of[self.order] = np.arange(len(self.order))
+        return {
+            "input": (str(source.path.resolve()), source.stamp, source.name, source.matrix, source.n_cells),
+            "obs": [(old, new, kinds[new]) for old, new, _ in source.obs_names],
+            "positions": hash_bytes(storage_of[source.target].tobytes()),
+            "classes": hash_bytes(source.classes.tobytes()),
+        }
+
+    @property
+    def key(self) -> str:
+        """xxh3-128 of all that decides the store's bytes."""
+        content = {
+            "setting": self.setting,
+            "sources": [self.facts_of(source) for source in self.sources],
             "base": self.base.manifest.digest if self.base else None,
             "vocabulary": self.vocabulary.hash,
-            "order": hash_bytes(self.order.tobytes()),
-            "head": hash_bytes(self.head) if self.head else None,
             "obs": self.obs_schema,
-            "shards": (self.options.shard_cells, self.options.shard_bytes, self.options.block_cells),
         }
         return hash_bytes(json.dumps(content, sort_keys=True).encode())
 
@@ -176,6 +196,7 @@ class BuildPlan:
                 for s in self.sources
             ],
             "skipped": [skipped.to_dict() for skipped in self.skipped],
+            "refused": [refused.to_dict() for refused in self.refused],
         }  # fmt: skip
 
     def __str__(self) -> str:

@@ -10,14 +10,15 @@ from typing import TypeVar
 import numpy as np
 
 from cellmill.errors import CellmillError, InputError
-from cellmill.events import emit
 from cellmill.genes import Vocabulary
 from cellmill.ingest.aligning import AlignedGenes, GeneAligner
 from cellmill.ingest.base import Base
 from cellmill.ingest.candidates import Candidate, open_candidate
+from cellmill.ingest.failures import Refused, is_about_input, stop_for
 from cellmill.ingest.gene_order import head_model, storage_order
 from cellmill.ingest.options import BuildOptions, check_policy
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan, input_stamp
+from cellmill.ingest.progress import tell_refused
 from cellmill.ingest.schema import check_renames, dataset_names, obs_columns_of, unified_schema
 from cellmill.ingest.species import choose_vocabulary
 from cellmill.sources import expand_inputs
@@ -41,12 +42,12 @@ def plan_build(
     Raises
     ------
     InputError
-        For an input that cannot be used (unless `options.skip_bad`), naming it and the remedy.
+        When no input can be used, or what is asked for cannot be meant. Where only some inputs cannot be used, they are
+        in `skipped` (with `options.skip_bad`) or `refused`.
     """
     options = options or BuildOptions()
     check_policy(options, vocabulary)
-    skipped: list[Skipped] = []
-    guard = _Guard(skipped, skip=options.skip_bad)
+    guard = _Guard(skip=options.skip_bad)
     paths = expand_inputs(inputs, keep_unusable=options.skip_bad)
     found = [guard(path, partial(open_candidate, path, options)) for path in paths]
     candidates = [candidate for candidate in found if candidate is not None]
@@ -63,15 +64,19 @@ def plan_build(
         if (genes := guard(candidate.source.path, partial(_align, candidate, aligner, base)))
     ]
     names = dataset_names([candidate.source for candidate, _ in aligned])
+    n_known = 0
     if base:
         kept = [
             guard(candidate.source.path, partial(base.require_new, name, candidate.source.path))
             for (candidate, _), name in zip(aligned, names, strict=True)
         ]
+        n_known = kept.count(None)
         aligned = [pair for pair, name in zip(aligned, kept, strict=True) if name]
         names = [name for name in kept if name]
+    if base and n_known and not aligned and options.skip_bad:
+        return _nothing_new(base, guard.refused, options)
     if not aligned:
-        raise InputError("no input is left to build from:\n" + "\n".join(f"  {s.path}: {s.reason}" for s in skipped))
+        raise _nothing_left(guard.refused, n_inputs=len(paths), skip=options.skip_bad)
     old_columns = base.obs_columns if base else ()
     spelling = {name.casefold(): name for name, _, _ in old_columns}
     obs_names = [obs_columns_of(candidate.source, dict(options.rename), spelling) for candidate, _ in aligned]
@@ -91,25 +96,49 @@ def plan_build(
     for candidate in candidates:
         candidate.source.close()
     schema = unified_schema([old_columns, *obs_names])
-    return BuildPlan(plans, tuple(skipped), chosen, chosen_name, order, schema, options, base, head)
+    skipped = tuple(Skipped(one.path, str(one.error)) for one in guard.refused) if options.skip_bad else ()
+    refused = () if options.skip_bad else tuple(guard.refused)
+    return BuildPlan(plans, skipped, chosen, chosen_name, order, schema, options, base, head, refused)
+
+
+def _nothing_new(base: Base, refused: Sequence[Refused], options: BuildOptions) -> BuildPlan:
+    """Plan nothing, since the store has the inputs already."""
+    skipped = tuple(Skipped(one.path, str(one.error)) for one in refused)
+    schema = unified_schema([base.obs_columns])
+    name = base.manifest.vocabulary_name
+    return BuildPlan((), skipped, base.vocabulary, name, base.order, schema, options, base, base.head)
+
+
+def _nothing_left(refused: Sequence[Refused], *, n_inputs: int, skip: bool) -> CellmillError:
+    if not skip:
+        return stop_for(refused, n_inputs=n_inputs, kept=False)
+    listed = "\n".join(f"  {one.path}: {one.error}" for one in refused)
+    return InputError(f"no input is left to build from:\n{listed}")
 
 
 class _Guard:
-    """Runs a step for one input; with `skip`, an input error becomes a `Skipped` instead of ending the plan."""
+    """Runs a step for one input; an error of the input is kept, so that the others are looked at as well."""
 
-    def __init__(self, skipped: list[Skipped], *, skip: bool) -> None:
-        self._skipped = skipped
+    def __init__(self, *, skip: bool) -> None:
+        self.refused: list[Refused] = []
         self._skip = skip
 
     def __call__(self, path: Path, step: Callable[[], T]) -> T | None:
         try:
             return step()
-        except (CellmillError, OSError) as error:
-            if not self._skip:
+        except CellmillError as error:
+            if not is_about_input(error) and not self._skip:
                 raise
-            self._skipped.append(Skipped(path, str(error)))
-            emit(f"skipped {path.name}", message=f"skipped {path}")  # why: in the report
-            return None
+            self._keep(path, error)
+        except OSError as error:
+            told = InputError(f"{path}: cannot be read ({error.strerror or error})")
+            told.__cause__ = error
+            self._keep(path, told)
+        return None
+
+    def _keep(self, path: Path, error: CellmillError) -> None:
+        self.refused.append(Refused(path, error))
+        tell_refused(path, skip=self._skip)
 
 
 def _align(candidate: Candidate, aligner: GeneAligner, base: Base | None) -> AlignedGenes:
@@ -144,4 +173,5 @@ def _source_plan(
         obs_names=columns,
         notes=(*source.remarks, *renamed, *dropped),
         stamp=input_stamp(source.path),
+        starts_anywhere=source.starts_anywhere(candidate.matrix),
     )

@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cellmill.genes import Vocabulary
-from cellmill.ingest.conclude import conclude
-from cellmill.ingest.digests import Digests
+from cellmill.ingest.execute import Means, carry_out
+from cellmill.ingest.finish import finish
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.plan import BuildPlan
 from cellmill.ingest.planning import plan_build
-from cellmill.ingest.shards import Ingestion
+from cellmill.ingest.tasks import cut
 from cellmill.storage import require_free_bytes
 from cellmill.storage.urls import refuse_url
 from cellmill.store import Store, open_store
 from cellmill.store.staging import Staging, check_target, writing_told
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["build", "write_store"]
 
@@ -33,13 +37,16 @@ def build(
     format: str | None = None,
     overwrite: bool = False,
     threads: int = 0,
+    workers: int | None = None,
+    dask: str | Client | None = None,
     shard_cells: int = 200_000,
     block_cells: int = 4096,
 ) -> Store:
     """Build a store from count matrices and return it, open.
 
     Every stored value is proven to be a raw count; genes are resolved to one vocabulary; what is dropped, merged or
-    renamed is counted in the store's reports. Interrupted at any moment, the same call goes on where it stopped.
+    renamed is counted in the store's reports. Interrupted at any moment, the same call goes on where it stopped, also
+    with other `workers` or `dask`.
 
     Parameters
     ----------
@@ -63,7 +70,12 @@ def build(
     overwrite
         Replace a store that lies at `path`, at the end.
     threads
-        Threads of the kernel; 0 for all cores.
+        Threads of the kernel, shared by all workers; 0 for all cores.
+    workers
+        Processes of this machine; None: one where there is little to do. The bytes of the store do not depend on it.
+    dask
+        Address of a Dask scheduler, or a client of one, whose workers see the inputs and the folder of the store
+        under the same names (extra `dask`).
     shard_cells
         Most cells in a shard.
     block_cells
@@ -72,7 +84,8 @@ def build(
     Raises
     ------
     InputError
-        For inputs that cannot be used: not found, not raw, genes unknown, damaged.
+        For inputs that cannot be used: not found, not raw, genes unknown, damaged. The others are worked on first, and
+        what is finished of them is kept for the next call; where several cannot be used, all are listed.
     StoreExistsError
         When something lies at `path` and `overwrite` is not set.
     StoreLockedError
@@ -85,6 +98,7 @@ def build(
     >>> store = build("atlas.mill", ["a.h5ad", "b.h5"])  # doctest: +SKIP
     """
     refuse_url(path, what="build")
+    means = Means(threads=threads, workers=workers, dask=dask)
     target = Path(path).resolve() if Path(path).is_symlink() else Path(path)
     check_target(target, overwrite=overwrite)
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
@@ -103,15 +117,15 @@ def build(
         target.parent.mkdir(parents=True, exist_ok=True)
         with Staging.locked(target) as staging:
             check_target(target, overwrite=overwrite)  # another build may have come first since
-            write_store(plan, staging, threads=threads)
+            write_store(plan, staging, means)
             staging.publish()
     return open_store(target)
 
 
-def write_store(plan: BuildPlan, staging: Staging, *, threads: int) -> None:
+def write_store(plan: BuildPlan, staging: Staging, means: Means) -> None:
     """Write all of a plan that is not finished yet, the manifest last; the caller publishes it."""
     started = time.time()
-    with Digests() as digests:
-        ingestion = Ingestion(plan, staging, digests, threads=threads)
-        records = ingestion.run()
-        conclude(plan, staging, records, ingestion.skipped, digest_of=digests.of, started=started)
+    tasks = cut(plan)
+    pieces = staging.prepare_pieces([task.key for task in tasks])
+    failed = carry_out(plan, pieces, tasks, means)
+    finish(plan, staging, pieces, tasks, failed, started=started)

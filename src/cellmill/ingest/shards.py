@@ -1,35 +1,47 @@
-"""From inputs to finished shards (floor 4): block by block, journalled, so that a killed run goes on."""
+"""From the rows of a task to finished shards (floor 4): block by block, shard by shard kept, so that work goes on.
+
+Carried out by whichever process has the plan and sees the inputs and the folder of pieces; the bytes are the same.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from cellmill import kernel
-from cellmill.errors import CellmillError, InputError
-from cellmill.events import emit
+from cellmill.errors import InputError
 from cellmill.ingest.ahead import read_ahead
 from cellmill.ingest.audit import Violation
 from cellmill.ingest.convert import cell_uids, convert_block, gene_hashes
 from cellmill.ingest.digests import Digests
 from cellmill.ingest.facts import CellFacts, measure_cells
-from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan, input_stamp
+from cellmill.ingest.plan import BuildPlan, SourcePlan, input_stamp
 from cellmill.ingest.refuse import refusal
+from cellmill.ingest.tasks import Task, source_key
 from cellmill.kernel import IngestedCells
-from cellmill.sources import Source, open_source
+from cellmill.sources import CountBlock, Source, open_source
 from cellmill.sources.archive import file_behind
 from cellmill.store import ShardEntry
+from cellmill.store.journal import JournalEntry
 from cellmill.store.obs import FACT_COLUMNS, STANDARD_COLUMNS, cast_obs, write_obs
-from cellmill.store.staging import JournalEntry, Staging
+from cellmill.store.pieces import Pieces
 from cellmill.store.writer import ShardWriter, file_entry, write_uids
 
-__all__ = ["Ingestion", "ShardRecord"]
+__all__ = ["Ingestion", "ShardRecord", "digest_note"]
+
+
+def digest_note(source: SourcePlan) -> str:
+    """Return the name under which the hash of an input is noted beside the journal."""
+    return f"digest-{source_key(source)}"
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,8 @@ class ShardRecord:
         Number of the input in the plan.
     stop : int
         Rows of the input done after this shard.
+    shard : ShardEntry or None
+        None where no cell of these rows is in the store.
     detected : int64, shape (n_store_genes,)
         Cells of the shard in which each gene is detected.
     umi : float64, shape (n_source_genes,)
@@ -54,23 +68,23 @@ class ShardRecord:
 
     source: int
     stop: int
-    shard: ShardEntry
+    shard: ShardEntry | None
     detected: npt.NDArray[np.int64]
     umi: npt.NDArray[np.float64]
     largest: int
     merged: int
 
     def to_entry(self) -> JournalEntry:
-        """Return it as the journal keeps it."""
-        facts = {name: getattr(self, name) for name in ("source", "stop", "largest", "merged")}
+        """Return it as the journal keeps it, where inputs have no numbers."""
+        facts = {name: getattr(self, name) for name in ("stop", "largest", "merged")}
         return JournalEntry(self.shard, facts, {"detected": self.detected, "umi": self.umi})
 
     @classmethod
-    def from_entry(cls, entry: JournalEntry) -> ShardRecord:
+    def from_entry(cls, entry: JournalEntry, *, source: int) -> ShardRecord:
         """Return what the journal kept."""
         facts, arrays = entry.facts, entry.arrays
         return cls(
-            source=facts["source"],
+            source=source,
             stop=facts["stop"],
             shard=entry.shard,
             detected=arrays["detected"],
@@ -81,118 +95,168 @@ class ShardRecord:
 
 
 class Ingestion:
-    """The inputs of a plan on their way into shards.
+    """What one process needs to carry out tasks of a plan. A context manager; keeps the last input open.
 
-    Attributes
+    Parameters
     ----------
-    skipped : list of Skipped
-        Inputs left out, by the plan or on the way.
+    folder
+        From which the inputs' paths are to be seen; None for the current one.
     """
 
-    def __init__(self, plan: BuildPlan, staging: Staging, digests: Digests, *, threads: int) -> None:
+    def __init__(
+        self, plan: BuildPlan, pieces: Pieces, digests: Digests, *, threads: int, folder: Path | None = None
+    ) -> None:
         self.plan = plan
-        self.staging = staging
-        self.digests = digests
+        self.pieces = pieces
         self.threads = threads
         self.hashes = gene_hashes(plan.gene_ids)
         self.head = kernel.open_model(plan.head) if plan.head else None
         self.storage_of = np.full(len(plan.vocabulary) + 1, -1, dtype=np.int64)
         self.storage_of[plan.order] = np.arange(len(plan.order))
-        self.skipped: list[Skipped] = list(plan.skipped)
-        self.cells_done = 0
+        self._digests = digests
+        self._hashed: dict[Path, SourcePlan] = {}
+        self._folder = folder or Path()
+        self._open: tuple[SourcePlan, Source] | None = None
+        self._held = ExitStack()
 
-    def run(self) -> list[ShardRecord]:
-        """Write all shards that are not finished yet; returns the records of all of them, in order."""
-        finished = [ShardRecord.from_entry(entry) for entry in self.staging.prepare(self.plan.key)]
-        if finished:
-            done = sum(record.shard.n_cells for record in finished)
-            emit("building", message=f"going on after {done} cells that an interrupted run had finished")
-        for number, source in enumerate(self.plan.sources):
-            try:
-                self._ingest(number, source, [record for record in finished if record.source == number])
-            except CellmillError as error:
-                if not self.plan.options.skip_bad or error.exit_code != 2:
-                    raise
-                self._skip(number, source, error)
-        return [ShardRecord.from_entry(entry) for entry in self.staging.entries()]
+    def __enter__(self) -> Self:
+        self.desk = self._held.enter_context(self.pieces.desk())
+        return self
 
-    def _skip(self, number: int, source: SourcePlan, error: CellmillError) -> None:
-        self.staging.forget(lambda entry: entry.facts["source"] == number)
-        self.skipped.append(Skipped(source.path, str(error)))
-        emit(f"skipped {source.path.name}", message=f"skipped {source.path}")  # why: in the report
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close_input()
+        self._held.close()
 
-    def _ingest(self, number: int, plan: SourcePlan, finished: Sequence[ShardRecord]) -> None:
-        start = max((record.stop for record in finished), default=0)
-        self.cells_done += start
-        if start >= plan.n_cells:
+    def carry_out(self, task: Task, told: Callable[[int], None]) -> None:
+        """Write the shards of a task that are not finished yet; `told` is called with the rows done so far.
+
+        Raises
+        ------
+        InputError
+            For an input that cannot be used: a value that is no raw count, damage, a change since it was planned.
+        """
+        finished = self.pieces.finished(task.key)
+        start = int(finished[-1].facts["stop"]) if finished else task.start
+        told(start - task.start)
+        if start >= task.stop:
             return
-        with open_source(plan.path, format=self.plan.options.format) as source:
-            _require_unchanged(plan)
-            self.digests.start(file_behind(plan.path))
-            obs = _standard_obs(plan, source)
-            shard = _OpenShard(self, number, plan, obs, start)
-            position_of = self.storage_of[plan.target].astype(np.int32)
-            stored = source.stored_blocks(plan.matrix, block_cells=self.plan.options.block_cells, start=start)
-            violation = None
-            try:
-                with read_ahead(stored) as blocks:
-                    for block in blocks:
-                        cells = convert_block(
-                            block,
-                            position_of=position_of,
-                            hashes=self.hashes,
-                            head=self.head,
-                            classes=plan.classes,
-                            threads=self.threads,
-                        )
-                        if isinstance(cells, Violation):
-                            violation = cells
-                            break
-                        shard.add(cells, measure_cells(cells, plan.classes))
-                        self.cells_done += cells.n_cells
-                        stage, total = f"building from {plan.path.name}", self.plan.n_cells
-                        emit(stage, done=self.cells_done, total=total, unit="cells")
-                        if shard.is_full:
-                            shard = shard.close_and_next()
-                if violation is not None:  # told only now, since what is said reads the source, too
-                    raise refusal(source, plan.matrix, violation, skip_bad=self.plan.options.skip_bad)
-                _require_unchanged(plan)
-                if shard.n_cells:
-                    shard.close()
-            finally:
-                shard.abandon()
+        plan = self.plan.sources[task.source]
+        source = self._opened(plan)
+        self._require_unchanged(plan)
+        if task.start == 0 and self.pieces.noted(digest_note(plan)) is None:
+            path = file_behind(self._folder / plan.path)
+            self._hashed[path] = plan
+            self._digests.start(path)
+        shards = _Shards(self, plan, task, source, start=start, number=len(finished))
+        violation = None
+        block_cells = self.plan.options.block_cells
+        stored = source.stored_blocks(plan.matrix, block_cells=block_cells, start=start, stop=task.stop)
+        try:
+            with read_ahead(stored) as blocks:
+                for block in blocks:
+                    violation = self._add(block, shards, told=lambda stop: told(stop - task.start))
+                    if violation is not None:
+                        break
+            if violation is not None:  # told only now, since what is said reads the source, too
+                raise refusal(source, plan.matrix, violation, skip_bad=self.plan.options.skip_bad)
+            self._require_unchanged(plan)
+            shards.close()
+        finally:
+            shards.abandon()
+
+    def settle(self) -> None:
+        """Note the hashes of the inputs whose first rows were read here; waits for them."""
+        for path, plan in self._hashed.items():
+            self.pieces.note(digest_note(plan), {"xxh3": self._digests.of(path)})
+        self._hashed.clear()
+
+    def _add(self, block: CountBlock, shards: _Shards, *, told: Callable[[int], None]) -> Violation | None:
+        """Write a block into as many shards as it falls into; returns the first value that is no raw count."""
+        begin = 0
+        while begin < block.n_cells:
+            part = _rows_of(block, begin, min(block.n_cells, begin + shards.rows_left))
+            cells = self._converted(part, shards)
+            if isinstance(cells, Violation):
+                return cells
+            fitting = shards.fitting(cells)
+            if fitting < cells.n_cells:
+                part = _rows_of(part, 0, fitting)
+                cells = self._converted(part, shards)
+                assert not isinstance(cells, Violation)
+            shards.add(cells, measure_cells(cells, shards.classes), stop=part.stop)
+            begin += part.n_cells
+            told(part.stop)
+        return None
+
+    def _converted(self, block: CountBlock, shards: _Shards) -> IngestedCells | Violation:
+        return convert_block(
+            block,
+            position_of=shards.position_of,
+            hashes=self.hashes,
+            head=self.head,
+            classes=shards.classes,
+            threads=self.threads,
+        )
+
+    def _opened(self, plan: SourcePlan) -> Source:
+        if self._open is None or self._open[0] is not plan:
+            self._close_input()
+            self._open = plan, open_source(self._folder / plan.path, format=self.plan.options.format)
+        return self._open[1]
+
+    def _close_input(self) -> None:
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
+
+    def _require_unchanged(self, plan: SourcePlan) -> None:
+        if input_stamp(self._folder / plan.path) != plan.stamp:
+            raise InputError(
+                f"{plan.path}: the file was changed while the store was being built. Build again when it is finished."
+            )
 
 
-class _OpenShard:
-    """The shard that is being filled."""
+class _Shards:
+    """The shards of a task, one after the other; the one that is being filled."""
 
-    def __init__(self, ingestion: Ingestion, source: int, plan: SourcePlan, obs: pa.Table, start: int) -> None:
+    def __init__(
+        self, ingestion: Ingestion, plan: SourcePlan, task: Task, source: Source, *, start: int, number: int
+    ) -> None:
+        self.position_of = ingestion.storage_of[plan.target].astype(np.int32)
+        self.classes = plan.classes
         self._ingestion = ingestion
-        self._source = source
         self._plan = plan
-        self._obs = obs
-        self._start = start
-        self._entry_number = ingestion.staging.n_entries
-        self._name = f"{ingestion.plan.first_shard + self._entry_number:05d}"
-        n_genes = len(ingestion.plan.order)
-        self._writer = ShardWriter(ingestion.staging.folder / f"shards/{self._name}.cells", n_genes=n_genes)
+        self._task = task
+        self._obs = _standard_obs(plan, source, start, task.stop)
+        self._first = start
+        self._number = number
+        self._begin(start)
+
+    def _begin(self, start: int) -> None:
+        n_genes = len(self._ingestion.plan.order)
+        self._start = self._stop = start
+        self._writer = ShardWriter(self._ingestion.desk / "shard.cells", n_genes=n_genes)
         self._detected = np.zeros(n_genes, dtype=np.int64)
-        self._umi = np.zeros(plan.n_genes)
+        self._umi = np.zeros(self._plan.n_genes)
         self._largest = 0
         self._merged = 0
         self._measured: list[dict[str, npt.NDArray[Any]]] = []
 
     @property
-    def n_cells(self) -> int:
-        return self._writer.n_cells
+    def rows_left(self) -> int:
+        """Rows up to the next one at which a shard begins in any case."""
+        rows = self._ingestion.plan.options.shard_cells
+        return rows - self._stop % rows
 
-    @property
-    def is_full(self) -> bool:
-        options = self._ingestion.plan.options
-        return self.n_cells >= options.shard_cells or self._writer.frames_bytes >= options.shard_bytes
+    def fitting(self, cells: IngestedCells) -> int:
+        """Return how many cells of a block go into this shard: up to the one that fills it, however blocks are cut."""
+        room = self._ingestion.plan.options.shard_bytes - self._writer.frames_bytes
+        return min(cells.n_cells, int(np.searchsorted(cells.offsets[1:], np.uint64(max(0, room)))) + 1)
 
-    def add(self, cells: IngestedCells, facts: CellFacts) -> None:
-        """Write a block of cells."""
+    def add(self, cells: IngestedCells, facts: CellFacts, *, stop: int) -> None:
+        """Write a block of cells, the last of which is row `stop` - 1; finishes the shard where it is full."""
         self._writer.append(cells.frames, cells.offsets, nnz=cells.nnz)
         self._detected += cells.cells_per_gene
         self._umi += cells.umi_per_source_gene
@@ -200,44 +264,48 @@ class _OpenShard:
         self._merged += cells.merged
         measured: dict[str, npt.NDArray[Any]] = {"fingerprint": cells.fingerprints, **facts.columns()}
         self._measured.append(measured | {"stored_counts": cells.totals, "n_genes_stored": cells.detected})
+        self._stop = stop
+        options = self._ingestion.plan.options
+        if stop % options.shard_cells == 0 or self._writer.frames_bytes >= options.shard_bytes:
+            self.close()
 
     def close(self) -> None:
-        """Finish the shard and its obs, and record them."""
-        n_cells, nnz = self.n_cells, self._writer.nnz
-        folder = self._ingestion.staging.folder
-        obs_path = f"obs/{self._name}.parquet"
-        obs = self._shard_obs(n_cells)
-        write_obs(obs, folder / obs_path)
-        entry = ShardEntry(
-            cells=self._writer.finish(),
-            obs=file_entry(folder, obs_path),
-            uids=write_uids(folder, f"obs/{self._name}.uids", obs.column("uid").to_numpy()),
-            n_cells=n_cells,
-            nnz=nnz,
-            source=self._plan.name,
-        )
+        """Finish the shard and its obs, and keep them; nothing happens when it has no rows."""
+        if self._stop == self._start:
+            return
+        shard = self._finished_shard()
         record = ShardRecord(
-            source=self._source,
-            stop=self._start + n_cells,
-            shard=entry,
+            source=self._task.source,
+            stop=self._stop,
+            shard=shard,
             detected=self._detected,
             umi=self._umi,
             largest=self._largest,
             merged=self._merged,
         )
-        self._ingestion.staging.record(self._entry_number, record.to_entry())
+        self._ingestion.pieces.keep(self._ingestion.desk, self._task.key, self._number, record.to_entry())
+        self._number += 1
+        self._begin(self._stop)
 
-    def close_and_next(self) -> _OpenShard:
-        """Finish this shard and open the one that follows in the same input."""
-        self.close()
-        return _OpenShard(self._ingestion, self._source, self._plan, self._obs, self._start + self.n_cells)
+    def _finished_shard(self) -> ShardEntry:
+        desk, n_cells, nnz = self._ingestion.desk, self._writer.n_cells, self._writer.nnz
+        obs = self._shard_obs()
+        write_obs(obs, desk / "shard.parquet")
+        return ShardEntry(
+            cells=replace(self._writer.finish(), path="shard.cells"),
+            obs=file_entry(desk, "shard.parquet"),
+            uids=write_uids(desk, "shard.uids", obs.column("uid").to_numpy()),
+            n_cells=n_cells,
+            nnz=nnz,
+            source=self._plan.name,
+        )
 
     def abandon(self) -> None:
         """Remove a shard that was not finished."""
         self._writer.abandon()
 
-    def _shard_obs(self, n_cells: int) -> pa.Table:
-        own = self._obs.slice(self._start, n_cells)
+    def _shard_obs(self) -> pa.Table:
+        own = self._obs.slice(self._start - self._first, self._stop - self._start)
         for name in self._measured[0]:
             own = own.append_column(name, pa.array(np.concatenate([part[name] for part in self._measured])))
         columns = [*STANDARD_COLUMNS, *FACT_COLUMNS, *(new for _, new, _ in self._plan.obs_names)]
@@ -245,18 +313,20 @@ class _OpenShard:
         return cast_obs(own.select(columns), [(name, kinds[name]) for name in columns])
 
 
-def _require_unchanged(plan: SourcePlan) -> None:
-    if input_stamp(plan.path) != plan.stamp:
-        raise InputError(
-            f"{plan.path}: the file was changed while the store was being built. Build again when it is finished."
-        )
+def _rows_of(block: CountBlock, begin: int, end: int) -> CountBlock:
+    if (begin, end) == (0, block.n_cells):
+        return block
+    entries = slice(int(block.indptr[begin]), int(block.indptr[end]))
+    indptr = block.indptr[begin : end + 1] - block.indptr[begin]
+    return CountBlock(block.start + begin, indptr, block.indices[entries], block.data[entries], block.n_genes)
 
 
-def _standard_obs(plan: SourcePlan, source: Source) -> pa.Table:
-    """The file's obs under the store's names, with dataset and uid."""
-    table = source.obs()
+def _standard_obs(plan: SourcePlan, source: Source, start: int, stop: int) -> pa.Table:
+    """Rows of the file's obs under the store's names, with dataset and uid."""
+    whole = source.obs()
+    table = whole.slice(start, stop - start)
+    seen = Counter(whole.column("cell").slice(0, start).to_pylist()) if start else Counter[str]()
     names = table.column("cell").to_pylist()
-    seen: Counter[str] = Counter()
     occurrences = []
     for name in names:
         occurrences.append(seen[name])

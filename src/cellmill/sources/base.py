@@ -320,6 +320,13 @@ class Source(ABC):
         """Return what can be read from this source, the default matrix first."""
         return [reader.info for reader in self._readers.values()]
 
+    def starts_anywhere(self, matrix: str) -> bool:
+        """Whether reading a matrix from some cell on costs no more than those cells: it is stored cell by cell.
+
+        Where it is not (by gene, in any order, as text), an input is read in one go, by one process.
+        """
+        return self._reader(matrix).info.layout in ("csr", "dense")
+
     def genes_of(self, matrix: str) -> GeneColumns:
         """Return the gene axis of a matrix ("raw" has its own)."""
         self._reader(matrix)

@@ -34,6 +34,7 @@ __all__ = [
     "hash_file",
     "map_file",
     "require_free_bytes",
+    "shared_lock",
     "sync_file",
     "sync_folder",
     "write_atomic",
@@ -236,13 +237,29 @@ def exclusive_lock(path: Path, *, what: str) -> Iterator[None]:
         os.close(descriptor)  # closing frees the lock
 
 
-def _open_locked(path: Path, *, what: str) -> int:
+@contextmanager
+def shared_lock(path: Path, *, what: str) -> Iterator[None]:
+    """Hold the lock file `path` together with others who share it, while the enclosed code runs.
+
+    Raises
+    ------
+    StoreLockedError
+        When somebody holds it who does not share it.
+    """
+    descriptor = _open_locked(path, what=what, kind=fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_locked(path: Path, *, what: str, kind: int = fcntl.LOCK_EX) -> int:
     """Return a descriptor that holds the lock of the file which lies at `path` now."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             # the holder before us may have moved or removed the file between our open and our lock
             if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
                 return descriptor

@@ -20,6 +20,7 @@ from cellmill.storage import hash_bytes, hash_file, require_free_bytes
 from cellmill.storage.urls import refuse_url
 from cellmill.store.copying import copy_file
 from cellmill.store.format import FORMAT_VERSION
+from cellmill.store.journal import JournalEntry
 from cellmill.store.manifest import (
     HEAD_NAME,
     VOCABULARY_NAME,
@@ -35,7 +36,7 @@ from cellmill.store.obs_types import STANDARD_COLUMNS, unify_types
 from cellmill.store.parquet import damage_named
 from cellmill.store.reader import Store, open_store
 from cellmill.store.shard import open_shard
-from cellmill.store.staging import JournalEntry, Staging, check_target, writing_told
+from cellmill.store.staging import Staging, check_target, writing_told
 from cellmill.store.unchanged import Unchanged
 from cellmill.store.writer import ShardWriter, file_entry, own_version, write_genes, write_manifest
 
@@ -235,7 +236,7 @@ class _Merge:
     def run(self) -> None:
         """Write all shards that are not there yet, then genes, reports and manifest."""
         finished = self.staging.prepare(self.plan.key)
-        self.cells_done = sum(entry.shard.n_cells for entry in finished)
+        self.cells_done = sum(entry.shard.n_cells for entry in finished if entry.shard)
         if finished:
             emit("merging", message=f"going on after {self.cells_done} cells that an interrupted merge had finished")
         for number, (index, shard) in enumerate(self.plan.shards):
@@ -243,7 +244,7 @@ class _Merge:
                 continue
             with self.plan.unchanged[index].during():
                 self.staging.record(number, JournalEntry(self._shard(number, index, shard)))
-        self._conclude([entry.shard for entry in self.staging.entries()])
+        self._conclude([entry.shard for entry in self.staging.entries() if entry.shard])
 
     def _told(self, n_cells: int) -> None:
         self.cells_done += n_cells

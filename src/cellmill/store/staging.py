@@ -1,37 +1,35 @@
 """The folder in which a store is made or added to (floor 3): what is finished is journalled, so that work goes on.
 
 The folder lies beside the store, `.NAME.building`; it holds what is new in `store/`, and in `journal/` one entry for
-each finished shard. A new store appears under its name only when all is there, by renaming `store/`. What is added to
-a store is moved into it under names that its manifest does not have, and counts from the instant at which the new
-manifest takes the place of the old one.
+each finished shard. Shards that several processes write at a time wait in `pieces/` until one gives them numbers
+(`cellmill.store.pieces`). A new store appears under its name only when all is there, by renaming `store/`. What is
+added to a store is moved into it under names that its manifest does not have, and counts from the instant at which the
+new manifest takes the place of the old one.
 """
 
 from __future__ import annotations
 
 import errno
-import io
-import json
 import re
 import shutil
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from cellmill.errors import CellmillError, DiskSpaceError, InputError, StoreExistsError
-from cellmill.storage import exchange_folders, exclusive_lock, hash_file, sync_folder, write_atomic
-from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry
+from cellmill.errors import CellmillError, DiskSpaceError, InputError, StoreExistsError, StoreLockedError
+from cellmill.storage import exchange_folders, exclusive_lock, hash_file, shared_lock, sync_folder, write_atomic
+from cellmill.store.journal import JournalEntry, read_sound
+from cellmill.store.manifest import MANIFEST_NAME, Manifest
+from cellmill.store.pieces import Pieces
 from cellmill.units import size_text
 
-__all__ = ["JournalEntry", "Staging", "check_target", "writing_told"]
+__all__ = ["Staging", "check_target", "writing_told"]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FOLDERS = ("shards", "obs", "reports")
+_IN_PIECES = "pieces"  # instead of a key: each piece has its own
+_JOINING_SECONDS = 60.0  # that a process waits for another one to make the place ready
 _NUMBERED = re.compile(
     r"(?:shards/(?P<cells>\d+)\.cells|obs/(?P<obs>\d+)\.(?:parquet|uids)|reports/(?P<report>\d+)\.json"
     r"|reports/append-(?P<append>\d+)\.json|genes-(?P<genes>\d+)\.parquet)"
@@ -85,41 +83,6 @@ def writing_told(target: Path, needed_bytes: int | None = None) -> Iterator[None
         ) from error
 
 
-@dataclass(frozen=True)
-class JournalEntry:
-    """A finished shard and what was learnt on the way.
-
-    Attributes
-    ----------
-    facts : mapping
-        Plain data, and
-    arrays : mapping
-        arrays that who writes the store needs at its end.
-    """
-
-    shard: ShardEntry
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
-
-    def pack(self) -> bytes:
-        """Return the entry as an npz file."""
-        buffer = io.BytesIO()
-        text = json.dumps({"shard": asdict(self.shard), "facts": self.facts})
-        arrays: dict[str, Any] = {f"array_{name}": value for name, value in self.arrays.items()}
-        np.savez(buffer, text=np.array(text), **arrays)
-        return buffer.getvalue()
-
-    @classmethod
-    def unpack(cls, path: Path) -> JournalEntry:
-        """Read an entry back."""
-        with np.load(path, allow_pickle=False) as archive:
-            body: dict[str, Any] = json.loads(str(archive["text"]))
-            arrays = {name.removeprefix("array_"): archive[name] for name in archive.files if name != "text"}
-        shard = body["shard"]
-        shard |= {key: FileEntry(**shard[key]) for key in ("cells", "obs", "uids")}
-        return cls(ShardEntry(**shard), body["facts"], arrays)
-
-
 class Staging:
     """The place where the store `target` is being made; use as `with Staging.locked(target) as staging`."""
 
@@ -133,6 +96,7 @@ class Staging:
         self._retired = self.place / "retired"
         self._finished = self.place / "finished"
         self._publishing = self.place / "publishing"
+        self._call = self.place / "call.json"
 
     @staticmethod
     def folder_of(target: Path) -> Path:
@@ -150,8 +114,36 @@ class Staging:
                 yield staging
             finally:
                 # published, or left by an error before any work was finished: nothing worth keeping
-                if not any(staging._journal.glob("*.npz")):
+                if not any(staging._journal.glob("*.npz")) and not staging._call.exists():
                     shutil.rmtree(staging.place)
+
+    @classmethod
+    @contextmanager
+    def joined(cls, target: Path, prepare: Callable[[Staging], None]) -> Iterator[Staging]:
+        """Share the place with other processes that write pieces of the same store; others get StoreLockedError.
+
+        Whoever finds it with nobody at work makes it ready by `prepare`, which is not called where others are.
+        """
+        staging, deadline = cls(target), time.monotonic() + _JOINING_SECONDS
+        with ExitStack() as held:
+            while True:
+                try:
+                    with exclusive_lock(staging._lock, what=f"the store {target}"):
+                        staging._recover()
+                        prepare(staging)
+                except StoreLockedError:
+                    pass  # by one who joined as well, or by one who will not share: told apart below
+                try:
+                    held.enter_context(shared_lock(staging._lock, what=f"the store {target}"))
+                except StoreLockedError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
+                    continue
+                if staging._call.exists():
+                    break
+                held.pop_all().close()  # another writer has finished between our locks
+            yield staging
 
     def _recover(self) -> None:
         """Find out how far a publishing came that was interrupted, and undo what was not its last step."""
@@ -190,6 +182,24 @@ class Staging:
             back.parent.mkdir(parents=True, exist_ok=True)
             file.replace(back)
 
+    @property
+    def call(self) -> bytes | None:
+        """What the processes that joined work on, as `remember_call` was told; None where none did."""
+        return self._call.read_bytes() if self._call.exists() else None
+
+    def remember_call(self, call: bytes) -> None:
+        """Keep what the processes that join work on, for who puts the pieces together."""
+        write_atomic(self._call, call)
+
+    def prepare_pieces(self, keys: Collection[str]) -> Pieces:
+        """Make the place ready for pieces of the tasks `keys`; what was finished of them before is kept."""
+        if not self._key.exists() or self._key.read_text() != _IN_PIECES:
+            self._clear()
+            write_atomic(self._key, _IN_PIECES.encode())
+        pieces = Pieces(self.place)
+        pieces.tidy(keys)
+        return pieces
+
     def prepare(self, key: str) -> list[JournalEntry]:
         """Make the place ready for the build `key`; returns what an interrupted build of the same key had finished."""
         if not self._key.exists() or self._key.read_text() != key:
@@ -200,7 +210,7 @@ class Staging:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._keep_sound_entries()
         entries = self.entries()
-        known = {self.folder / file.path for entry in entries for file in entry.shard.files}
+        known = {self.folder / file.path for entry in entries for file in entry.files}
         for file in [path for path in self.folder.rglob("*") if path.is_file()]:
             if file not in known:
                 file.unlink()  # half a file, a shard whose journal entry was not written, or what the end writes anew
@@ -210,16 +220,9 @@ class Staging:
         """Forget the first entry that is not what was written, or whose files are not, and all that follow it."""
         sound = True
         for number, file in enumerate(self._entry_files()):
-            sound = sound and file.stem == f"{number:05d}" and self._is_sound(file)
+            sound = sound and file.stem == f"{number:05d}" and read_sound(file, self.folder) is not None
             if not sound:
                 file.unlink()
-
-    def _is_sound(self, file: Path) -> bool:
-        try:
-            shard = JournalEntry.unpack(file).shard
-            return all((self.folder / file.path).stat().st_size == file.bytes for file in shard.files)
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-            return False
 
     def _entry_files(self) -> list[Path]:
         return sorted(file for file in self._journal.glob("*.npz") if not file.name.startswith("."))
@@ -236,14 +239,6 @@ class Staging:
     def record(self, number: int, entry: JournalEntry) -> None:
         """Write the journal entry of shard `number`: from now on it counts as finished."""
         write_atomic(self._journal / f"{number:05d}.npz", entry.pack())
-
-    def forget(self, unwanted: Callable[[JournalEntry], bool]) -> None:
-        """Remove shards that turned out not to be usable, and all trace of them; they are the last ones."""
-        for file, entry in zip(self._entry_files(), self.entries(), strict=True):
-            if unwanted(entry):
-                file.unlink()
-                for named in entry.shard.files:
-                    (self.folder / named.path).unlink()
 
     def publish(self) -> None:
         """Give the finished store its name, in the place of a store that lies there.

@@ -32,6 +32,7 @@ def test_movement_is_throttled_to_one_line_every_few_seconds() -> None:
     events = [(i * 0.1, Event("reading a.h5ad", done=i, total=1000, unit="cells")) for i in range(200)]
     lines = lines_of(events)
     assert lines[0] == "reading a.h5ad: 0 of 1,000 cells"
+    assert lines[1] == "reading a.h5ad: 50 of 1,000 cells, 10 cells/s, 1 min 35 s left"
     assert len(lines) == 4  # the first, then one after 5, 10 and 15 seconds
 
 
@@ -45,6 +46,32 @@ def test_first_and_last_of_a_stage_are_always_said() -> None:
         ]
     )
     assert lines == ["a: 1 of 2 cells", "b: 1 of 3 shards", "b: 3 of 3 shards"]
+
+
+def test_the_rate_is_of_this_run_and_of_all_files_of_one_count() -> None:
+    lines = lines_of(
+        [
+            (0.0, Event("building from a", done=600, total=1000, unit="cells")),  # by a run that was interrupted
+            (6.0, Event("building from a", done=700, total=1000, unit="cells")),
+            (10.0, Event("building from b", done=800, total=1000, unit="cells")),
+            (16.0, Event("proving b", done=1, total=2, unit="matrices")),
+            (20.0, Event("building from b", done=1000, total=1000, unit="cells")),
+        ]
+    )
+    assert lines[1] == "building from a: 700 of 1,000 cells, 17 cells/s, 18.0 s left"
+    assert lines[2] == "building from b: 800 of 1,000 cells, 20 cells/s, 10.0 s left"
+    assert lines[3] == "proving b: 1 of 2 matrices"
+    assert lines[4] == "building from b: 1,000 of 1,000 cells"  # begun anew: nothing is known yet
+
+
+def test_bars_show_rate_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("cellmill.cli.progress.time.monotonic", clock)
+    with BarListener(Console(file=io.StringIO(), force_terminal=True, width=120)) as bars:
+        bars(Event("building by 2 processes", done=0, total=1000, unit="cells"))
+        clock.now = 4.0
+        bars(Event("building by 2 processes", done=200, total=1000, unit="cells"))
+        assert bars._progress.tasks[0].fields["pace"] == "50 cells/s, 16.0 s left"
 
 
 def test_every_message_is_a_line() -> None:

@@ -132,13 +132,16 @@ def test_a_dataset_that_is_there_is_refused_and_with_skip_bad_left_out(tmp_path,
     ):
         append_inputs(store.path, [files[0].path, files[1].path])
     assert bytes_of(store.path) == before
-    assert not Staging.folder_of(store.path).exists()
+    assert list((Staging.folder_of(store.path) / "journal").glob("*.npz"))  # the other one is done, and kept
     grown = append_inputs(store.path, [files[0].path, files[1].path], skip_bad=True)
     assert [s.name for s in grown.manifest.sources] == ["a", "b"]
     skipped = json.loads((grown.path / "reports/append-1.json").read_text())["skipped"]
     assert [one["path"] for one in skipped] == [str(files[0].path)]
-    with pytest.raises(InputError, match="no input is left"):
-        append_inputs(store.path, [files[0].path], skip_bad=True)
+    assert append_inputs(store.path, [files[0].path], skip_bad=True).digest == grown.digest  # nothing is new
+    assert not Staging.folder_of(store.path).exists()
+    (store.path.parent / "not.h5ad").write_text("nothing")
+    with pytest.raises(InputError, match="no input is left"):  # of which the store has none
+        append_inputs(store.path, [store.path.parent / "not.h5ad"], skip_bad=True)
     assert open_store(store.path).digest == grown.digest
 
 
