@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import tarfile
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
+import zarr
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,19 @@ def h5ad(convert: Callable[[np.ndarray], object], **options: object) -> Callable
     def write(truth: Truth, folder: Path) -> Path:
         path = folder / "cells.h5ad"
         ad.AnnData(convert(truth.X), **frames(truth)).write_h5ad(path, **options)
+        return path
+
+    return write
+
+
+def h5ad_cut(convert: Callable[[np.ndarray], object], **options: object) -> Callable[[Truth, Path], Path]:
+    """A dense X in chunks of a given shape."""
+
+    def write(truth: Truth, folder: Path) -> Path:
+        path = h5ad(convert)(truth, folder)
+        with h5py.File(path, "r+") as file:
+            del file["X"]
+            file.create_dataset("X", data=convert(truth.X), **options)
         return path
 
     return write
@@ -98,6 +114,76 @@ def h5ad_2017(truth: Truth, folder: Path) -> Path:
         file["obs"] = np.array([(c.encode(),) for c in truth.cells], [("index", "S20")])
         file["var"] = np.array([(g.encode(),) for g in truth.genes], [("index", "S20")])
     return path
+
+
+def zarr_v(version: int, convert: Callable[[np.ndarray], object], **arrays: object) -> Callable[[Truth, Path], Path]:
+    """AnnData's own writer; X again with the chunks or shards given."""
+
+    def write(truth: Truth, folder: Path) -> Path:
+        path = folder / "cells.zarr"
+        X = convert(truth.X)
+        with ad.settings.override(zarr_write_format=version):
+            ad.AnnData(X, **frames(truth)).write_zarr(path)
+        if arrays:
+            stored = zarr.open_group(path, mode="r+")
+            names = ["X"] if isinstance(X, np.ndarray) else ["X/data", "X/indices", "X/indptr"]
+            for name in names:
+                cut_again(stored, name, **arrays)
+        return path
+
+    return write
+
+
+def cut_again(group: zarr.Group, name: str, **arrays: object) -> None:
+    """Store an array again in other chunks or shards; attributes stay."""
+    old = group[name]
+    values, attributes = old[...], dict(old.attrs)
+    del group[name]
+    group.create_array(name, data=values, attributes=attributes, **arrays)
+
+
+def zarr_zip(truth: Truth, folder: Path) -> Path:
+    """A zipped store within a folder of the zip, as people make them by hand."""
+    store = zarr_v(2, lambda X: sp.csr_matrix(X.astype(np.float32)))(truth, folder)
+    path = folder / "cells.zarr.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(store.rglob("*")):
+            if file.is_file():
+                archive.write(file, file.relative_to(folder))
+    shutil.rmtree(store)
+    return path
+
+
+def zarr_2018(truth: Truth, folder: Path) -> Path:
+    """Arrays of records for obs and var, dense X, no attributes at all: what anndata 0.6 wrote."""
+    path = folder / "old-dense.zarr"
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    group.create_array("X", data=truth.X.astype(np.float32), chunks=(10, len(truth.genes)))
+    for axis, names in (("obs", truth.cells), ("var", truth.genes)):
+        group.create_array(axis, data=np.array([(name.encode(),) for name in names], [("index", "S20")]))
+    return path
+
+
+def loom(*, old: bool = False, **matrix: object) -> Callable[[Truth, Path], Path]:
+    """Version 3 with strings of any length, or version 2 with fixed ones and attributes at the root."""
+
+    def write(truth: Truth, folder: Path) -> Path:
+        path = folder / "cells.loom"
+        text = "S" if old else h5py.string_dtype()
+        with h5py.File(path, "w") as file:
+            file.create_dataset("matrix", data=truth.X.T.astype(np.float32 if old else np.int32), **matrix)
+            file["row_attrs/Gene"] = np.array(truth.genes, text)
+            file["row_attrs/Name"] = np.array([f"n{gene}" for gene in truth.genes], text)
+            file["col_attrs/CellID"] = np.array(truth.cells, text)
+            for name in ("layers", "row_graphs", "col_graphs"):
+                file.create_group(name)
+            if old:
+                file.attrs["LOOM_SPEC_VERSION"] = "2.0.1"
+            else:
+                file["attrs/LOOM_SPEC_VERSION"] = "3.0.0"
+        return path
+
+    return write
 
 
 def write_group(group: h5py.Group, X: np.ndarray, cells: Sequence[str]) -> None:
@@ -317,6 +403,19 @@ WRITERS: dict[str, Callable[[Truth, Path], Path]] = {
     "h5ad-dense": h5ad(lambda X: X.astype(np.float32)),
     "h5ad-dense-gzip": h5ad(lambda X: X.astype(np.uint8), compression="gzip"),
     "h5ad-2017": h5ad_2017,
+    "h5ad-dense-chunked": h5ad_cut(lambda X: X.astype(np.int16), compression="lzf", chunks=(8, 5)),
+    "zarr-v2-csr": zarr_v(2, lambda X: sp.csr_matrix(X.astype(np.float32))),
+    "zarr-v2-csc": zarr_v(2, lambda X: sp.csc_matrix(X.astype(np.float64)), chunks=(50,)),
+    "zarr-v2-dense": zarr_v(2, lambda X: X.astype(np.float32), chunks=(7, 9)),
+    "zarr-v3-csr": zarr_v(3, lambda X: sp.csr_matrix(X.astype(np.int64)), chunks=(16,)),
+    "zarr-v3-csr-sharded": zarr_v(3, lambda X: sp.csr_matrix(X.astype(np.float32)), chunks=(16,), shards=(64,)),
+    "zarr-v3-csc": zarr_v(3, lambda X: sp.csc_matrix(X.astype(np.float32))),
+    "zarr-v3-dense-sharded": zarr_v(3, lambda X: X.astype(np.uint16), chunks=(10, 5), shards=(20, 25)),
+    "zarr-2018-dense": zarr_2018,
+    "zarr-zip": zarr_zip,
+    "loom-v3-dense": loom(chunks=(8, 5), compression="gzip"),
+    "loom-v2-dense": loom(old=True, chunks=(23, 2), compression="gzip"),
+    "loom-contiguous-dense": loom(old=True),
     "10x-v3": tenx_v3,
     "10x-v2": tenx_v2,
     "10x-v2-two-genomes": tenx_v2_two_genomes,
@@ -347,6 +446,8 @@ def counts_file(path: Path) -> Path:
     """Return the file of an input in which its counts lie, or one of them."""
     if path.is_file():
         return path
+    if path.suffix == ".zarr":  # the largest chunk or shard
+        return max((file for file in path.glob("X/**/*") if file.is_file()), key=lambda file: file.stat().st_size)
     return next(file for pattern in ("*.mtx*", "*.datatable.parquet", "*-10.parquet") for file in path.glob(pattern))
 
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import scipy.sparse as sp
+import zarr
 
-from cellmill.errors import FormatError
 from cellmill.sources import expand_inputs, open_source
 
 DATA = Path(os.environ.get("CELLMILL_SHARED", Path(__file__).resolve().parents[2].parent / "shared")) / "data"
@@ -91,12 +91,9 @@ def test_10x_equals_scipy():
 def test_the_folder_is_read_file_by_file_and_foreign_files_are_named():
     found = [path.name for path in expand_inputs(real("pbmc_1k_v2_10x.h5").parent)]
     assert found[0] == "celllines3_celseq2.count.csv.gz" and found[1:] == sorted(found[1:])
-    assert {*(f"{stem}.h5ad" for stem in H5AD), "pbmc_1k_v2_10x.h5"} <= set(found)
-    assert not [name for name in found if name.endswith((".loom", ".zarr", "metadata.csv.gz"))]
-    with pytest.raises(FormatError, match="is a loom file"):
-        open_source(real("pbmc_ifnb_kang.loom"))
-    with pytest.raises(FormatError, match="is a zarr folder"):
-        open_source(real("mouse_neurons_10k_1000genes.zarr"))
+    assert "mouse_neurons_10k_1000genes.zarr" in found
+    assert {*(f"{stem}.h5ad" for stem in H5AD), "pbmc_1k_v2_10x.h5", "pbmc_ifnb_kang.loom"} <= set(found)
+    assert not [name for name in found if name.endswith("metadata.csv.gz")]
 
 
 @pytest.mark.parametrize("budget", [1 << 20, 1 << 28])
@@ -115,3 +112,30 @@ def test_a_table_of_r_with_its_labels_equals_pandas(budget, tmp_path):
         for name in labels.columns:
             np.testing.assert_array_equal(obs[name].to_numpy(), labels[name].to_numpy())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_loom_equals_h5py():
+    path = real("pbmc_ifnb_kang.loom")
+    with h5py.File(path) as file:
+        X = file["matrix"][()]
+        genes, cells = (
+            [name.decode() for name in file[f"{axis}_attrs"][name][()]]
+            for axis, name in (("row", "Gene"), ("col", "CellID"))
+        )
+        condition = [name.decode() for name in file["col_attrs/condition"][()]]
+    with open_source(path) as source:
+        same_matrix(source, "matrix", X.T)
+        assert source.genes.index == genes and source.genes.symbols == genes and source.notes == []
+        assert source.obs().to_pydict() == {"cell": cells, "condition": condition}
+
+
+def test_zarr_of_2018_equals_zarr():
+    path = real("mouse_neurons_10k_1000genes.zarr")
+    group = zarr.open_group(path, mode="r")
+    var = group["var"][...]
+    with open_source(path) as source:
+        same_matrix(source, "X", group["X"][...])
+        assert source.genes.index == [name.decode() for name in var["index"]]
+        assert source.genes.ids == [name.decode() for name in var["gene_ids"]]
+        assert source.obs()["cell"].to_pylist() == [name.decode() for name in group["obs"][...]["index"]]
+        assert source.notes == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 import zipfile
 
 import h5py
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cellmill.errors import FormatError, InputError, NotFoundError
+from cellmill.errors import FormatError, InputError, MissingDependencyError, NotFoundError
 from cellmill.events import listening
 from cellmill.sources import expand_inputs, guess, guess_format, open_source
 from cellmill.sources.base import dataset_name
@@ -78,12 +79,6 @@ def test_what_was_found_is_said(make, found, tmp_path):
 
 
 def test_foreign_hdf5_is_named(tmp_path):
-    with h5py.File(tmp_path / "a.loom", "w") as file:
-        file["matrix"] = np.zeros((2, 2))
-        file.create_group("row_attrs")
-        file.create_group("col_attrs")
-    with pytest.raises(FormatError, match="loom file: it holds col_attrs, matrix, row_attrs"):
-        guess_format(tmp_path / "a.loom")
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["weights"] = np.zeros(3)
     with pytest.raises(FormatError, match="another kind: it holds weights"):
@@ -128,11 +123,12 @@ def test_a_folder_with_a_matrix_hides_nothing_else_in_it(truth, write, tmp_path)
 
 def test_what_looks_like_counts_but_is_not_read_is_told(truth, write, tmp_path):
     folder = write("mex-v2", truth, tmp_path)
-    for name in ("a.loom", "b.h5ad.gz", "spliced.mtx", "unspliced.mtx.gz", "b.count.csv.gz", "a.tsv", ".hidden.loom"):
+    for name in ("a.h5mu", "b.h5ad.gz", "spliced.mtx", "unspliced.mtx.gz", "b.count.csv.gz", "a.tsv", ".hidden.loom"):
         (folder / name).write_text("x")
     (folder / "obs.csv").write_text("belongs to the matrix")
     for name in ("c.zarr", "d.mill", "deeper"):
         (folder / name).mkdir()
+    (folder / "c.zarr" / "zarr.json").write_text("{}")  # a store, but of no cells
     (folder / "deeper" / "e.rds").write_text("x")
     with h5py.File(folder / "weights.h5", "w") as file:
         file["w"] = 1
@@ -141,7 +137,7 @@ def test_what_looks_like_counts_but_is_not_read_is_told(truth, write, tmp_path):
         assert expand_inputs(tmp_path) == [folder]
     (message,) = [event.message for event in told if event.message]
     assert f"{tmp_path}: passed over 9 that are no input: " in message
-    for name in ("a.loom", "a.tsv", "b.count.csv.gz", "b.h5ad.gz", "c.zarr", "deeper/e.rds", "spliced.mtx"):
+    for name in ("a.h5mu", "a.tsv", "b.count.csv.gz", "b.h5ad.gz", "c.zarr", "deeper/e.rds", "spliced.mtx"):
         assert name in message
     assert "obs.csv" not in message and "genes.tsv" not in message
     with pytest.raises(NotFoundError, match=r"no input in this folder. It holds e\.rds, which cellmill does not read"):
@@ -247,15 +243,47 @@ def test_tables_of_counts_are_found_in_folders_and_other_tables_are_told(truth, 
     assert "passed over 2 that are no input: study/qc.csv, study/tests.csv" in message
 
 
-def test_a_zarr_folder_is_named_with_two_lines_that_convert_it(tmp_path, monkeypatch):
-    anndata, _ = pytest.importorskip("anndata"), pytest.importorskip("zarr")
-    anndata.AnnData(np.ones((3, 2), dtype=np.float32)).write_zarr(tmp_path / "cells.zarr")
-    for ask in (open_source, expand_inputs):
-        with pytest.raises(FormatError, match=r"cells\.zarr is a zarr folder, which this version") as caught:
-            ask(tmp_path / "cells.zarr")
-    monkeypatch.chdir(tmp_path)
-    exec(compile("\n".join(line.strip() for line in str(caught.value).splitlines()[-2:]), "zarr", "exec"))
-    assert anndata.read_h5ad("cells.h5ad").shape == (3, 2)
+def test_zarr_and_loom_are_found_in_folders_and_told_by_content(truth, write, tmp_path):
+    kinds = ("zarr-v3-csr", "zarr-zip", "loom-v3-dense")
+    paths = []
+    for kind in kinds:
+        (tmp_path / kind).mkdir()
+        paths.append(write(kind, truth, tmp_path / kind))
+    assert sorted(expand_inputs(tmp_path)) == sorted(paths)
+    assert expand_inputs(paths[0]) == [paths[0]]
+    assert [guess_format(path) for path in paths] == [
+        ("zarr", "zarr with obs, var, X, raw, layers"),
+        ("zarr", "zarr with obs, var, X, raw, layers"),
+        ("loom", "HDF5 with col_attrs, matrix, row_attrs"),
+    ]
+    renamed = paths[0].rename(tmp_path / "zarr-v3-csr" / "cells.h5ad")
+    assert guess_format(renamed)[0] == "zarr"
+    for path, name in zip([renamed, *paths[1:]], ["cells"] * 3, strict=True):
+        with open_source(path) as source:
+            assert source.name == name
+
+
+def test_a_zarr_store_without_cells_is_named(tmp_path):
+    (tmp_path / "image.zarr" / "0").mkdir(parents=True)
+    (tmp_path / "image.zarr" / "zarr.json").write_text("{}")
+    with pytest.raises(FormatError, match=r"image\.zarr is a zarr store of another kind: it holds 0\. cellmill reads"):
+        open_source(tmp_path / "image.zarr")
+    with zipfile.ZipFile(tmp_path / "image.zarr.zip", "w") as archive:
+        archive.writestr("a/.zgroup", "{}")
+        archive.writestr("a/0/.zarray", "{}")
+    with pytest.raises(FormatError, match=r"image\.zarr\.zip is a zarr store of another kind: it holds 0\."):
+        open_source(tmp_path / "image.zarr.zip")
+    for broken in ("{", ""):
+        (tmp_path / "image.zarr" / "zarr.json").write_text(broken)
+        with pytest.raises(FormatError, match=r"image\.zarr is a zarr store that cannot be opened"):
+            open_source(tmp_path / "image.zarr", format="zarr")
+
+
+def test_without_the_package_zarr_the_extra_is_named(truth, write, tmp_path, monkeypatch):
+    path = write("zarr-v2-csr", truth, tmp_path)
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(MissingDependencyError, match=r"cells\.zarr: reading a zarr store needs .*'\.\[zarr\]'"):
+        open_source(path)
 
 
 def test_unusable_folders_are_kept_on_request(truth, write, tmp_path):

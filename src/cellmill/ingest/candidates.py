@@ -56,8 +56,8 @@ def _choose_matrix(source: Source, counts: str) -> str:
     names = [info.name for info in source.matrices()]
     if counts == "auto":
         return _auto_matrix(source, names)
-    if counts == "X" and source.kind != "h5ad":
-        return names[0]  # these formats hold one matrix
+    if counts == "X" and source.kind not in ("h5ad", "zarr"):
+        return names[0]  # these formats have a main matrix by another name
     if counts not in names:
         raise ConfigError(
             f"{source.path}: there is no matrix {counts!r} in this file.{nearest(counts, names)} "

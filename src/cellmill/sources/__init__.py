@@ -5,7 +5,10 @@ handed on as stored, and `cellmill.ingest` proves that they are raw counts. Impo
 
     guess.py        what lies at a path -> the source that reads it
     base.py         Source, MatrixInfo, CountBlock, GeneColumns: what every source gives
-    h5ad.py         h5ad of all ages; h5ad_frame.py reads its obs and var
+    h5ad.py         h5ad of all ages
+    zarr.py         AnnData zarr of formats 2 and 3, folders and zip files
+    annotated.py    what those two share: AnnData's layout; frame.py reads obs and var
+    loom.py         loom of versions 1 to 3
     tenx.py         10x HDF5, versions 2 and 3
     mex.py          Matrix Market folders; mex_text.py streams the text, mex_names.py tells which files belong together
     three_ca.py     studies as the Curated Cancer Cell Atlas lays them out
@@ -13,7 +16,8 @@ handed on as stored, and `cellmill.ingest` proves that they are raw counts. Impo
     parquet.py      token lists in Parquet, as Tahoe-100M has them; scbank.py scBank folders; token_lists.py the lists
     gene_tokens.py  which gene a token stands for; parquet_file.py Parquet with errors that help; label_join.py
     table.py        tables of counts as text; table_head.py, table_text.py read it, table_axes.py tells genes from cells
-    hdf5.py         HDF5 with errors that help; hdf5_matrix.py reads sparse and dense matrices by blocks
+    arrays.py       groups and arrays of any container; hdf5.py and zarr_arrays.py are the two there are
+    matrix.py       sparse matrices read by blocks; dense.py dense ones in either orientation
     spill.py        entries sorted by cell in bounded memory; entry_reader.py rows from a stream of entries
     rows.py         arithmetic on rows, pure; features.py which features are genes; side_table.py labels from CSV
 """
@@ -23,12 +27,15 @@ from __future__ import annotations
 from cellmill.sources.base import CountBlock, GeneColumns, Limits, MatrixInfo, Source
 from cellmill.sources.guess import FORMATS, expand_inputs, explain_guess, guess_format, open_source
 from cellmill.sources.h5ad import H5adSource
+from cellmill.sources.loom import LoomSource
 from cellmill.sources.mex import MexSource
 from cellmill.sources.parquet import ParquetSource
 from cellmill.sources.scbank import ScbankSource
 from cellmill.sources.table import TableSource
 from cellmill.sources.tenx import TenxSource
 from cellmill.sources.three_ca import ThreeCaSource
+from cellmill.sources.zarr import ZarrSource
+from cellmill.sources.zarr_arrays import is_zarr
 
 __all__ = [
     "FORMATS",
@@ -36,6 +43,7 @@ __all__ = [
     "GeneColumns",
     "H5adSource",
     "Limits",
+    "LoomSource",
     "MatrixInfo",
     "MexSource",
     "ParquetSource",
@@ -44,8 +52,10 @@ __all__ = [
     "TableSource",
     "TenxSource",
     "ThreeCaSource",
+    "ZarrSource",
     "expand_inputs",
     "explain_guess",
     "guess_format",
+    "is_zarr",
     "open_source",
 ]

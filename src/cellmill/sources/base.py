@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,7 @@ __all__ = [
     "MatrixInfo",
     "MatrixReader",
     "Source",
+    "Spills",
 ]
 
 Layout = Literal["csr", "csc", "dense", "coo"]
@@ -72,12 +73,15 @@ class Limits:
         Stored entries in one block; a block that would hold more is cut.
     max_dense_values : int
         Cells times genes of one read from a dense matrix.
+    max_chunk_bytes : int
+        One chunk of an array, unpacked; a file with larger ones is refused, since a chunk cannot be read in part.
     """
 
     memory_budget: int = DEFAULT_MEMORY_BUDGET
     spill_dir: Path | None = None
     max_block_entries: int = 1 << 22
     max_dense_values: int = 1 << 24
+    max_chunk_bytes: int = 256 << 20
 
     @property
     def chunk_entries(self) -> int:
@@ -92,7 +96,7 @@ class MatrixInfo:
     Attributes
     ----------
     name : str
-        "X", "raw", "layers/NAME" (h5ad), "matrix" (10x, Matrix Market), "table" (CSV and its kin).
+        "X", "raw", "layers/NAME" (h5ad, zarr), "matrix" (10x, Matrix Market, loom), "table" (CSV and its kin).
     layout : {"csr", "csc", "dense", "coo"}
         Seen as cells x genes: csr can be read cell by cell.
     dtype : str
@@ -230,15 +234,25 @@ class MatrixReader(Protocol):
         ...
 
 
+@runtime_checkable
+class Spills(Protocol):
+    """A reader that may have to sort its matrix by cell on disk."""
+
+    @property
+    def spill_bytes(self) -> int:
+        """Bytes of disk that sorting takes at most; 0 where it needs none."""
+        ...
+
+
 class Source(ABC):
     """Count matrices of one input, read by blocks and never whole. A context manager.
 
     Attributes
     ----------
     path : Path
-        The file, or the Matrix Market folder.
+        The file, or the folder of a Matrix Market matrix or a zarr store.
     kind : str
-        "h5ad", "10x-h5", "mex", "csv", ...
+        One of `FORMATS`: "h5ad", "zarr", "loom", "10x-h5", "mex", "csv", ...
     name : str
         Name of the data set: the file's stem, with the parent folder before generic names.
     n_cells, n_genes : int
@@ -331,6 +345,17 @@ class Source(ABC):
         """Return the gene axis of a matrix ("raw" has its own)."""
         self._reader(matrix)
         return self.genes
+
+    def spill_bytes(self, matrix: str | None = None) -> int:
+        """Return the bytes of disk that reading a matrix takes at most, in `Limits.spill_dir`; 0 where it needs none.
+
+        Notes
+        -----
+        Matrices that are not stored by cell (CSC, Matrix Market in another order, dense ones in tall chunks) are sorted
+        by cell: in memory up to `Limits.memory_budget`, beyond it through files that are deleted on `close`.
+        """
+        reader = self._reader(matrix)
+        return reader.spill_bytes if isinstance(reader, Spills) else 0
 
     def blocks(
         self, matrix: str | None = None, *, block_cells: int = 4096, start: int = 0, stop: int | None = None
@@ -452,7 +477,9 @@ def dataset_name(path: Path) -> str:
     >>> dataset_name(Path("kidney_3/outs/filtered_feature_bc_matrix.h5"))
     'kidney_3_filtered_feature_bc_matrix'
     """
-    name = re.sub(r"(\.(h5ad|h5|hdf5|mtx|csv|tsv|tab|txt|gz|parquet))+$", "", path.name, flags=re.IGNORECASE)
+    name = re.sub(
+        r"(\.(h5ad|h5|hdf5|mtx|csv|tsv|tab|txt|gz|loom|zarr|zip|parquet))+$", "", path.name, flags=re.IGNORECASE
+    )
     if name.casefold() not in GENERIC_NAMES:
         return re.sub(r"[._-](matrix|counts?|((raw|umi)[._-])?counts?[._-]matrix)$", "", name) or name
     for parent in path.absolute().parents:

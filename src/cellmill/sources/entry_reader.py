@@ -119,6 +119,11 @@ class EntryReader:
             lo, hi = int(whole.indptr[a]), int(whole.indptr[b])
             yield Rows(first + a, whole.indptr[a : b + 1] - lo, whole.indices[lo:hi], whole.values[lo:hi])
 
+    @property
+    def spill_bytes(self) -> int:
+        """Bytes of disk that sorting by cell takes, should the text be in another order."""
+        return 0 if self._is_sorted else self.sorter.spill_bytes
+
     def close(self) -> None:
         """Delete the bucket files."""
         self.sorter.close()

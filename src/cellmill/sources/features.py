@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellmill.errors import FormatError
-from cellmill.sources.base import MISSING_TEXTS, GeneColumns, MatrixReader
+from cellmill.sources.base import MISSING_TEXTS, GeneColumns, MatrixReader, Spills
 from cellmill.sources.rows import Rows, keep_columns
 
 __all__ = ["DROPPED", "GENE_EXPRESSION", "GenesOnly", "is_feature_type", "keep_gene_expression", "ten_x_types"]
@@ -122,6 +122,11 @@ class GenesOnly:
         """Yield the cells from `start` to `stop`, genes only."""
         for rows in self._reader.rows(start, stop, block_cells=block_cells):
             yield keep_columns(rows, self._target)
+
+    @property
+    def spill_bytes(self) -> int:
+        """Bytes of disk that the other reader takes."""
+        return self._reader.spill_bytes if isinstance(self._reader, Spills) else 0
 
     def close(self) -> None:
         """Release what the other reader holds."""

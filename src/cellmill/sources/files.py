@@ -7,6 +7,7 @@ from pathlib import Path
 from cellmill.errors import FormatError
 from cellmill.sources.archive import file_behind
 from cellmill.sources.side_table import TABLE_ENDING, find_side_table
+from cellmill.sources.zarr_arrays import is_zarr
 
 __all__ = ["files_of"]
 
@@ -20,6 +21,8 @@ def files_of(path: Path) -> list[Path]:
     """
     if (archive := file_behind(path)) != path:
         return [archive]
+    if path.is_dir() and is_zarr(path):
+        return [file for file in path.rglob("*") if file.is_file()]  # chunks lie in folders of their own
     if path.is_dir():
         return [file for file in path.iterdir() if file.is_file()]
     if ".mtx" in path.name:

@@ -18,9 +18,12 @@ from cellmill.errors import FormatError, InputError, NotFoundError, nearest
 from cellmill.events import emit
 from cellmill.sources.archive import file_behind, inputs_of_archive, is_archive, passed_over, unpacked
 from cellmill.sources.archived import ArchivedSource
+from cellmill.sources.arrays import reading
 from cellmill.sources.base import DEFAULT_MEMORY_BUDGET, Limits, Source
 from cellmill.sources.h5ad import H5adSource
-from cellmill.sources.hdf5 import open_hdf5, reading, top_level
+from cellmill.sources.hdf5 import open_hdf5, top_level
+from cellmill.sources.loom import PARTS as LOOM_PARTS
+from cellmill.sources.loom import LoomSource
 from cellmill.sources.mex import MTX_NAME, MexSource, find_matrices, find_members
 from cellmill.sources.mex_text import open_text
 from cellmill.sources.parquet import ParquetSource, find_token_shards
@@ -31,11 +34,15 @@ from cellmill.sources.table import TableSource, explain_table, looks_like_counts
 from cellmill.sources.tenx import TenxSource, genome_groups
 from cellmill.sources.three_ca import ThreeCaSource, find_3ca
 from cellmill.sources.token_lists import EXPRESSIONS, GENES, has_token_lists
+from cellmill.sources.zarr import ZarrSource
+from cellmill.sources.zarr_arrays import is_zarr, top_names
 
 __all__ = ["FORMATS", "expand_inputs", "explain_guess", "guess_format", "open_source"]
 
 FORMATS: dict[str, Callable[..., Source]] = {
     "h5ad": H5adSource,
+    "zarr": ZarrSource,
+    "loom": LoomSource,
     "10x-h5": TenxSource,
     "mex": MexSource,
     "3ca": ThreeCaSource,
@@ -46,9 +53,9 @@ FORMATS: dict[str, Callable[..., Source]] = {
     "csv-cells-x-genes": partial(TableSource, orientation="cells-x-genes"),
 }
 SUPPORTED = (
-    "cellmill reads h5ad, 10x HDF5 (version 2 and 3), Matrix Market folders (matrix.mtx, barcodes.tsv, features.tsv or "
-    "genes.tsv), studies as 3CA has them, tables of counts as text (CSV, TSV; all text plain or .gz), tar archives of "
-    "these, Parquet of token lists and scBank folders"
+    "cellmill reads h5ad, AnnData zarr, loom, 10x HDF5 (version 2 and 3), Matrix Market folders (matrix.mtx, "
+    "barcodes.tsv, features.tsv or genes.tsv), studies as 3CA has them, tables of counts as text (CSV, TSV; all text "
+    "plain or .gz), tar archives of these, Parquet of token lists and scBank folders"
 )
 FOREIGN = (
     (b"PK\x03\x04", "a zip archive; unpack it first"),
@@ -60,15 +67,15 @@ FOREIGN = (
 )
 # Files that may hold counts, by name, but are not read from a folder.
 UNREAD = re.compile(
-    r"\.(loom|h5mu|h5seurat|rds|rdata|mtx|mtx\.gz|[ct]sv|[ct]sv\.gz|(h5ad|h5|hdf5|loom|csv|tsv|txt)\.(gz|bz2|xz|zip))$",
+    r"\.(h5mu|h5seurat|rds|rdata|mtx|mtx\.gz|[ct]sv|[ct]sv\.gz|(h5ad|h5|hdf5|loom|csv|tsv|txt)\.(gz|bz2|xz|zip))$",
     re.IGNORECASE,
 )
 # Text that belongs to a matrix beside it: barcodes, features, labels of cells.
 COMPANION = re.compile(r"((barcodes|features|genes)\.(tsv|txt)(\.gz)?|(^|[._-])obs\.csv)$", re.IGNORECASE)
 TAR_ENDING = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)
-ZARR_MARKS = (".zgroup", "zarr.json", ".zattrs")
 _LISTED = 8
-STORE_SUFFIXES = frozenset({".zarr", ".mill"})
+NAMED_INPUTS = (".h5ad", ".loom", ".zarr.zip")
+STORE_SUFFIXES = frozenset({".mill"})
 
 
 def open_source(
@@ -146,12 +153,14 @@ def guess_format(path: str | Path) -> tuple[str, str]:
             return kind, why.replace(f"{file.parent}/", "")
     if not path.exists():
         raise _nothing_at(str(path))
-    if path.is_dir():
+    if path.is_dir() and not is_zarr(path):
         return _guess_folder(path)
     if find_3ca(path):
         return "3ca", f"{path.name} lies beside Genes.txt and Cells.csv, as 3CA has them"
-    if h5py.is_hdf5(path):
+    if path.is_file() and h5py.is_hdf5(path):
         return _guess_hdf5(path)
+    if is_zarr(path):
+        return _guess_zarr(path)
     if MTX_NAME.fullmatch(path.name):
         return "mex", f"{path.name} is a Matrix Market file"
     if _starts_with(path, b"PAR1"):
@@ -220,8 +229,6 @@ def _guess_folder(path: Path) -> tuple[str, str]:
             f"{path} holds {len(found)} Matrix Market files ({found[0].name}, {found[1].name}, ...); "
             "name each as an input."
         )
-    if _is_zarr(path):
-        raise _unread(path, "a zarr folder", "zarr")
     names = sorted(item.name for item in path.iterdir())
     listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"
     raise FormatError(f"{path} is a folder without matrix.mtx; it holds {listed}. {SUPPORTED}.")
@@ -238,28 +245,17 @@ def _guess_hdf5(path: Path) -> tuple[str, str]:
         groups = genome_groups(file)
         if groups:
             return "10x-h5", f"HDF5 with the 10x group{'s' if len(groups) > 1 else ''} {', '.join(groups)}"
-        if {"matrix", "row_attrs", "col_attrs"} <= names:
-            raise _unread(path, f"a loom file: it holds {top_level(file)}", "loom")
+        if names >= LOOM_PARTS:
+            return "loom", f"HDF5 with {', '.join(sorted(LOOM_PARTS))}"
         raise FormatError(f"{path} is an HDF5 file of another kind: it holds {top_level(file)}. {SUPPORTED}.")
 
 
-def _is_zarr(path: Path) -> bool:
-    return any((path / name).exists() for name in ZARR_MARKS)
-
-
-def _unread(path: Path, what: str, kind: str) -> FormatError:
-    """Return the error for a kind of input that is known but not read yet, with the two lines that convert it."""
-    reading = {
-        "zarr": f"anndata.io.read_zarr({str(path)!r})",
-        "loom": f"anndata.io.read_loom({str(path)!r})",
-    }[kind]
-    written = re.sub(r"(\.(zarr|loom))+$", "", path.name, flags=re.IGNORECASE) + ".h5ad"
-    return FormatError(
-        f"{path} is {what}, which this version of cellmill does not read yet. {SUPPORTED}. "
-        f"To convert it, in Python with anndata:\n"
-        "    import anndata\n"
-        f"    {reading}.write_h5ad({written!r})"
-    )
+def _guess_zarr(path: Path) -> tuple[str, str]:
+    names = top_names(path)
+    if not {"obs", "var"} <= set(names):
+        listed = ", ".join(names[:_LISTED]) or "nothing"
+        raise FormatError(f"{path} is a zarr store of another kind: it holds {listed}. {SUPPORTED}.")
+    return "zarr", f"zarr with {', '.join(name for name in ('obs', 'var', 'X', 'raw', 'layers') if name in names)}"
 
 
 def _describe(path: Path) -> str:
@@ -294,10 +290,10 @@ def expand_inputs(inputs: Iterable[str | Path] | str | Path, *, keep_unusable: b
     Parameters
     ----------
     inputs : str, Path or iterable of them
-        Files, Matrix Market folders, globs, and folders that hold such inputs at any depth. In a folder .h5ad files,
-        .h5 and .hdf5 files but HDF5 of another kind, Matrix Market folders, and tables of text with known genes on an
-        axis count; stores and hidden names do not. What else in a folder may hold counts (loom, zarr, .h5ad.gz, other
-        tables) is passed over and told as an event.
+        Files, zarr stores, Matrix Market folders, globs, and folders that hold such inputs at any depth. In a folder
+        .h5ad, .loom and .zarr.zip files, .h5 and .hdf5 files but HDF5 of another kind, AnnData zarr stores, Matrix
+        Market folders, and tables of text with known genes on an axis count; stores and hidden names do not. What else
+        in a folder may hold counts (.h5ad.gz, other tables) is passed over and told as an event.
     keep_unusable : bool
         Return a folder that holds no input as it is, for opening to refuse, instead of raising.
 
@@ -305,8 +301,6 @@ def expand_inputs(inputs: Iterable[str | Path] | str | Path, *, keep_unusable: b
     ------
     NotFoundError
         Something named does not exist, or holds no input.
-    FormatError
-        A folder named is a zarr store.
     """
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     found: dict[Path, Path] = {}
@@ -366,8 +360,6 @@ def _inputs_in(folder: Path, *, keep_unusable: bool) -> list[Path]:
     names = ", ".join(str(path.relative_to(folder)) for path in passed[:_LISTED]) + more
     if not found and keep_unusable:
         return [folder]
-    if not found and _is_zarr(folder):
-        raise _unread(folder, "a zarr folder", "zarr")
     if not found:
         looked = f" It holds {names}, which cellmill does not read." if passed else ""
         raise NotFoundError(f"{folder}: no input in this folder.{looked} {SUPPORTED}.")
@@ -382,7 +374,7 @@ def _search(folder: Path, passed: list[Path], visited: set[Path]) -> Iterator[Pa
     if (identity := _identity(folder)) in visited:
         return
     visited.add(identity)
-    if is_scbank(folder):
+    if is_zarr(folder) or is_scbank(folder):
         yield folder
         return
     shards = find_token_shards(folder)
@@ -405,9 +397,11 @@ def _search(folder: Path, passed: list[Path], visited: set[Path]) -> Iterator[Pa
                 passed.append(path)
         elif TAR_ENDING.search(path.name) and is_archive(path):
             yield from _inputs_packed(path, keep_unusable=True)
+        elif path.is_dir() and is_zarr(path) and not {"obs", "var"} <= set(top_names(path)):
+            passed.append(path)
         elif path.is_dir():
             yield from _search(path, passed, visited)
-        elif suffix == ".h5ad" or (suffix in (".h5", ".hdf5") and not _is_other_hdf5(path)):
+        elif path.name.lower().endswith(NAMED_INPUTS) or (suffix in (".h5", ".hdf5") and not _is_other_hdf5(path)):
             yield path
         elif suffix in (".h5", ".hdf5"):
             passed.append(path)
@@ -433,7 +427,7 @@ def _is_other_hdf5(path: Path) -> bool:
         return False
     try:
         with open_hdf5(path) as file:
-            return not ({"obs", "var"} <= set(file) or genome_groups(file))
+            return not ({"obs", "var"} <= set(file) or genome_groups(file) or set(file) >= LOOM_PARTS)
     except (FormatError, OSError, KeyError, RuntimeError):
         return False
 

@@ -1,23 +1,24 @@
 """HDF5 files opened and read with errors that help (floor 3, sources).
 
-Knows HDF5 and its text encodings. Must not know which layout of cells lies in a file.
+Knows HDF5 and gives its groups and datasets the face of `arrays.py`. Must not know which layout of cells lies in a
+file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
-import pyarrow as pa
+from numpy.typing import NDArray
 
-from cellmill.errors import CellmillError, FormatError
-from cellmill.sources.rows import BrokenRows
+from cellmill.errors import FormatError
+from cellmill.sources.arrays import Array, ChunkVector, Group, Node, Vector, reading
+from cellmill.sources.hdf5_filters import filters_of, require_filters
+from cellmill.sources.hdf5_plain import plain_vector
 
-__all__ = ["attribute_text", "is_text", "open_hdf5", "read_text", "reading", "top_level"]
+__all__ = ["Hdf5Array", "Hdf5Group", "as_node", "open_hdf5", "top_level"]
 
 CHUNK_CACHE_BYTES = 16 << 20
 
@@ -113,57 +114,87 @@ def _open(path: Path) -> h5py.File:
         return h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE_BYTES, locking=False)
 
 
-@contextmanager
-def reading(path: Path, place: str) -> Iterator[None]:
-    """Turn what h5py raises on damaged bytes into a FormatError that names file and place."""
-    try:
-        yield
-    except (CellmillError, BrokenRows):
-        raise
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        raise FormatError(
-            f"{path}, {place}: cannot be read ({type(error).__name__}: {error}). "
-            "The file is damaged or incomplete; get it again, or write it again with the program that made it."
-        ) from error
+class Hdf5Group(Group):
+    """A group of an HDF5 file."""
+
+    def __init__(self, group: h5py.Group) -> None:
+        self._group = group
+
+    def attribute(self, name: str) -> Any:
+        """Return an attribute, None when absent."""
+        return self._group.attrs.get(name)
+
+    def names(self) -> list[str]:
+        """Return the names in this group."""
+        return list(self._group)
+
+    def get(self, name: str) -> Node | None:
+        """Return what lies under a name, None where nothing does."""
+        return as_node(self._group.get(name))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._group
 
 
-def attribute_text(node: Any, name: str) -> str:
-    """Return a text attribute of a group or dataset, "" when absent or no text."""
-    value = node.attrs.get(name)
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.reshape(-1)[0]
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value if isinstance(value, str) else ""
+class Hdf5Array(Array):
+    """A dataset of an HDF5 file."""
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self._dataset = dataset
+        self.shape, self.dtype = dataset.shape, dataset.dtype
+        # without filters, HDF5 reads the part of a chunk that is asked for
+        self.chunks = dataset.chunks if filters_of(dataset) else None
+        self.is_text = dataset.dtype.kind in "SU" or h5py.check_string_dtype(dataset.dtype) is not None
+
+    def attribute(self, name: str) -> Any:
+        """Return an attribute, None when absent."""
+        return self._dataset.attrs.get(name)
+
+    def read(self, *selection: slice) -> NDArray[Any]:
+        """Return a part of the dataset, or all of it."""
+        values: NDArray[Any] = self._read(self._dataset, selection or ())
+        return values
+
+    def field(self, name: str) -> NDArray[Any]:
+        """Return one field of a compound dataset."""
+        values: NDArray[Any] = self._read(self._dataset.fields(name), ())
+        return values
+
+    def _read(self, view: Any, selection: tuple[slice, ...]) -> Any:
+        try:
+            return view[selection]
+        except OSError:
+            if not require_filters(self._dataset):
+                raise
+            return view[selection]
+
+    def vector(self) -> Vector:
+        """Return where HDF5 adds nothing a reader past it, one that holds the last chunk where chunks are large."""
+        if self.chunk_bytes > CHUNK_CACHE_BYTES:
+            return ChunkVector(self)
+        return plain_vector(self._dataset) or _Stretches(self)
+
+    def referred(self, attribute: str) -> Node | None:
+        """Return the object that a reference in an attribute leads to."""
+        reference = self._dataset.attrs.get(attribute)
+        return as_node(self._dataset.file[reference]) if isinstance(reference, h5py.Reference) else None
 
 
-def is_text(dtype: np.dtype[Any]) -> bool:
-    """Whether a dataset of this dtype holds text: HDF5 strings of fixed or variable length."""
-    return dtype.kind in "SU" or h5py.check_string_dtype(dtype) is not None
+class _Stretches:
+    """A vector read through HDF5, which keeps its chunks in its own cache."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        return self._array.read(slice(start, stop))
 
 
-def read_text(values: Any) -> pa.Array:
-    """Return text read from HDF5 (bytes or str, None for missing) as an Arrow string array.
-
-    Notes
-    -----
-    UTF-8; an array that is not valid UTF-8 is read as Latin-1, which old R exports wrote.
-    """
-    listed = np.asarray(values).reshape(-1).tolist()
-    if all(isinstance(item, str) for item in listed):
-        return _single(pa.array(listed, pa.string()))
-    raw = [item.encode() if isinstance(item, str) else item for item in listed]
-    try:
-        return _single(pa.array(raw, pa.binary()).cast(pa.string()))
-    except pa.ArrowInvalid:
-        return _single(pa.array([None if item is None else item.decode("latin-1") for item in raw], pa.string()))
-
-
-def _single(array: Any) -> Any:
-    """Return chunked text as one array, with 64-bit offsets where it is beyond 2 GiB."""
-    if isinstance(array, pa.ChunkedArray):
-        return array.cast(pa.large_string()).combine_chunks()
-    return array
+def as_node(node: Any) -> Node | None:
+    """Return an object of h5py as a group or an array; None for anything else."""
+    if isinstance(node, h5py.Group):
+        return Hdf5Group(node)
+    return Hdf5Array(node) if isinstance(node, h5py.Dataset) else None
 
 
 def top_level(file: h5py.File) -> str:

@@ -96,6 +96,11 @@ class CellSorter:
         return self._stored * 16 <= self._limits.memory_budget
 
     @property
+    def spill_bytes(self) -> int:
+        """Bytes of disk that the bucket files take; 0 where all is sorted in memory."""
+        return 0 if self.fits_memory else self._stored * self._record.itemsize
+
+    @property
     def n_buckets(self) -> int:
         """Bucket files written; 0 before the first read, and when sorted in memory."""
         return self._bounds.size - 1 if self._folder is not None else 0
@@ -144,7 +149,7 @@ class CellSorter:
 
     def _check_disk(self) -> None:
         folder = self._limits.spill_dir or Path(tempfile.gettempdir())
-        needed, free = self._stored * self._record.itemsize, shutil.disk_usage(folder).free
+        needed, free = self.spill_bytes, shutil.disk_usage(folder).free
         if needed > free:
             raise DiskSpaceError(
                 f"Sorting {self._label} by cell needs {size_text(needed)} in {folder}, where {size_text(free)} are "
@@ -161,7 +166,7 @@ class CellSorter:
         records["cell"] = entries.cells[order] - self._bounds[buckets]
         records["gene"] = entries.genes[order]
         records["value"] = entries.values[order]
-        starts = np.flatnonzero(np.concatenate(([True], buckets[1:] != buckets[:-1]))) if buckets.size else buckets
+        starts = np.flatnonzero(np.concatenate(([True], buckets[1:] != buckets[:-1])))
         for start, stop in zip(starts, [*starts[1:], buckets.size], strict=True):
             # Opened and closed each time, so that any number of buckets stays below the limit of open files.
             with (folder / f"{buckets[start]}.bin").open("ab") as file:

@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cellmill.errors import FormatError
+from cellmill.sources.arrays import Group, read_text, reading
 from cellmill.sources.base import GeneColumns, Limits, MatrixInfo, MatrixReader, Source
 from cellmill.sources.features import DROPPED, keep_gene_expression
-from cellmill.sources.hdf5 import open_hdf5, read_text, reading, top_level
-from cellmill.sources.hdf5_matrix import Compressed, CsrReader
+from cellmill.sources.hdf5 import Hdf5Group, open_hdf5, top_level
+from cellmill.sources.matrix import Compressed, CsrReader
 from cellmill.sources.rows import Rows, group_by_cell, keep_columns, split_rows
 from cellmill.sources.side_table import join_side_table
 
@@ -104,17 +105,18 @@ class TenxSource(Source):
         return self._found
 
     def _genome(self, name: str) -> Genome:
-        group = self._file[name]
-        features = group.get("features", group)
+        group = Hdf5Group(self._file[name])
+        features = group.group("features") or group
         with reading(self.path, f"group {name}"):
-            barcodes = pc.fill_null(read_text(group["barcodes"][()]), "")
+            barcodes = pc.fill_null(_text(group, "barcodes"), "")
             if "features" in group:
                 ids, names = _texts(features, "id"), _texts(features, "name")
             else:
                 names = _texts(group, "gene_names")
                 ids = _texts(group, "genes") or names
             types, genomes = _texts(features, "feature_type"), _texts(features, "genome") or [name] * len(ids or ())
-            shape = tuple(int(size) for size in group["shape"][()]) if "shape" in group else None
+            sizes = group.array("shape")
+            shape = tuple(int(size) for size in sizes.read()) if sizes is not None else None
         if ids is None:
             raise FormatError(f"{self.path}, group {name}: it has no gene ids; the file is damaged.")
         n_cells, n_genes = len(barcodes), len(ids)
@@ -148,10 +150,15 @@ class TenxSource(Source):
         self._file.close()
 
 
-def _texts(group: h5py.Group, name: str) -> list[str] | None:
-    if name not in group:
-        return None
-    return [item or "" for item in read_text(group[name][()]).to_pylist()]
+def _text(group: Group, name: str) -> Any:
+    array = group.array(name)
+    if array is None:
+        raise KeyError(f"{name} is missing")
+    return read_text(array.read())
+
+
+def _texts(group: Group, name: str) -> list[str] | None:
+    return [item or "" for item in _text(group, name).to_pylist()] if name in group else None
 
 
 def _concatenated(parts: list[GeneColumns]) -> GeneColumns:

@@ -88,13 +88,13 @@ def test_skip_bad_leaves_out_folders_and_files_in_which_no_input_is_found(tmp_pa
     (tmp_path / "notes.txt").write_text("nothing here")
     bad = [tmp_path / name for name in ("cells.zarr", "notes", "notes.txt")]
     for one in bad:
-        with pytest.raises(InputError, match=r"zarr folder|no input in this folder|text, beginning"):
+        with pytest.raises(InputError, match=r"zarr store|no input in this folder|text, beginning"):
             build(tmp_path / "s.mill", [one, tiny_h5ad("good").path], vocabulary="union")
     store = build(tmp_path / "s.mill", [*bad, tiny_h5ad("good").path], vocabulary="union", skip_bad=True)
     assert [source.name for source in store.manifest.sources] == ["good"]
     skipped = json.loads((store.path / "reports" / "build.json").read_text())["skipped"]
     assert [one["path"] for one in skipped] == [str(path) for path in bad]
-    assert "is a zarr folder" in skipped[0]["reason"]
+    assert "is a zarr store of another kind" in skipped[0]["reason"]
     with pytest.raises(InputError, match="no input is left"):
         build(tmp_path / "t.mill", bad, vocabulary="union", skip_bad=True)
 

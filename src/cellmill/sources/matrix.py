@@ -1,7 +1,7 @@
-"""Matrices in HDF5 read by runs of cells (floor 3, sources).
+"""Sparse matrices in a container of arrays, read by runs of cells (floor 3, sources).
 
-Knows the compressed sparse layout (data, indices, indptr) by cell and by gene, and dense datasets. Must not know
-where in a file they lie: h5ad and 10x files share these readers.
+Knows the compressed sparse layout (data, indices, indptr) by cell and by gene; `dense.py` knows the other one. Must not
+know where in a file they lie: h5ad, zarr and 10x files share these readers.
 """
 
 from __future__ import annotations
@@ -10,28 +10,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from cellmill.errors import FormatError
+from cellmill.sources.arrays import Array, Group, Vector, reading, require_chunks_within
 from cellmill.sources.base import Limits, MatrixInfo
-from cellmill.sources.hdf5 import reading
-from cellmill.sources.hdf5_plain import PlainVector, plain_vector
 from cellmill.sources.rows import BrokenRows, Rows, check_indices, check_pointers, split_rows
 from cellmill.sources.spill import CellHistogram, CellSorter, Entries
 
-__all__ = ["Compressed", "CscReader", "CsrReader", "DenseReader"]
+__all__ = ["Compressed", "CscReader", "CsrReader", "value_dtype"]
 
 LARGEST_AXIS = 2**31 - 1
 
 
 class Compressed:
-    """The three datasets of a compressed matrix, checked as they are read.
+    """The three arrays of a compressed matrix, checked as they are read.
 
     Parameters
     ----------
-    group : h5py.Group
+    group : Group
         Holds data, indices and indptr.
     n_major, n_minor : int
         Length of the axis that indptr runs over, and of the other.
@@ -40,7 +38,7 @@ class Compressed:
     """
 
     def __init__(
-        self, group: h5py.Group, *, path: Path, place: str, n_major: int, n_minor: int, major: str, minor: str
+        self, group: Group, *, path: Path, place: str, n_major: int, n_minor: int, major: str, minor: str
     ) -> None:
         self.path, self.place, self.n_major, self.n_minor = path, place, n_major, n_minor
         self.major, self.minor = major, minor
@@ -48,35 +46,53 @@ class Compressed:
             self.data, self.indices, self.indptr = (
                 _vector(group, path, place, part) for part in ("data", "indices", "indptr")
             )
-            self.dtype = _value_dtype(self.data.dtype, path, place)
+            self.dtype = value_dtype(self.data.dtype, path, place)
             self.stored = self._stored()
-        self._plain: dict[str, PlainVector | None] = {}
+            if _length(self.data):
+                for name, array in (("data", self.data), ("indices", self.indices), ("indptr", self.indptr)):
+                    self._require_stored(name, array)
+        self._vectors: dict[str, Vector] = {}
         if n_minor > LARGEST_AXIS:
             raise FormatError(f"{path}, matrix {place}: {n_minor} {minor}s are more than the {LARGEST_AXIS} supported.")
 
     def _stored(self) -> int:
         """Check what can be checked without reading everything; return the number of stored entries."""
-        for name, dataset in (("indices", self.indices), ("indptr", self.indptr)):
-            if dataset.dtype.kind not in "iu":
-                raise self.broken(f"{name} are {dataset.dtype}, expected integers")
-        if self.indptr.shape[0] != self.n_major + 1:
+        for name, array in (("indices", self.indices), ("indptr", self.indptr)):
+            if array.dtype.kind not in "iu":
+                raise self.broken(f"{name} are {array.dtype}, expected integers")
+        if _length(self.indptr) != self.n_major + 1:
             raise self.broken(
-                f"indptr has {self.indptr.shape[0]} entries, expected {self.n_major + 1} "
+                f"indptr has {_length(self.indptr)} entries, expected {self.n_major + 1} "
                 f"for {self.n_major} {self.major}s"
             )
         if self.data.shape != self.indices.shape:
-            raise self.broken(f"{self.data.shape[0]} values but {self.indices.shape[0]} indices are stored")
-        first, last = int(self.indptr[0]), int(self.indptr[-1])
-        if first != 0 or not 0 <= last <= self.data.shape[0]:
+            raise self.broken(f"{_length(self.data)} values but {_length(self.indices)} indices are stored")
+        ends = [self.indptr.read(slice(at, at + 1)) for at in (0, self.n_major)]
+        first, last = int(ends[0][0]), int(ends[1][0])
+        if first != 0 or not 0 <= last <= _length(self.data):
             raise self.broken(
-                f"indptr runs from {first} to {last}, expected 0 to {self.data.shape[0]}, the number of stored entries"
+                f"indptr runs from {first} to {last}, expected 0 to {_length(self.data)}, the number of stored entries"
             )
         return last
 
     @property
     def unused(self) -> int:
         """Entries that lie after the last pointer and so belong to nothing."""
-        return int(self.data.shape[0]) - self.stored
+        return _length(self.data) - self.stored
+
+    def _require_stored(self, name: str, array: Array) -> None:
+        """Refuse an array with chunks missing: they would read as zeros, and so as counts of the first gene."""
+        missing = array.chunks_not_stored()
+        if missing:
+            raise self.broken(
+                f"{missing} chunks of {name} are not stored, so their entries are unknown; the copy is incomplete, or "
+                "the matrix holds stretches of stored zeros (write it again without them)"
+            )
+
+    def require_chunks_within(self, limits: Limits) -> None:
+        """Refuse arrays of which a single chunk is beyond the bound of memory."""
+        for name, array in (("data", self.data), ("indices", self.indices), ("indptr", self.indptr)):
+            require_chunks_within(array, limits, path=self.path, place=f"matrix {self.place}, {name}")
 
     def broken(self, finding: str) -> FormatError:
         """Return the error for a finding in this matrix."""
@@ -85,7 +101,7 @@ class Compressed:
     def pointers(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return indptr[start : stop + 1] as int64, proven to rise within the stored entries."""
         with reading(self.path, f"matrix {self.place}, indptr of {self.major}s {start} to {stop}"):
-            pointers: NDArray[np.int64] = self.indptr[start : stop + 1].astype(np.int64)
+            pointers: NDArray[np.int64] = self._read("indptr", start, stop + 1).astype(np.int64)
         check_pointers(pointers, first=start, stored=self.stored, axis=self.major)
         return pointers
 
@@ -98,12 +114,10 @@ class Compressed:
         return indices.astype(np.int32, copy=False), values
 
     def _read(self, part: str, start: int, stop: int) -> NDArray[Any]:
-        """Return a stretch of `indices` or `data`, past HDF5 where it adds nothing."""
-        dataset = getattr(self, part)
-        if part not in self._plain:
-            self._plain[part] = plain_vector(dataset)
-        plain = self._plain[part]
-        return dataset[start:stop] if plain is None else plain.read(start, stop)
+        """Return a stretch of `data`, `indices` or `indptr`."""
+        if part not in self._vectors:
+            self._vectors[part] = getattr(self, part).vector()
+        return self._vectors[part].read(start, stop)
 
     def indices_only(self, start: int, stop: int) -> NDArray[Any]:
         """Return indices of the stored entries from `start` to `stop`, proven in range."""
@@ -113,18 +127,22 @@ class Compressed:
         return indices
 
 
-def _vector(group: h5py.Group, path: Path, place: str, part: str) -> h5py.Dataset:
+def _vector(group: Group, path: Path, place: str, part: str) -> Array:
     node = group.get(part)
-    if not isinstance(node, h5py.Dataset) or node.ndim != 1:
+    if not isinstance(node, Array) or node.ndim != 1:
         found = "missing" if node is None else "no vector"
         raise FormatError(
             f"{path}, matrix {place}: {part} is {found}; a sparse matrix needs data, indices and indptr, "
-            f"here are {', '.join(sorted(group)) or 'none'}."
+            f"here are {', '.join(sorted(group.names())) or 'none'}."
         )
     return node
 
 
-def _value_dtype(dtype: np.dtype[Any], path: Path, place: str) -> np.dtype[Any]:
+def _length(array: Array) -> int:
+    return int(array.shape[0]) if array.shape else 0
+
+
+def value_dtype(dtype: np.dtype[Any], path: Path, place: str) -> np.dtype[Any]:
     """Return the native dtype in which values are handed on; booleans become uint8."""
     if dtype.kind == "b":
         return np.dtype(np.uint8)
@@ -137,6 +155,7 @@ class CsrReader:
     """A matrix compressed by cell: each run of cells is one slice."""
 
     def __init__(self, stored: Compressed, *, limits: Limits) -> None:
+        stored.require_chunks_within(limits)
         self.stored, self._limits = stored, limits
         self.info = MatrixInfo(stored.place, "csr", stored.dtype.name, stored.n_major, stored.n_minor, stored.stored)
 
@@ -164,6 +183,7 @@ class CscReader:
     """A matrix compressed by gene: sorted by cell once, in memory or through bucket files."""
 
     def __init__(self, stored: Compressed, *, limits: Limits) -> None:
+        stored.require_chunks_within(limits)
         self.stored, self._limits = stored, limits
         self.info = MatrixInfo(stored.place, "csc", stored.dtype.name, stored.n_minor, stored.n_major, stored.stored)
         self.sorter = CellSorter(
@@ -198,36 +218,11 @@ class CscReader:
             histogram.add(self.stored.indices_only(start, min(self.stored.stored, start + step)))
         return histogram
 
+    @property
+    def spill_bytes(self) -> int:
+        """Bytes of disk that sorting by cell takes; 0 where it fits in memory."""
+        return self.sorter.spill_bytes
+
     def close(self) -> None:
         """Delete the bucket files."""
         self.sorter.close()
-
-
-class DenseReader:
-    """A dense dataset cells x genes, contiguous or chunked."""
-
-    def __init__(
-        self, dataset: h5py.Dataset, *, path: Path, place: str, n_cells: int, n_genes: int, limits: Limits
-    ) -> None:
-        if dataset.shape != (n_cells, n_genes):
-            raise FormatError(
-                f"{path}, matrix {place}: its shape is {dataset.shape}, expected {(n_cells, n_genes)} (cells, genes)."
-            )
-        self._dataset, self._path, self._place, self._limits = dataset, path, place, limits
-        self._dtype = _value_dtype(dataset.dtype, path, place)
-        self.info = MatrixInfo(place, "dense", self._dtype.name, n_cells, n_genes, n_cells * n_genes)
-
-    def rows(self, start: int, stop: int, *, block_cells: int) -> Iterator[Rows]:
-        """Yield the cells from `start` to `stop`, zeros left out."""
-        step = max(1, min(block_cells, self._limits.max_dense_values // max(1, self.info.n_genes)))
-        for first in range(start, stop, step):
-            last = min(stop, first + step)
-            with reading(self._path, f"matrix {self._place}, cells {first} to {last}"):
-                x_CG = self._dataset[first:last].astype(self._dtype, copy=False)
-            cells, genes = np.nonzero(x_CG)
-            indptr = np.zeros(last - first + 1, np.int64)
-            np.cumsum(np.bincount(cells, minlength=last - first), out=indptr[1:])
-            yield Rows(first, indptr, genes.astype(np.int32), x_CG[cells, genes])
-
-    def close(self) -> None:
-        """Nothing is held."""

@@ -1,4 +1,4 @@
-"""The obs and var tables of h5ad files of all ages as Arrow columns (floor 3, sources).
+"""The obs and var tables of AnnData files of all ages as Arrow columns (floor 3, sources).
 
 Knows the encodings of data frames since 2017: compound dataset with labels in uns, dataframe 0.1.0 with
 `__categories`, dataframe 0.2.0 with categorical, nullable and string arrays. Must not know matrices.
@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cellmill.errors import FormatError
-from cellmill.sources.hdf5 import attribute_text, is_text, read_text, reading
+from cellmill.sources.arrays import Array, Group, Node, read_text, reading
 
-__all__ = ["Frame", "read_frame"]
+__all__ = ["INDEX_NAMES", "Frame", "UnreadableError", "plain_column", "read_frame"]
 
 INDEX_NAMES = ("_index", "index")
 MISSING_CODE = -1
@@ -45,22 +44,22 @@ class Frame:
 
 
 def read_frame(
-    node: h5py.Group | h5py.Dataset | None,
+    node: Node | None,
     *,
     path: Path,
     place: str,
-    uns: h5py.Group | None,
+    uns: Group | None,
     note: Callable[[str], None],
 ) -> Frame:
     """Return the table at `node`; columns that cannot be represented are left out and told to `note`.
 
     Parameters
     ----------
-    node : h5py.Group or h5py.Dataset or None
-        A data frame group, or the compound dataset of old files.
+    node : Group or Array or None
+        A data frame group, or the array of records of old files.
     place : str
         "obs", "var" or "raw/var", for messages.
-    uns : h5py.Group or None
+    uns : Group or None
         Where old files keep `<column>_categories`.
 
     Raises
@@ -68,14 +67,15 @@ def read_frame(
     FormatError
         The table contradicts itself or is damaged.
     """
-    if isinstance(node, h5py.Dataset) and node.dtype.names:
+    if isinstance(node, Array) and node.dtype.names:
         named = _compound_columns(node, path, place, uns)
-    elif isinstance(node, h5py.Group):
+    elif isinstance(node, Group):
         named = _group_columns(node, path, place, note)
     else:
-        found = "missing" if node is None else f"a {'dataset' if isinstance(node, h5py.Dataset) else 'strange object'}"
+        found = "missing" if node is None else "a dataset"
         raise FormatError(f"{path}: {place} is {found}, expected a table (a group of columns, or a compound dataset).")
     index, columns = None, {}
+    _require_stored(node, path, place, note)
     for name, is_index, read in named:
         with reading(path, f"{place}[{name!r}]"):
             try:
@@ -95,67 +95,121 @@ def read_frame(
     return Frame(index, columns)
 
 
+def _require_stored(node: Node, path: Path, place: str, note: Callable[[str], None]) -> None:
+    """Refuse names of which chunks are not stored; tell the columns that read as zeros where theirs are not.
+
+    Notes
+    -----
+    Writers leave out chunks of zeros alone, so those of a column cannot be told from lost ones.
+    """
+    with reading(path, place):
+        index = _index_name(node) if isinstance(node, Group) else ""
+        columns = {name: node.get(name) for name in node.names()} if isinstance(node, Group) else {"": node}
+        missing = {name: n for name, column in columns.items() if (n := _chunks_not_stored(column))}
+    if index in missing:
+        raise FormatError(
+            f"{path}, {place}[{index!r}]: {missing[index]} chunks are not stored, so names are missing; the copy is "
+            "incomplete. Get it again."
+        )
+    if missing:
+        named = ", ".join(name for name in missing if name) or "it"
+        note(
+            f"{path.name}, {place}: {named} hold chunks that are not stored and are read as zeros (the first label): "
+            "either only those were there when it was written, or the copy is incomplete"
+        )
+
+
+def _chunks_not_stored(node: Node | None) -> int:
+    if isinstance(node, Group):
+        return sum(_chunks_not_stored(node.get(name)) for name in ("codes", "values", "categories"))
+    return node.chunks_not_stored() if isinstance(node, Array) else 0
+
+
+def _index_name(group: Group) -> str:
+    """Return the name of the column that is the index, "" where there is none."""
+    return group.text("_index") or next((name for name in INDEX_NAMES if name in group), "")
+
+
 Named = tuple[str, bool, Callable[[], Any]]
 
 
-def _group_columns(group: h5py.Group, path: Path, place: str, note: Callable[[str], None]) -> Iterator[Named]:
+def _group_columns(group: Group, path: Path, place: str, note: Callable[[str], None]) -> Iterator[Named]:
     """Yield (name, is the index, how to read it), the index first."""
     with reading(path, place):
-        index_name = attribute_text(group, "_index") or next((name for name in INDEX_NAMES if name in group), "")
+        index_name = _index_name(group)
         order = _column_order(group, index_name)
-        present = set(group)
+        present = set(group.names())
     if index_name:
         if index_name not in group:
             raise FormatError(f"{path}: {place} names its index {index_name!r}, which is missing; the file is damaged.")
-        yield index_name, True, lambda: _column(group[index_name])
+        yield index_name, True, lambda: _column(group.get(index_name))
     for name in order:
         if name not in group:
             note(f"{path.name}: {place} column {name!r} is listed but not stored")
         else:
-            yield name, False, lambda name=name: _column(group[name])  # type: ignore[misc]
+            yield name, False, lambda name=name: _column(group.get(name))  # type: ignore[misc]
     extra = sorted(present - {name.split("/")[0] for name in order} - {index_name, "__categories"})
     if extra:
         note(f"{path.name}: {place} holds {', '.join(extra[:5])}, which its column order does not list; skipped")
 
 
-def _column_order(group: h5py.Group, index_name: str) -> list[str]:
-    order = group.attrs.get("column-order")
+def _column_order(group: Group, index_name: str) -> list[str]:
+    order = group.attribute("column-order")
     if order is None:
-        return [name for name in group if name not in (index_name, "__categories")]
+        return [name for name in group.names() if name not in (index_name, "__categories")]
     return [item.decode() if isinstance(item, bytes) else str(item) for item in np.asarray(order).reshape(-1)]
 
 
-def _compound_columns(dataset: h5py.Dataset, path: Path, place: str, uns: h5py.Group | None) -> Iterator[Named]:
-    fields = list(dataset.dtype.names)
+def _compound_columns(dataset: Array, path: Path, place: str, uns: Group | None) -> Iterator[Named]:
+    fields = list(dataset.dtype.names or ())
     index_name = next((name for name in INDEX_NAMES if name in fields), fields[0])
-    yield index_name, True, lambda: _plain(dataset.fields(index_name)[()])
+    yield index_name, True, lambda: _plain(dataset.field(index_name))
     for name in fields:
         if name != index_name:
             yield name, False, lambda name=name: _compound_column(dataset, name, uns)  # type: ignore[misc]
 
 
-def _compound_column(dataset: h5py.Dataset, name: str, uns: h5py.Group | None) -> Any:
-    values = dataset.fields(name)[()]
-    labels = uns.get(f"{name}_categories") if uns is not None else None
-    if isinstance(labels, h5py.Dataset) and values.dtype.kind in "iu":
+def _compound_column(dataset: Array, name: str, uns: Group | None) -> Any:
+    values = dataset.field(name)
+    labels = uns.array(f"{name}_categories") if uns is not None else None
+    if labels is not None and values.dtype.kind in "iu":
         return _categorical(values, _column(labels))
     return _plain(values)
 
 
-def _column(node: Any) -> Any:
+def _column(node: Node | None) -> Any:
     """Return one column of a data frame group, whatever its encoding."""
-    if isinstance(node, h5py.Group):
-        if "codes" in node and "categories" in node:
-            return _categorical(node["codes"][()], _column(node["categories"]))
-        if "values" in node and "mask" in node:
-            return _masked(_column(node["values"]), node["mask"][()])
-        raise UnreadableError(f"encoding {attribute_text(node, 'encoding-type') or 'unknown'!r}")
-    labels = node.attrs.get("categories")
-    if isinstance(labels, h5py.Reference):
-        return _categorical(node[()], _column(node.file[labels]))
-    if node.shape is None or node.ndim != 1:
-        raise UnreadableError(f"its shape is {node.shape}")
-    return _plain(node[()], text=is_text(node.dtype))
+    if isinstance(node, Group):
+        return _encoded(node)
+    if not isinstance(node, Array):
+        raise UnreadableError("it is neither a group nor an array")
+    labels = node.referred("categories")
+    if isinstance(labels, Array):
+        return _categorical(node.read(), _column(labels))
+    return plain_column(node)
+
+
+def plain_column(array: Array) -> Any:
+    """Return a vector of numbers, booleans or text as an Arrow array.
+
+    Raises
+    ------
+    UnreadableError
+        It is no vector, or of a type that no column can have.
+    """
+    if array.shape is None or array.ndim != 1:
+        raise UnreadableError(f"its shape is {array.shape}")
+    return _plain(array.read(), text=array.is_text)
+
+
+def _encoded(group: Group) -> Any:
+    """Return a column that is a group of its own: labels by code, or values under a mask."""
+    codes, values, mask = group.array("codes"), group.get("values"), group.array("mask")
+    if codes is not None and "categories" in group:
+        return _categorical(codes.read(), _column(group.get("categories")))
+    if values is not None and mask is not None:
+        return _masked(_column(values), mask.read())
+    raise UnreadableError(f"encoding {group.text('encoding-type') or 'unknown'!r}")
 
 
 def _plain(values: NDArray[Any], *, text: bool = False) -> Any:
