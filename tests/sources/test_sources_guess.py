@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import sys
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -293,3 +294,13 @@ def test_unusable_folders_are_kept_on_request(truth, write, tmp_path):
     assert expand_inputs([tmp_path / "tables", path], keep_unusable=True) == [tmp_path / "tables", path]
     with pytest.raises(NotFoundError):
         expand_inputs([tmp_path / "tabels"], keep_unusable=True)
+
+
+def test_a_file_is_told_without_listing_its_folder(tmp_path, monkeypatch):
+    """Else thousands of inputs in one folder would take millions of looks."""
+    path = tmp_path / "a.h5ad"
+    with h5py.File(path, "w") as file:
+        file.create_group("obs")
+        file.create_group("var")
+    monkeypatch.setattr(Path, "iterdir", lambda self: pytest.fail(f"{self} was listed"))
+    assert guess_format(path)[0] == "h5ad"

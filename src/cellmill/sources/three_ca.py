@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from cellmill.errors import FormatError
 from cellmill.sources.base import Limits
 from cellmill.sources.mex import MexFiles, MexSource
-from cellmill.sources.mex_names import group_3ca
+from cellmill.sources.mex_names import MATRIX_3CA, group_3ca
 from cellmill.sources.side_table import cell_table, read_labels, typed_column
 
 __all__ = ["ThreeCaSource", "find_3ca", "study_name"]
@@ -30,6 +30,8 @@ def find_3ca(path: Path) -> list[MexFiles]:
     -----
     `labels` of each are the table of samples.
     """
+    if not path.is_dir() and not MATRIX_3CA.fullmatch(path.name):
+        return []  # without a look at the folder, which may hold thousands of other inputs
     folder = path if path.is_dir() else path.parent
     groups = group_3ca(item.name for item in folder.iterdir() if item.is_file())
     return [
