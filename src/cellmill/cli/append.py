@@ -8,10 +8,11 @@ from typing import Any
 from rich.text import Text
 
 import cellmill as cm
-from cellmill.cli.build import show_next, show_plan, show_skipped, skipped_inputs
+from cellmill.cli.build import show_next, show_plan, show_skipped, show_sources, skipped_inputs, source_reports
 from cellmill.cli.display import console, examples, print_json, show_facts
 from cellmill.cli.info import summary
 from cellmill.cli.parameters import (
+    AllowRounding,
     AsJson,
     BlockCells,
     Counts,
@@ -19,11 +20,16 @@ from cellmill.cli.parameters import (
     DryRun,
     FileFormat,
     Inputs,
+    MaxMito,
+    MinCellsPerGene,
+    MinCounts,
+    MinGenes,
     MinMatch,
     Rename,
     SkipBad,
     StoreArgument,
     Threads,
+    WhereIn,
     Workers,
     renames,
 )
@@ -36,6 +42,7 @@ EPILOG = examples(
     "cellmill append atlas.mill liver.h5ad",
     "cellmill append atlas.mill 'new-studies/*.h5ad' --rename donor=donor_id",
     "cellmill append atlas.mill 'studies/*.h5ad' --skip-bad --dry-run",
+    "cellmill append atlas.mill 'new-studies/*.h5ad' --min-counts 500 --max-mito 0.2",
     "cellmill append atlas.mill 'new-studies/*.h5ad' --workers 4",
 )
 
@@ -48,6 +55,12 @@ def append(
     rename: Rename = None,
     file_format: FileFormat = None,
     skip_bad: SkipBad = False,
+    allow_rounding: AllowRounding = 0.0,
+    where: WhereIn = None,
+    min_counts: MinCounts = 0,
+    min_genes: MinGenes = 0,
+    max_mito: MaxMito = None,
+    min_cells_per_gene: MinCellsPerGene = 0,
     dry_run: DryRun = False,
     block_cells: BlockCells = 4096,
     threads: Threads = 0,
@@ -57,6 +70,8 @@ def append(
 ) -> None:
     """Add cells to a store; its own stay as they are, and it is the old store until all is finished."""
     policy: dict[str, Any] = {"counts": counts, "min_match": min_match, "skip_bad": skip_bad, "format": file_format}
+    policy |= {"allow_rounding": allow_rounding, "where": where, "min_counts": min_counts, "min_genes": min_genes}
+    policy |= {"max_mito": max_mito, "min_cells_per_gene": min_cells_per_gene}
     columns = renames(rename or [])
     if dry_run:
         options = cm.ingest.BuildOptions(**policy, rename=tuple(columns.items()))
@@ -89,6 +104,7 @@ def append(
     else:  # nothing was new, and no run reported
         options = cm.ingest.BuildOptions(**policy, rename=tuple(columns.items()))
         found["skipped"] = [one.to_dict() for one in cm.ingest.plan_append(store, inputs, options=options).skipped]
+    found["sources_built"] = source_reports(grown, first=len(before.manifest.sources))
     if as_json:
         print_json(found)
     else:
@@ -113,4 +129,5 @@ def _show(found: dict[str, Any]) -> None:
             "digest": found["digest"],
         },
     )
+    show_sources(found["sources_built"])
     show_next(found["path"])

@@ -16,6 +16,7 @@ from cellmill.cli.display import console, error_console, examples, print_json, s
 from cellmill.cli.errors import EXIT_USAGE
 from cellmill.cli.info import summary
 from cellmill.cli.parameters import (
+    AllowRounding,
     AsJson,
     BlockCells,
     Counts,
@@ -23,11 +24,16 @@ from cellmill.cli.parameters import (
     DryRun,
     FileFormat,
     Inputs,
+    MaxMito,
+    MinCellsPerGene,
+    MinCounts,
+    MinGenes,
     MinMatch,
     Rename,
     SkipBad,
     Threads,
     Verbose,
+    WhereIn,
     Workers,
     part_of_many,
     renames,
@@ -36,13 +42,25 @@ from cellmill.cli.progress import drawn
 from cellmill.errors import ConfigError, InputError
 from cellmill.units import count_text, size_text, time_text
 
-__all__ = ["EPILOG", "build", "show_built", "show_next", "show_plan", "show_skipped", "skipped_inputs"]
+__all__ = [
+    "EPILOG",
+    "build",
+    "show_built",
+    "show_next",
+    "show_plan",
+    "show_skipped",
+    "show_sources",
+    "skipped_inputs",
+    "source_reports",
+]
 
 EPILOG = examples(
     "cellmill build atlas.mill blood.h5ad gut.h5 mex-folder/",
     "cellmill build atlas.mill 'studies/*.h5ad' --rename donor=donor_id",
     "cellmill build atlas.mill 'studies/*.h5ad' --skip-bad",
     "cellmill build atlas.mill normalised.h5ad --counts layers/counts",
+    "cellmill build atlas.mill raw_feature_bc_matrix.h5 --min-counts 500 --min-genes 200 --max-mito 0.2",
+    "cellmill build atlas.mill 'studies/*.h5ad' --where \"tissue = 'blood' AND total_counts >= 1000\"",
     "cellmill build atlas.mill 'studies/*.h5ad' --dry-run",
     "cellmill build atlas.mill GSE1_counts.csv.gz -v",
     "cellmill build atlas.mill counts.csv --format csv-genes-x-cells",
@@ -90,7 +108,34 @@ def _show(found: dict[str, Any]) -> None:
             "digest": found["digest"],
         },
     )
+    show_sources(found["sources_built"])
     show_next(found["path"])
+
+
+def source_reports(store: cm.Store, *, first: int = 0) -> list[dict[str, Any]]:
+    """Return what became of each input of a store, from source number `first`: a line in words, and the numbers."""
+    found = []
+    for source in store.manifest.sources[first:]:
+        report = json.loads((store.path / source.report.path).read_text(encoding="utf-8"))
+        told = ("name", "cells_read", "n_cells", "filters", "rounded", "warnings")
+        facts = {name: report[name] for name in told if name in report}
+        matched = ("n_genes", "matched", "share_matched", "umi_share_matched")
+        facts |= {"genes": {name: report["genes"].get(name) for name in matched}}
+        found.append({"line": cm.ingest.summary_line(report), **facts})
+    return found
+
+
+def show_sources(sources: list[dict[str, Any]]) -> None:
+    """Show one line for each input, and below it its warnings and what filters removed."""
+    out = console()
+    for source in sources:
+        out.print(Text(source["line"]), soft_wrap=True)
+        for line in source.get("filters", ()):
+            removed = f"{count_text(line['cells_removed'])} cells" if "cells_removed" in line else None
+            removed = removed or f"{count_text(line['genes_removed'])} genes"
+            out.print(Text(f"  {line['filter']} {line['value']}: {removed} removed"), soft_wrap=True)
+        for warning in source.get("warnings", ()):
+            out.print(Text(f"  warning: {warning}", style="yellow"), soft_wrap=True)
 
 
 def show_next(path: str) -> None:
@@ -117,6 +162,12 @@ def build(
     rename: Rename = None,
     file_format: FileFormat = None,
     skip_bad: SkipBad = False,
+    allow_rounding: AllowRounding = 0.0,
+    where: WhereIn = None,
+    min_counts: MinCounts = 0,
+    min_genes: MinGenes = 0,
+    max_mito: MaxMito = None,
+    min_cells_per_gene: MinCellsPerGene = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the store if it is there.")] = False,
     dry_run: DryRun = False,
     block_cells: BlockCells = 4096,
@@ -134,6 +185,8 @@ def build(
 ) -> None:
     """Make a store from count matrices: counts proven raw, genes aligned, every drop reported."""
     policy: dict[str, Any] = {"counts": counts, "min_match": min_match, "skip_bad": skip_bad, "format": file_format}
+    policy |= {"allow_rounding": allow_rounding, "where": where, "min_counts": min_counts, "min_genes": min_genes}
+    policy |= {"max_mito": max_mito, "min_cells_per_gene": min_cells_per_gene}
     columns = renames(rename or [])
     if verbose:
         show_guesses(inputs, file_format)
@@ -180,6 +233,7 @@ def show_built(built: cm.Store, path: Path, *, seconds: float, as_json: bool) ->
     found["inputs_bytes"] = sum(source.bytes for source in built.manifest.sources)
     found["seconds"] = round(seconds, 3)
     found["skipped"] = skipped_inputs(built)
+    found["sources_built"] = source_reports(built)
     if as_json:
         print_json(found)
     else:

@@ -12,6 +12,7 @@ from cellmill.sources import FORMATS
 from cellmill.storage.urls import UrlPath, is_url
 
 __all__ = [
+    "AllowRounding",
     "AsJson",
     "BlockCells",
     "Counts",
@@ -20,6 +21,10 @@ __all__ = [
     "Experiment",
     "FileFormat",
     "Inputs",
+    "MaxMito",
+    "MinCellsPerGene",
+    "MinCounts",
+    "MinGenes",
     "MinMatch",
     "Rename",
     "SkipBad",
@@ -27,6 +32,7 @@ __all__ = [
     "Threads",
     "Verbose",
     "Where",
+    "WhereIn",
     "Workers",
     "check_out",
     "listed",
@@ -77,6 +83,39 @@ FileFormat = Annotated[
 ]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out inputs that cannot be used, and list them, instead of stopping.")
+]
+AllowRounding = Annotated[
+    float,
+    typer.Option(
+        "--allow-rounding",
+        metavar="DISTANCE",
+        help="Round values so near to a whole number, for example 1e-3, and report how many. Off by default.",
+    ),
+]
+WhereIn = Annotated[
+    str | None,
+    typer.Option(
+        "--where", metavar="SQL", help="Take only cells for which this condition over obs and their facts holds."
+    ),
+]
+MinCounts = Annotated[
+    int, typer.Option("--min-counts", metavar="N", min=0, help="Take only cells with N counts, over all genes.")
+]
+MinGenes = Annotated[
+    int, typer.Option("--min-genes", metavar="N", min=0, help="Take only cells with a count of N genes.")
+]
+MaxMito = Annotated[
+    float | None,
+    typer.Option("--max-mito", metavar="SHARE", help="Leave out cells with a larger share of mitochondrial counts."),
+]
+MinCellsPerGene = Annotated[
+    int,
+    typer.Option(
+        "--min-cells-per-gene",
+        metavar="N",
+        min=0,
+        help="Leave out genes detected in fewer cells of all inputs together; reads them twice.",
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")]
 BlockCells = Annotated[

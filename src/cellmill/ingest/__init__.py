@@ -5,16 +5,19 @@ from __future__ import annotations
 from cellmill.ingest.append import append_inputs, plan_append
 from cellmill.ingest.array import PartDone, build_part, commit
 from cellmill.ingest.estimate import Estimate, estimate
+from cellmill.ingest.filters import CellFilters
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
 from cellmill.ingest.planning import plan_build
 from cellmill.ingest.run import build
+from cellmill.ingest.summary import summary_line
 from cellmill.ingest.vocabulary import BuiltVocabulary, VocabularyPart, build_vocabulary
 
 __all__ = [
     "BuildOptions",
     "BuildPlan",
     "BuiltVocabulary",
+    "CellFilters",
     "Estimate",
     "PartDone",
     "Skipped",
@@ -28,4 +31,5 @@ __all__ = [
     "estimate",
     "plan_append",
     "plan_build",
+    "summary_line",
 ]

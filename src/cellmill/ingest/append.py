@@ -33,6 +33,12 @@ def append_inputs(
     rename: Mapping[str, str] | None = None,
     skip_bad: bool = False,
     format: str | None = None,
+    allow_rounding: float = 0.0,
+    where: str | None = None,
+    min_counts: int = 0,
+    min_genes: int = 0,
+    max_mito: float | None = None,
+    min_cells_per_gene: int = 0,
     threads: int = 0,
     workers: int | None = None,
     dask: str | Client | None = None,
@@ -52,7 +58,8 @@ def append_inputs(
         The store.
     inputs
         Files (h5ad, 10x HDF5, CSV or TSV), Matrix Market folders, folders of these, or patterns.
-    counts, min_match, rename, skip_bad, format, threads, workers, dask, shard_cells, block_cells
+    counts, min_match, rename, skip_bad, format, allow_rounding, where, min_counts, min_genes, max_mito,
+    min_cells_per_gene, threads, workers, dask, shard_cells, block_cells
         As in `cellmill.build`. With `skip_bad`, and when the store has all that can be used already, it stays as it is.
 
     Raises
@@ -83,6 +90,12 @@ def append_inputs(
         format=format,
         shard_cells=shard_cells,
         block_cells=block_cells,
+        allow_rounding=allow_rounding,
+        where=where,
+        min_counts=min_counts,
+        min_genes=min_genes,
+        max_mito=max_mito,
+        min_cells_per_gene=min_cells_per_gene,
     )
     # under the lock from the start: what is planned depends on what the store has
     with writing_told(target), Staging.locked(target) as staging:

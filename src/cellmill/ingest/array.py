@@ -92,6 +92,12 @@ def build_part(
     rename: Mapping[str, str] | None = None,
     skip_bad: bool = False,
     format: str | None = None,
+    allow_rounding: float = 0.0,
+    where: str | None = None,
+    min_counts: int = 0,
+    min_genes: int = 0,
+    max_mito: float | None = None,
+    min_cells_per_gene: int = 0,
     overwrite: bool = False,
     threads: int = 0,
     workers: int | None = 1,
@@ -109,7 +115,8 @@ def build_part(
         Folder of the new store; it appears with the commit.
     part
         (i, n): the part i, from 1, of n.
-    inputs, vocabulary, counts, min_match, rename, skip_bad, format, overwrite, shard_cells, block_cells
+    inputs, vocabulary, counts, min_match, rename, skip_bad, format, allow_rounding, where, min_counts, min_genes,
+    max_mito, min_cells_per_gene, overwrite, shard_cells, block_cells
         As in `cellmill.build`, and the same for all parts.
     threads, workers
         As in `cellmill.build`, of this part.
@@ -140,6 +147,12 @@ def build_part(
         format=format,
         shard_cells=shard_cells,
         block_cells=block_cells,
+        allow_rounding=allow_rounding,
+        where=where,
+        min_counts=min_counts,
+        min_genes=min_genes,
+        max_mito=max_mito,
+        min_cells_per_gene=min_cells_per_gene,
     )
     part_of((), *part)  # refuses what is no part before the inputs are opened
     plan = plan_build(listed, vocabulary=vocabulary, options=options)

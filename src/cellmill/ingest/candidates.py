@@ -13,6 +13,7 @@ from cellmill.events import emit
 from cellmill.ingest.audit import find_violation
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.refuse import refusal
+from cellmill.ingest.rounding import round_block
 from cellmill.sources import CountBlock, Source, open_source
 
 __all__ = ["Candidate", "open_candidate"]
@@ -42,8 +43,8 @@ def open_candidate(path: Path, options: BuildOptions) -> Candidate:
     """
     emit(f"looking at {path.name}")
     source = open_source(path, format=options.format)
-    matrix = _choose_matrix(source, options.counts)
-    windows = _windows(source, matrix)
+    matrix = _choose_matrix(source, options.counts, allow_rounding=options.allow_rounding)
+    windows = _windows(source, matrix, allow_rounding=options.allow_rounding)
     for window in windows:
         violation = find_violation(window)
         if violation is not None:
@@ -52,10 +53,10 @@ def open_candidate(path: Path, options: BuildOptions) -> Candidate:
     return Candidate(source, matrix, windows)
 
 
-def _choose_matrix(source: Source, counts: str) -> str:
+def _choose_matrix(source: Source, counts: str, *, allow_rounding: float) -> str:
     names = [info.name for info in source.matrices()]
     if counts == "auto":
-        return _auto_matrix(source, names)
+        return _auto_matrix(source, names, allow_rounding=allow_rounding)
     if counts == "X" and source.kind not in ("h5ad", "zarr"):
         return names[0]  # these formats have a main matrix by another name
     if counts not in names:
@@ -66,10 +67,10 @@ def _choose_matrix(source: Source, counts: str) -> str:
     return counts
 
 
-def _auto_matrix(source: Source, names: Sequence[str]) -> str:
+def _auto_matrix(source: Source, names: Sequence[str], *, allow_rounding: float) -> str:
     passing = []
     for name in names:
-        windows = _windows(source, name)
+        windows = _windows(source, name, allow_rounding=allow_rounding)
         if all(find_violation(window) is None for window in windows):
             passing.append((name, windows))
     if not passing:
@@ -91,7 +92,7 @@ def _same(first: Sequence[CountBlock], second: Sequence[CountBlock]) -> bool:
     )
 
 
-def _windows(source: Source, matrix: str) -> tuple[CountBlock, ...]:
+def _windows(source: Source, matrix: str, *, allow_rounding: float) -> tuple[CountBlock, ...]:
     """A few blocks of a matrix: spread over the file where rows can be read anywhere, else its first ones."""
     info = next(m for m in source.matrices() if m.name == matrix)
     n = info.n_cells
@@ -102,4 +103,4 @@ def _windows(source: Source, matrix: str) -> tuple[CountBlock, ...]:
     for start in starts:
         stop = min(n, start + _WINDOW_CELLS)
         blocks += source.blocks(matrix, block_cells=_WINDOW_CELLS, start=start, stop=stop)
-    return tuple(blocks)
+    return tuple(round_block(block, allow_rounding)[0] for block in blocks)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cellmill import kernel
 from cellmill.errors import CellmillError, InputError
+from cellmill.ingest.admission import Tally
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
 from cellmill.ingest.shards import ShardRecord
 from cellmill.sources.archive import size_of
@@ -33,6 +35,7 @@ class _Tally:
     nnz: int = 0
     largest: int = 0
     merged: int = 0
+    admitted: Tally = field(default_factory=Tally)
 
 
 def conclude(
@@ -59,6 +62,7 @@ def conclude(
     own: dict[int, list[ShardRecord]] = {}
     for record in records:
         own.setdefault(record.source, []).append(record)
+    _require_cells(plan, used, own)
     sources = [_write_source(plan, staging, source, own.get(source[0], []), digest_of) for source in used]
     _write_run_report(plan, staging, records, skipped, started)
     manifest = Manifest(
@@ -131,6 +135,7 @@ def _tally(plan: SourcePlan, own: Sequence[ShardRecord]) -> _Tally:
             nnz=tally.nnz + (record.shard.nnz if record.shard else 0),
             largest=max(tally.largest, record.largest),
             merged=tally.merged + record.merged,
+            admitted=tally.admitted + record.tally,
         )
     return tally
 
@@ -145,19 +150,22 @@ def _write_source(
     """Write the report of one input, from its own records; returns its entry."""
     number, source = numbered
     tally = _tally(source, records)
-    if tally.n_cells != source.n_cells:
+    removed = tally.admitted.removed
+    if tally.n_cells + sum(removed.values()) != source.n_cells:
         raise CellmillError(
-            f"{source.path}: {source.n_cells} cells were planned, {tally.n_cells} are in the shards; "
+            f"{source.path}: {source.n_cells} cells were planned, {tally.n_cells} are in the shards, "
+            f"{sum(removed.values())} were removed by filters; "
             f"nothing was published. Remove {staging.place} and run the same command again."
         )
     digest = digest_of(source)
     size = size_of(source.path)
     report = {
         "name": source.name, "kind": source.kind, "uri": str(source.path), "bytes": size, "xxh3": digest,
-        "matrix": source.matrix, "n_cells": tally.n_cells, "counts_stored": tally.nnz,
+        "matrix": source.matrix, "cells_read": source.n_cells, "n_cells": tally.n_cells,
+        "filters": _filter_lines(plan, source, removed), "warnings": list(source.warnings), "counts_stored": tally.nnz,
         "proof": {"whole, finite and not negative": "all values", "largest_count": tally.largest,
                   "umis": int(tally.umi.sum())},
-        "genes": source.report.with_umi_shares(tally.umi).to_dict(),
+        "genes": source.report.with_umi_shares(tally.umi).to_dict() | {"umi_share_matched": _matched(source, tally)},
         "genes_dropped": list(source.unmatched),
         MEASURED: measured_record(
             source.target, vocabulary_hash=plan.vocabulary.hash, n_vocabulary=len(plan.vocabulary)
@@ -166,6 +174,13 @@ def _write_source(
         "entries_merged": tally.merged,
         "notes": list(source.notes),
     }  # fmt: skip
+    if plan.options.allow_rounding:
+        rounded = tally.admitted.rounded
+        report["rounded"] = {
+            "allowed_distance": plan.options.allow_rounding,
+            "values": rounded.values,
+            "largest_distance": rounded.largest_distance,
+        }
     name = f"reports/{plan.first_report + number:05d}.json"
     write_atomic(staging.folder / name, (json.dumps(report, indent=1, default=str) + "\n").encode())
     return SourceEntry(
@@ -178,6 +193,46 @@ def _write_source(
         n_cells=tally.n_cells,
         report=file_entry(staging.folder, name),
     )
+
+
+def _filter_lines(plan: BuildPlan, source: SourcePlan, removed: Mapping[str, int]) -> list[dict[str, Any]]:
+    """One line for each filter, in the order in which they were applied."""
+    filters = plan.options.filters
+    lines = [
+        {"filter": name, "value": value, "cells_removed": removed.get(name, 0)}
+        for name, value in filters.of_cells.items()
+    ]
+    if filters.min_cells_per_gene:
+        matched = np.unique(source.target[source.target >= 0])
+        rare = int(np.count_nonzero(~np.isin(matched, plan.order)))
+        lines.append({"filter": "min_cells_per_gene", "value": filters.min_cells_per_gene, "genes_removed": rare})
+    return lines
+
+
+def _matched(source: SourcePlan, tally: _Tally) -> float | None:
+    """Share of the counts of the taken cells on genes that the vocabulary has; None without counts."""
+    total = float(tally.umi.sum())
+    return float(tally.umi[source.target >= 0].sum()) / total if total else None
+
+
+def _require_cells(
+    plan: BuildPlan, used: Sequence[tuple[int, SourcePlan]], records: Mapping[int, Sequence[ShardRecord]]
+) -> None:
+    """Refuse to make a store, or add to one, when filters have removed every cell.
+
+    Raises
+    ------
+    InputError
+        With what each filter removed of each input.
+    """
+    if not plan.options.filters.of_cells or any(record.shard for own in records.values() for record in own):
+        return
+    lines = []
+    for number, source in used:
+        removed = _tally(source, records.get(number, ())).admitted.removed
+        told = ", ".join(f"{name} removed {n}" for name, n in removed.items())
+        lines.append(f"  {source.name}: {source.n_cells} cells read, {told}")
+    raise InputError("no cell is left after the filters:\n" + "\n".join(lines))
 
 
 def _write_run_report(

@@ -55,6 +55,10 @@ class CellFacts:
         """Return the facts by the names of their columns of obs."""
         return dict(self.__dict__)
 
+    def of(self, cells: npt.NDArray[np.bool_]) -> CellFacts:
+        """Return the facts of some of the cells."""
+        return self if cells.all() else CellFacts(**{name: values[cells] for name, values in self.columns().items()})
+
 
 def classify_genes(genes: GeneColumns, target: I64, of_vocabulary: U8) -> U8:
     """Return what each gene of a file counts for: the sum of MITOCHONDRIAL, RIBOSOMAL, UNMATCHED that hold.

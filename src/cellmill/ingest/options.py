@@ -7,6 +7,8 @@ from pathlib import Path
 
 from cellmill.errors import ConfigError, VocabularyError, nearest
 from cellmill.genes import Vocabulary
+from cellmill.ingest.filters import CellFilters, check_filters
+from cellmill.ingest.rounding import LARGEST_ROUNDING
 from cellmill.sources import FORMATS
 
 __all__ = ["BuildOptions", "check_policy"]
@@ -26,6 +28,17 @@ class BuildOptions:
     shard_cells: int = 200_000
     shard_bytes: int = 256 << 20
     block_cells: int = 4096
+    allow_rounding: float = 0.0
+    min_counts: int = 0
+    min_genes: int = 0
+    max_mito: float | None = None
+    where: str | None = None
+    min_cells_per_gene: int = 0
+
+    @property
+    def filters(self) -> CellFilters:
+        """What a cell and a gene need to be taken."""
+        return CellFilters(self.min_counts, self.min_genes, self.max_mito, self.where, self.min_cells_per_gene)
 
 
 def check_policy(options: BuildOptions, vocabulary: str | Path | Vocabulary | None) -> None:
@@ -34,7 +47,10 @@ def check_policy(options: BuildOptions, vocabulary: str | Path | Vocabulary | No
     Raises
     ------
     ConfigError
-        For a share outside 0..1, a format that is not known, or a column renamed to nothing.
+        For a share outside 0..1, a format that is not known, a column renamed to nothing, a distance of rounding that
+        would make counts of anything, or a filter that cannot be meant.
+    QueryError
+        For a condition that DuckDB refuses, or that does not look at one cell at a time.
     VocabularyError
         For a vocabulary that is neither known nor a file.
     """
@@ -49,6 +65,12 @@ def check_policy(options: BuildOptions, vocabulary: str | Path | Vocabulary | No
             f"format (--format) {options.format!r} is not known; supported are {', '.join(FORMATS)}."
             f"{nearest(options.format, FORMATS)}"
         )
+    if not 0.0 <= options.allow_rounding <= LARGEST_ROUNDING:
+        raise ConfigError(
+            f"allow_rounding (--allow-rounding) is the largest distance from a whole number, from 0 to "
+            f"{LARGEST_ROUNDING:g}, for example 0.001; found {options.allow_rounding:g}"
+        )
+    check_filters(options.filters)
     for old, new in options.rename:
         if not old or not new:
             raise ConfigError(f"rename (--rename): a column name is empty in {old!r} to {new!r}")

@@ -58,6 +58,8 @@ class SourcePlan:
     classes : uint8, shape (n_source_genes,)
         What each gene counts for in the facts of whole cells, see `cellmill.ingest.facts`.
     obs_names : tuple of (file's column, store's column, type)
+    warnings : tuple of str
+        What a user should know of this input, which is taken all the same.
     starts_anywhere : bool
         Whether reading from the middle of it costs no more than what is read.
     spill_bytes : int
@@ -80,6 +82,7 @@ class SourcePlan:
     stamp: tuple[int, int]
     starts_anywhere: bool = True
     spill_bytes: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +99,8 @@ class BuildPlan:
         Model of the head genes; None where there are none.
     refused : tuple of Refused
         Inputs that cannot be used and are not to be left out: the others are worked on, and the end is an error.
+    n_rare_genes : int
+        Genes of the inputs that too few of the taken cells have a count of.
     """
 
     sources: tuple[SourcePlan, ...]
@@ -108,6 +113,7 @@ class BuildPlan:
     base: Base | None = None
     head: bytes | None = None
     refused: tuple[Refused, ...] = ()
+    n_rare_genes: int = 0
 
     @property
     def gene_ids(self) -> list[str]:
@@ -188,10 +194,13 @@ class BuildPlan:
             "vocabulary": {"name": self.vocabulary_name, "hash": self.vocabulary.hash, "n_genes": len(self.vocabulary)},
             "estimated_bytes": self.estimated_bytes,
             "obs": dict(self.obs_schema),
+            "filters": self.options.filters.to_dict(),
+            "genes_too_rare": self.n_rare_genes,
             "sources": [
                 {
                     "path": str(s.path), "name": s.name, "kind": s.kind, "matrix": s.matrix, "n_cells": s.n_cells,
                     "n_genes": s.n_genes, "genes": s.report.to_dict(), "notes": list(s.notes),
+                    "warnings": list(s.warnings),
                 }
                 for s in self.sources
             ],
@@ -202,11 +211,18 @@ class BuildPlan:
     def __str__(self) -> str:
         what = f"{count_text(self.n_cells)} cells of {len(self.sources)} inputs, {count_text(len(self.order))} genes"
         lines = [f"{what}, vocabulary {self.vocabulary_name}, at most {size_text(self.estimated_bytes)} on disk"]
-        lines += [
-            f"  {s.name}: {s.kind}, {s.matrix}, {count_text(s.n_cells)} cells, "
-            f"{s.report.share_matched:.1%} of {count_text(s.n_genes)} genes matched"
-            for s in self.sources
-        ]
+        lines += [f"  only {filters}" for filters in [self.options.filters.told()] if filters]
+        if self.n_rare_genes:
+            least = self.options.min_cells_per_gene
+            lines.append(
+                f"  {count_text(self.n_rare_genes)} genes are detected in fewer than {least} cells and left out"
+            )
+        for s in self.sources:
+            lines.append(
+                f"  {s.name}: {s.kind}, {s.matrix}, {count_text(s.n_cells)} cells, "
+                f"{s.report.share_matched:.1%} of {count_text(s.n_genes)} genes matched"
+            )
+            lines += [f"    warning: {warning}" for warning in s.warnings]
         lines += [f"  skipped {skipped.path}: {skipped.reason}" for skipped in self.skipped]
         return "\n".join(lines)
 

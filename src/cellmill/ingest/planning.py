@@ -10,11 +10,15 @@ from typing import TypeVar
 import numpy as np
 
 from cellmill.errors import CellmillError, InputError
+from cellmill.events import emit
 from cellmill.genes import Vocabulary
 from cellmill.ingest.aligning import AlignedGenes, GeneAligner
 from cellmill.ingest.base import Base
 from cellmill.ingest.candidates import Candidate, open_candidate
+from cellmill.ingest.cautions import cautions_of
 from cellmill.ingest.failures import Refused, is_about_input, stop_for
+from cellmill.ingest.filters import check_where
+from cellmill.ingest.gene_minimum import count_detected, often_detected
 from cellmill.ingest.gene_order import head_model, storage_order
 from cellmill.ingest.options import BuildOptions, check_policy
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan, input_stamp
@@ -82,12 +86,28 @@ def plan_build(
     obs_names = [obs_columns_of(candidate.source, dict(options.rename), spelling) for candidate, _ in aligned]
     check_renames(options.rename, [candidate.source for candidate, _ in aligned])
     plans = tuple(
-        _source_plan(candidate, genes, name, columns)
+        _source_plan(candidate, genes, name, columns, options)
         for (candidate, genes), name, columns in zip(aligned, names, obs_names, strict=True)
     )
+    schema = unified_schema([old_columns, *obs_names])
+    if options.where is not None:
+        check_where(options.where, schema)
+    n_rare = 0
     order = storage_order([(c, genes.alignment.target) for c, genes in aligned], n_vocabulary=len(chosen))
     if base:
-        order = np.concatenate([base.order, order[~np.isin(order, base.order)]])
+        order = order[~np.isin(order, base.order)]
+    if options.min_cells_per_gene:
+        counted = [
+            guard(candidate.source.path, partial(count_detected, candidate, plan, chosen, schema, options))
+            for (candidate, _), plan in zip(aligned, plans, strict=True)
+        ]
+        aligned, plans = _counted_ones(aligned, counted), tuple(_counted_ones(plans, counted))
+        if not aligned:
+            raise _nothing_left(guard.refused, n_inputs=len(paths), skip=options.skip_bad)
+        often = often_detected(order, counted, least=options.min_cells_per_gene, needed=base is None)
+        order, n_rare = often, len(order) - len(often)
+    if base:
+        order = np.concatenate([base.order, order])
     head = (
         base.head
         if base
@@ -95,10 +115,13 @@ def plan_build(
     )
     for candidate in candidates:
         candidate.source.close()
-    schema = unified_schema([old_columns, *obs_names])
     skipped = tuple(Skipped(one.path, str(one.error)) for one in guard.refused) if options.skip_bad else ()
     refused = () if options.skip_bad else tuple(guard.refused)
-    return BuildPlan(plans, skipped, chosen, chosen_name, order, schema, options, base, head, refused)
+    return BuildPlan(plans, skipped, chosen, chosen_name, order, schema, options, base, head, refused, n_rare)
+
+
+def _counted_ones(items: Sequence[T], counted: Sequence[object | None]) -> list[T]:
+    return [item for item, count in zip(items, counted, strict=True) if count is not None]
 
 
 def _nothing_new(base: Base, refused: Sequence[Refused], options: BuildOptions) -> BuildPlan:
@@ -150,12 +173,19 @@ def _align(candidate: Candidate, aligner: GeneAligner, base: Base | None) -> Ali
 
 
 def _source_plan(
-    candidate: Candidate, aligned: AlignedGenes, name: str, columns: tuple[tuple[str, str, str], ...]
+    candidate: Candidate,
+    aligned: AlignedGenes,
+    name: str,
+    columns: tuple[tuple[str, str, str], ...],
+    options: BuildOptions,
 ) -> SourcePlan:
     alignment = aligned.alignment
     source = candidate.source
     info = next(m for m in source.matrices() if m.name == candidate.matrix)
     genes = source.genes_of(candidate.matrix)
+    warnings = cautions_of(candidate, aligned.classes, [new for _, new, _ in columns], options.filters)
+    for warning in warnings:
+        emit(f"looking at {source.path.name}", message=f"warning: {source.path.name}: {warning}")
     renamed = [f"obs column {old!r} is called {new!r} here" for old, new, _ in columns if old != new]
     dropped = [f"{n} {what}" for what, n in source.dropped.items()]
     return SourcePlan(
@@ -173,5 +203,6 @@ def _source_plan(
         obs_names=columns,
         notes=(*source.remarks, *renamed, *dropped),
         stamp=input_stamp(source.path),
+        warnings=warnings,
         starts_anywhere=source.starts_anywhere(candidate.matrix),
     )

@@ -11,6 +11,7 @@ from cellmill.sources import Source
 
 __all__ = ["is_raw", "refusal"]
 
+_NEARLY_WHOLE = 1e-3
 _LOG_RANGE = 15.0  # log1p of CP10k stays below log1p(10^4) = 9.2; of raw counts below about 14
 
 
@@ -32,7 +33,19 @@ def refusal(source: Source, matrix: str, violation: Violation, *, skip_bad: bool
     return NotRawCountsError(
         f"{source.path}: the matrix {matrix} does not hold raw counts. Cell {cell!r} (row {violation.cell}), gene "
         f"{gene!r} (column {violation.gene}) has the value {shown}, which is {violation.why}; a raw count is a whole "
-        f"number of molecules or reads, 0 or more. {_advice(source, matrix, skip_bad=skip_bad)}"
+        "number of molecules or reads, 0 or more. "
+        f"{_nearly_whole(violation)}{_advice(source, matrix, skip_bad=skip_bad)}"
+    )
+
+
+def _nearly_whole(violation: Violation) -> str:
+    """What may be done about a value that a lossy conversion has moved a little; nothing is rounded unasked."""
+    distance = abs(violation.value - np.rint(violation.value))
+    if not distance <= _NEARLY_WHOLE:
+        return ""
+    return (
+        f"It lies {distance:.1g} from a whole number: where counts went through a lossy conversion, --allow-rounding "
+        f"{_NEARLY_WHOLE:g} (in Python: allow_rounding={_NEARLY_WHOLE:g}) rounds such values and reports how many. "
     )
 
 

@@ -35,6 +35,12 @@ def build(
     rename: Mapping[str, str] | None = None,
     skip_bad: bool = False,
     format: str | None = None,
+    allow_rounding: float = 0.0,
+    where: str | None = None,
+    min_counts: int = 0,
+    min_genes: int = 0,
+    max_mito: float | None = None,
+    min_cells_per_gene: int = 0,
     overwrite: bool = False,
     threads: int = 0,
     workers: int | None = None,
@@ -67,6 +73,17 @@ def build(
         Leave out inputs that cannot be used, listed in the store's reports, instead of stopping.
     format
         One of `cellmill.sources.FORMATS`, where the guess from the contents is not wanted.
+    allow_rounding
+        Largest distance from a whole number at which a value is rounded to it, for example 1e-3; how many were is in
+        the source's report. Nothing is rounded by default.
+    where
+        Only cells for which this SQL condition over obs holds, facts of whole cells included.
+    min_counts, min_genes
+        Only cells with so many counts, and genes with a count; over all genes of the file.
+    max_mito
+        Only cells of which no larger share of counts is mitochondrial; where a file measured no such gene, all.
+    min_cells_per_gene
+        Leave out genes that fewer of the taken cells have a count of, all inputs together; they are read twice for it.
     overwrite
         Replace a store that lies at `path`, at the end.
     threads
@@ -110,6 +127,12 @@ def build(
         format=format,
         shard_cells=shard_cells,
         block_cells=block_cells,
+        allow_rounding=allow_rounding,
+        where=where,
+        min_counts=min_counts,
+        min_genes=min_genes,
+        max_mito=max_mito,
+        min_cells_per_gene=min_cells_per_gene,
     )
     plan = plan_build(listed, vocabulary=vocabulary, options=options)
     require_free_bytes(target, plan.estimated_bytes, what="the store")

@@ -5,7 +5,6 @@ Carried out by whichever process has the plan and sees the inputs and the folder
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,11 +18,13 @@ import pyarrow as pa
 
 from cellmill import kernel
 from cellmill.errors import InputError
+from cellmill.ingest.admission import Admission, Admitted, Tally
 from cellmill.ingest.ahead import read_ahead
 from cellmill.ingest.audit import Violation
-from cellmill.ingest.convert import cell_uids, convert_block, gene_hashes
+from cellmill.ingest.cell_table import cell_table
+from cellmill.ingest.convert import gene_hashes
 from cellmill.ingest.digests import Digests
-from cellmill.ingest.facts import CellFacts, measure_cells
+from cellmill.ingest.filters import FilteredObs
 from cellmill.ingest.plan import BuildPlan, SourcePlan, input_stamp
 from cellmill.ingest.refuse import refusal
 from cellmill.ingest.tasks import Task, source_key
@@ -64,6 +65,8 @@ class ShardRecord:
         Largest count of the shard.
     merged : int
         Entries of the shard's cells that named a gene of the same cell again, and were added to it.
+    tally : Tally
+        What became of the cells of these rows.
     """
 
     source: int
@@ -73,10 +76,11 @@ class ShardRecord:
     umi: npt.NDArray[np.float64]
     largest: int
     merged: int
+    tally: Tally
 
     def to_entry(self) -> JournalEntry:
         """Return it as the journal keeps it, where inputs have no numbers."""
-        facts = {name: getattr(self, name) for name in ("stop", "largest", "merged")}
+        facts = {"stop": self.stop, "largest": self.largest, "merged": self.merged, "tally": self.tally.to_dict()}
         return JournalEntry(self.shard, facts, {"detected": self.detected, "umi": self.umi})
 
     @classmethod
@@ -91,6 +95,7 @@ class ShardRecord:
             umi=arrays["umi"],
             largest=facts["largest"],
             merged=facts["merged"],
+            tally=Tally.from_dict(facts["tally"]),
         )
 
 
@@ -177,28 +182,18 @@ class Ingestion:
         begin = 0
         while begin < block.n_cells:
             part = _rows_of(block, begin, min(block.n_cells, begin + shards.rows_left))
-            cells = self._converted(part, shards)
-            if isinstance(cells, Violation):
-                return cells
-            fitting = shards.fitting(cells)
-            if fitting < cells.n_cells:
-                part = _rows_of(part, 0, fitting)
-                cells = self._converted(part, shards)
-                assert not isinstance(cells, Violation)
-            shards.add(cells, measure_cells(cells, shards.classes), stop=part.stop)
+            admitted = shards.admission.admit(part)
+            if isinstance(admitted, Violation):
+                return admitted
+            fitting = shards.fitting(admitted.cells)
+            if fitting < admitted.cells.n_cells:
+                part = _rows_of(part, 0, int(admitted.rows[fitting - 1]) + 1 - part.start)
+                admitted = shards.admission.admit(part)
+                assert not isinstance(admitted, Violation)
+            shards.add(admitted, stop=part.stop)
             begin += part.n_cells
             told(part.stop)
         return None
-
-    def _converted(self, block: CountBlock, shards: _Shards) -> IngestedCells | Violation:
-        return convert_block(
-            block,
-            position_of=shards.position_of,
-            hashes=self.hashes,
-            head=self.head,
-            classes=shards.classes,
-            threads=self.threads,
-        )
 
     def _opened(self, plan: SourcePlan) -> Source:
         if self._open is None or self._open[0] is not plan:
@@ -224,14 +219,22 @@ class _Shards:
     def __init__(
         self, ingestion: Ingestion, plan: SourcePlan, task: Task, source: Source, *, start: int, number: int
     ) -> None:
-        self.position_of = ingestion.storage_of[plan.target].astype(np.int32)
-        self.classes = plan.classes
         self._ingestion = ingestion
         self._plan = plan
         self._task = task
-        self._obs = _standard_obs(plan, source, start, task.stop)
+        self._obs = cell_table(plan, source, start, task.stop)
         self._first = start
         self._number = number
+        options, schema = ingestion.plan.options, ingestion.plan.obs_schema
+        self.admission = Admission(
+            position_of=ingestion.storage_of[plan.target].astype(np.int32),
+            hashes=ingestion.hashes,
+            classes=plan.classes,
+            filtered=FilteredObs.of(options.filters, self._obs, schema, first=start),
+            allow_rounding=options.allow_rounding,
+            head=ingestion.head,
+            threads=ingestion.threads,
+        )
         self._begin(start)
 
     def _begin(self, start: int) -> None:
@@ -242,6 +245,8 @@ class _Shards:
         self._umi = np.zeros(self._plan.n_genes)
         self._largest = 0
         self._merged = 0
+        self._tally = Tally()
+        self._rows: list[npt.NDArray[np.int64]] = []
         self._measured: list[dict[str, npt.NDArray[Any]]] = []
 
     @property
@@ -255,15 +260,18 @@ class _Shards:
         room = self._ingestion.plan.options.shard_bytes - self._writer.frames_bytes
         return min(cells.n_cells, int(np.searchsorted(cells.offsets[1:], np.uint64(max(0, room)))) + 1)
 
-    def add(self, cells: IngestedCells, facts: CellFacts, *, stop: int) -> None:
-        """Write a block of cells, the last of which is row `stop` - 1; finishes the shard where it is full."""
+    def add(self, admitted: Admitted, *, stop: int) -> None:
+        """Write what is taken of a block, whose last row is `stop` - 1; finishes the shard where it is full."""
+        cells = admitted.cells
         self._writer.append(cells.frames, cells.offsets, nnz=cells.nnz)
         self._detected += cells.cells_per_gene
         self._umi += cells.umi_per_source_gene
         self._largest = max(self._largest, cells.largest)
         self._merged += cells.merged
-        measured: dict[str, npt.NDArray[Any]] = {"fingerprint": cells.fingerprints, **facts.columns()}
+        self._tally += admitted.tally
+        measured: dict[str, npt.NDArray[Any]] = {"fingerprint": cells.fingerprints, **admitted.facts.columns()}
         self._measured.append(measured | {"stored_counts": cells.totals, "n_genes_stored": cells.detected})
+        self._rows.append(admitted.rows)
         self._stop = stop
         options = self._ingestion.plan.options
         if stop % options.shard_cells == 0 or self._writer.frames_bytes >= options.shard_bytes:
@@ -273,7 +281,11 @@ class _Shards:
         """Finish the shard and its obs, and keep them; nothing happens when it has no rows."""
         if self._stop == self._start:
             return
-        shard = self._finished_shard()
+        if self._writer.n_cells:
+            shard = self._finished_shard()
+        else:
+            shard = None
+            self._writer.abandon()
         record = ShardRecord(
             source=self._task.source,
             stop=self._stop,
@@ -282,6 +294,7 @@ class _Shards:
             umi=self._umi,
             largest=self._largest,
             merged=self._merged,
+            tally=self._tally,
         )
         self._ingestion.pieces.keep(self._ingestion.desk, self._task.key, self._number, record.to_entry())
         self._number += 1
@@ -305,7 +318,7 @@ class _Shards:
         self._writer.abandon()
 
     def _shard_obs(self) -> pa.Table:
-        own = self._obs.slice(self._start - self._first, self._stop - self._start)
+        own = self._obs.take(pa.array(np.concatenate(self._rows) - self._first))
         for name in self._measured[0]:
             own = own.append_column(name, pa.array(np.concatenate([part[name] for part in self._measured])))
         columns = [*STANDARD_COLUMNS, *FACT_COLUMNS, *(new for _, new, _ in self._plan.obs_names)]
@@ -319,22 +332,3 @@ def _rows_of(block: CountBlock, begin: int, end: int) -> CountBlock:
     entries = slice(int(block.indptr[begin]), int(block.indptr[end]))
     indptr = block.indptr[begin : end + 1] - block.indptr[begin]
     return CountBlock(block.start + begin, indptr, block.indices[entries], block.data[entries], block.n_genes)
-
-
-def _standard_obs(plan: SourcePlan, source: Source, start: int, stop: int) -> pa.Table:
-    """Rows of the file's obs under the store's names, with dataset and uid."""
-    whole = source.obs()
-    table = whole.slice(start, stop - start)
-    seen = Counter(whole.column("cell").slice(0, start).to_pylist()) if start else Counter[str]()
-    names = table.column("cell").to_pylist()
-    occurrences = []
-    for name in names:
-        occurrences.append(seen[name])
-        seen[name] += 1
-    columns = {
-        "cell": table.column("cell"),
-        "dataset": pa.array([plan.name] * len(names), pa.string()),
-        "uid": pa.array(cell_uids(plan.name, names, occurrences), pa.uint64()),
-    }
-    columns |= {new: table.column(old) for old, new, _ in plan.obs_names}
-    return pa.table(columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from cellmill.errors import QueryError, nearest
 
-__all__ = ["PRIVATE_NAMES", "ObsFiles", "check_select", "run_query"]
+__all__ = ["PRIVATE_NAMES", "ObsFiles", "check_condition", "check_select", "columns_of_condition", "run_query"]
 
 _FILE = "__cellmill_file"
 # names that DuckDB gives to columns of its own while it reads Parquet, in lower case; obs with such a column is
@@ -58,6 +59,66 @@ def check_select(sql: str, columns: Sequence[str]) -> None:
             _require_select(connection, sql)
         except duckdb.Error as error:
             raise QueryError(_query_message(sql, str(error), columns)) from None
+
+
+def check_condition(where: str, *, what: str) -> None:
+    """Check that a text is a condition that looks at one cell at a time, and gives the same whenever it is asked.
+
+    Parameters
+    ----------
+    where
+        What would stand after WHERE.
+    what
+        Where the text is from, for the message.
+
+    Raises
+    ------
+    QueryError
+        When it is no condition, asks for other cells (a SELECT in it), or calls what changes from run to run.
+    """
+    sql = f"SELECT 1 FROM obs WHERE {where}"  # balanced by itself, before it stands in parentheses
+    with duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"}) as connection:
+        try:
+            _require_select(connection, sql)
+            answer = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
+            changing = connection.execute(
+                "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability IN "
+                "('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
+            ).fetchall()
+        except duckdb.Error as error:
+            raise QueryError(_query_message(sql, str(error), [])) from None
+    text = answer[0] if answer else ""
+    if '"class":"SUBQUERY"' in text:
+        raise QueryError(
+            f"{what}: {where!r} has a SELECT in it. Cells are looked at one by one while they are read: compare "
+            "columns with values, for example total_counts >= 1000."
+        )
+    unsteady = set(re.findall(r'"function_name":"([^"]+)"', text)) & {name for (name,) in changing}
+    if unsteady:
+        raise QueryError(
+            f"{what}: {where!r} calls {', '.join(sorted(unsteady))}, which gives another "
+            "answer whenever it is asked; the same inputs must give the same store."
+        )
+
+
+def columns_of_condition(where: str) -> list[str]:
+    """Return the names of columns in a condition that DuckDB can parse, in order of appearance."""
+    with duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"}) as connection:
+        answer = connection.execute("SELECT json_serialize_sql(?)", [f"SELECT 1 FROM obs WHERE {where}"]).fetchone()
+    found: dict[str, None] = {}
+    _collect_columns(json.loads(answer[0]) if answer else {}, found)
+    return list(found)
+
+
+def _collect_columns(node: object, found: dict[str, None]) -> None:
+    if isinstance(node, dict):
+        if node.get("class") == "COLUMN_REF":
+            found[node["column_names"][-1]] = None
+        for value in node.values():
+            _collect_columns(value, found)
+    elif isinstance(node, list):
+        for value in node:
+            _collect_columns(value, found)
 
 
 def run_query(

@@ -1,0 +1,46 @@
+"""What a user should know of an input that is taken all the same (floor 4, pure): judged by a few blocks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from cellmill.ingest.candidates import Candidate
+from cellmill.ingest.facts import MITOCHONDRIAL
+from cellmill.ingest.filters import CellFilters
+from cellmill.ingest.signs import empty_droplets_warning, signs_of_processing
+from cellmill.store.obs import FACT_COLUMNS, STANDARD_COLUMNS
+from cellmill.store.obs_query import columns_of_condition
+
+__all__ = ["cautions_of"]
+
+
+def cautions_of(
+    candidate: Candidate, classes: npt.NDArray[np.uint8], columns: Sequence[str], filters: CellFilters
+) -> tuple[str, ...]:
+    """Return warnings about an input: signs of processing, empty droplets, filters that cannot work on it.
+
+    Parameters
+    ----------
+    classes
+        `classify_genes` of the input.
+    columns
+        Names of its own columns of obs, in the store.
+    """
+    found = list(signs_of_processing(candidate.windows))
+    info = next(one for one in candidate.source.matrices() if one.name == candidate.matrix)
+    droplets = empty_droplets_warning(candidate.windows, n_cells=info.n_cells, n_genes=info.n_genes)
+    if droplets and not (filters.min_counts or filters.min_genes):
+        found.append(droplets)
+    if filters.max_mito is not None and not (classes & MITOCHONDRIAL).any():
+        found.append("no mitochondrial gene was measured, so that --max-mito removes no cell")
+    if filters.where is not None:
+        known = {name.casefold() for name in (*columns, *STANDARD_COLUMNS, *FACT_COLUMNS)}
+        missing = [name for name in columns_of_condition(filters.where) if name.casefold() not in known]
+        if missing:
+            found.append(
+                f"no column {', '.join(map(repr, missing))} of obs, named by --where: it is null for its cells"
+            )
+    return tuple(found)
