@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -37,6 +38,7 @@ SOURCES = {
     "mouse": "GENCODE M37 and M38 genes; column orthologue derived from HGNC previous symbols of the human gene of "
     "the same name",
 }
+CLONE = re.compile(r"[A-Z]{1,2}\d{5,6}\.\d+")
 SCHEMA = pa.schema(
     [
         pa.field("gene_id", pa.string(), nullable=False),
@@ -53,6 +55,7 @@ SCHEMA = pa.schema(
         pa.field("previous", pa.string()),
         pa.field("alias", pa.string()),
         pa.field("orthologue", pa.string()),
+        pa.field("successor", pa.string()),
         *(pa.field(name, pa.string()) for name in REFERENCES),
     ]
 )
@@ -98,11 +101,52 @@ def orthologue_names(human: list[Row], mouse: list[Row]) -> dict[str, list[str]]
     return names
 
 
+def living_of(rows: list[Row]) -> list[dict[str, set[str]]]:
+    """Ids of living genes by the name that they bear today, bore in a reference, or bore before."""
+    indices: list[dict[str, set[str]]] = [defaultdict(set) for _ in range(3)]
+    for row in rows:
+        if row["in_gencode"] == "retired":
+            continue
+        named = ([row["symbol"]], [row.get(column, "") for column in REFERENCES.values()], previous_names(row))
+        for index, names in zip(indices, named, strict=True):
+            for name in names:
+                if name:
+                    index[name].add(row["ensembl_id"])
+    return indices
+
+
+def successors(rows: list[Row]) -> dict[str, str]:
+    """Which living id a retired one went over to, where that is certain.
+
+    Ensembl gives a gene a new id when its model changes too much. The new id bears the name of the old one: the
+    successor is the one living gene that has a name of the retired id as its symbol, as its name in a reference, or,
+    according to HGNC, as a previous symbol; the first of these that answers decides. A gene that a 10x Genomics
+    reference holds beside the retired id is another gene, since both were counted. Names of clones such as AL589739.1
+    prove nothing: their numbers were given anew with each release.
+    """
+    by_id = {row["ensembl_id"]: row for row in rows}
+    indices = living_of(rows)
+    found = {}
+    for row in rows:
+        if row["in_gencode"] != "retired":
+            continue
+        names = {row["symbol"], *(row.get(column, "") for column in REFERENCES.values())}
+        names = {name for name in names if name and not CLONE.fullmatch(name)}
+        heirs = next((ids for index in indices if (ids := set().union(*(index.get(n, ()) for n in names)))), set())
+        if len(heirs) != 1:
+            continue
+        heir = next(iter(heirs))
+        if not any(by_id[heir].get(column) and row.get(column) for column in REFERENCES.values()):
+            found[row["ensembl_id"]] = heir
+    return found
+
+
 def whole(text: str) -> int | None:
     return int(text) if text else None
 
 
 def build_table(rows: list[Row], species: str, orthologues: dict[str, list[str]]) -> pa.Table:
+    heirs = successors(rows)
     columns = {
         "gene_id": [row["ensembl_id"] for row in rows],
         "symbol": [row["symbol"] for row in rows],
@@ -120,6 +164,7 @@ def build_table(rows: list[Row], species: str, orthologues: dict[str, list[str]]
         "orthologue": [
             "|".join(orthologues.get(row["symbol"], [])) if row["biotype"] == "protein_coding" else None for row in rows
         ],
+        "successor": [heirs.get(row["ensembl_id"]) for row in rows],
         **{name: [row.get(column) or None for row in rows] for name, column in REFERENCES.items()},
     }
     columns["orthologue"] = [text or None for text in columns["orthologue"]]

@@ -16,7 +16,8 @@ import cellmill as cm
 from cellmill.cli.display import console, examples, print_json, show_table
 from cellmill.cli.parameters import AsJson, store_path
 from cellmill.cli.vocabulary import EXAMPLES, load_vocabulary, vocabulary
-from cellmill.errors import InputError, NotFoundError
+from cellmill.errors import GeneMatchError, InputError, NotFoundError
+from cellmill.ingest.gene_columns import align_columns, species_of
 from cellmill.storage.urls import UrlPath
 from cellmill.units import count_text
 
@@ -37,9 +38,11 @@ class Species(StrEnum):
 
 
 _SHOWN_HINTS = 10
+_USUAL_MATCH = 0.6
 _SHOWN_DUPLICATES = 10
 _MEANINGS = {
     cm.genes.Outcome.EXACT_ID: "an Ensembl id of the table, whatever its version",
+    cm.genes.Outcome.RETIRED_ID: "an Ensembl id that was retired; the id that the gene has today is used",
     cm.genes.Outcome.SYMBOL_WITH_ID: "an Ensembl id written inside the name, as in TAP2_ENSG00000204267",
     cm.genes.Outcome.CURRENT_SYMBOL: "the symbol that the gene has today",
     cm.genes.Outcome.TENX_SYMBOL: "the name that a 10x Genomics reference gives the gene",
@@ -174,12 +177,15 @@ def _reports_of_store(path: Path) -> dict[str, Any]:
 def _report_of_input(path: Path, vocabulary: str | None) -> dict[str, Any]:
     with cm.sources.open_source(path) as source:
         columns = source.genes
-        species = cm.genes.recognise_species(columns.ids, columns.symbols)
+        species = species_of(columns)
         words = load_vocabulary(vocabulary or species or "human")
         table = cm.genes.GeneTable.load(species) if species else None
-        found = cm.genes.align(
-            columns.ids, columns.symbols, vocabulary=words, table=table, min_match=0.0, where=str(path)
-        )
+        try:
+            found = align_columns(columns, vocabulary=words, table=table, min_match=_USUAL_MATCH, where=str(path))
+        except GeneMatchError:  # reported all the same: that is what the user wants to see
+            found = cm.genes.align(
+                columns.ids, columns.symbols, vocabulary=words, table=table, min_match=0.0, where=str(path)
+            )
     result: dict[str, Any] = found.report.to_dict()
     return result
 
@@ -198,6 +204,8 @@ def _show_report(name: str, one: dict[str, Any]) -> None:
         if count
     ]
     show_table(columns, rows)
+    if names_from := one.get("names_from"):
+        console().print(Text(f"genes are named by {names_from}"), soft_wrap=True)
     if coverage := one.get("coverage"):
         console().print(Text(_coverage_line(coverage)), soft_wrap=True)
     if examples_unmatched := one.get("unmatched_examples"):

@@ -64,6 +64,8 @@ class AlignmentReport:
         Species of the file's names; the 10x Genomics reference they were recognised by.
     umi_shares : dict of str to float, or None
         Share of the counts per outcome, once `with_umi_shares` was called.
+    names_from : str
+        The column that named the genes, where it was not the one that is usual for the file; else "".
     codes : ndarray of int8, shape (n_genes,)
         Outcome of each gene, as position in ``list(Outcome)``.
     """
@@ -77,6 +79,7 @@ class AlignmentReport:
     reference: str | None
     vocabulary_hash: str
     umi_shares: dict[str, float] | None = None
+    names_from: str = ""
     codes: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, np.int8), repr=False, compare=False)
 
     @property
@@ -127,6 +130,7 @@ class AlignmentReport:
             "unmatched_examples": list(self.unmatched),
             "species": self.species,
             "reference": self.reference,
+            "names_from": self.names_from,
             "vocabulary_hash": self.vocabulary_hash,
         }
 

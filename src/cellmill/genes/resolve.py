@@ -5,7 +5,8 @@ Knows the rules by which a name means a gene. Must not know of vocabularies, fil
 The rules, the first that answers wins:
 
 1. an Ensembl id of the table, whatever its version (`Outcome.EXACT_ID`); the Y copy of a pseudoautosomal gene
-   (``..._PAR_Y``) counts as the gene;
+   (``..._PAR_Y``) counts as the gene, and a retired id as the living one that it went over to (`Outcome.RETIRED_ID`),
+   where that is certain (`GeneTable.successors`) and the file does not name the living gene as well;
 2. an id written inside the name, as in ``TAP2_ENSG00000204267`` (`Outcome.SYMBOL_WITH_ID`);
 3. the 10x Genomics reference the file was made with, when one explains at least 90 % of its names and more of them than
    today's symbols do: some hundred symbols mean another gene today than they did then. Names that occur twice in a
@@ -22,7 +23,9 @@ A retired id bears no symbol of today, only its last one: ``SEPT1`` is the last 
 of SEPTIN1, and means SEPTIN1. So a symbol that only retired ids bear means the living gene that a reference or HGNC
 says once bore it, unless the file names that gene as well: then these are two genes, and the retired id is meant. In a
 file that a reference explains, the reference decides here too, since it says which id was counted; fewer than
-50 names are no proof of a reference, and there a living gene goes before a retired one.
+50 names are no proof of a reference, and there a living gene goes before a retired one. Where all that a living gene
+has is an alias, the name means the retired id: SBP1 is an alias of MEGF8, but hg19 counted both, side by side.
+Whichever rule finds a retired id, its successor takes its place as under 1.
 
 A previous name, an orthologue's or an alias never adds to a gene that the same file names better: it is ambiguous then.
 Otherwise an antibody called CD20 would be added to the counts of MS4A1. The same holds for the symbol of an Ensembl id
@@ -54,6 +57,7 @@ class Outcome(StrEnum):
     """How a gene of a file was recognised, or why it was not."""
 
     EXACT_ID = "exact_id"
+    RETIRED_ID = "retired_id"
     SYMBOL_WITH_ID = "symbol_with_id"
     CURRENT_SYMBOL = "current_symbol"
     TENX_SYMBOL = "tenx_symbol"
@@ -135,7 +139,8 @@ def resolve(ids: Sequence[str], symbols: Sequence[str] | None, table: GeneTable)
         reference = reference or resolver.reference
         for i, answer in zip(left, resolver.answers(), strict=True):
             answers[i] = answer
-    final = _refuse_weak_doubles([answer or _UNMATCHED for answer in answers], unknown_ids)
+    found = _succeeded([answer or _UNMATCHED for answer in answers], table)
+    final = _refuse_weak_doubles(found, unknown_ids)
     return Resolution(
         ids=tuple(None if position is None else table.ids[position] for position, _ in final),
         outcomes=tuple(outcome for _, outcome in final),
@@ -201,6 +206,22 @@ def _by_id(gene_id: str, symbol: str, table: GeneTable) -> Answer | None:
         if inside is not None and inside in table.positions:
             return table.positions[inside], Outcome.SYMBOL_WITH_ID
     return None
+
+
+def _succeeded(answers: list[Answer], table: GeneTable) -> list[Answer]:
+    """Return the answers with living genes in place of retired ids, where the file names neither the living gene nor
+    another retired id of it: otherwise these were counted as two genes.
+    """
+    heirs = table.successors
+    claims = Counter(heirs.get(position, position) for position, _ in answers if position is not None)
+    found = []
+    for position, outcome in answers:
+        heir = None if position is None else heirs.get(position)
+        if heir is None or claims[heir] > 1:
+            found.append((position, outcome))
+        else:
+            found.append((heir, Outcome.RETIRED_ID if outcome is Outcome.EXACT_ID else outcome))
+    return found
 
 
 def _has_ensembl_form(gene_id: str) -> bool:

@@ -38,7 +38,8 @@ class GeneTable:
         ``human`` or ``mouse``.
     arrow : pyarrow.Table
         One row per gene: gene_id, symbol, biotype, chromosome, start, end, length, mitochondrial, ribosomal, retired,
-        hgnc_id, previous, alias, orthologue (``|`` between names), and the name each 10x Genomics reference gave.
+        hgnc_id, previous, alias, orthologue (``|`` between names), successor, and the name each 10x Genomics reference
+        gave.
     """
 
     species: str
@@ -141,6 +142,12 @@ class GeneTable:
     def retired(self) -> Sequence[bool]:
         """Whether a gene's id is no longer in the annotation; its symbol is then the last that it bore."""
         return tuple(self.arrow["retired"].to_pylist())
+
+    @cached_property
+    def successors(self) -> Mapping[int, int]:
+        """Position of the living gene that each retired id went over to, where that is certain."""
+        heirs = enumerate(self.arrow["successor"].to_pylist())
+        return {position: self.positions[heir] for position, heir in heirs if heir is not None}
 
     @cached_property
     def standing(self) -> Sequence[tuple[bool, bool, bool, int]]:

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from cellmill.genes import Alignment, GeneTable, Vocabulary, align
+from cellmill.genes import Alignment, GeneTable, Vocabulary
 from cellmill.ingest.facts import classify_genes, classify_names
+from cellmill.ingest.gene_columns import align_columns
 from cellmill.sources import GeneColumns
 
 __all__ = ["AlignedGenes", "GeneAligner"]
@@ -50,15 +51,17 @@ class GeneAligner:
         if key not in self._known:
             if self._classes is None:
                 self._classes = classify_names(self._vocabulary.ids, self._vocabulary.symbols)
-            alignment = align(
-                genes.ids,
-                genes.symbols,
+            alignment = align_columns(
+                genes,
                 vocabulary=self._vocabulary,
                 table=self._table,
                 min_match=self._min_match,
                 where=where,
             )
-            self._known[key] = AlignedGenes(alignment, classify_genes(genes, alignment.target, self._classes))
+            found = AlignedGenes(alignment, classify_genes(genes, alignment.target, self._classes))
+            if alignment.report.names_from:  # by a column that is not part of the key
+                return found
+            self._known[key] = found
         return self._known[key]
 
 

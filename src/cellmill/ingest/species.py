@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from cellmill.errors import FormatError, GeneMatchError
-from cellmill.genes import GeneTable, Vocabulary, recognise_species
+from cellmill.errors import GeneMatchError
+from cellmill.genes import GeneTable, Vocabulary
 from cellmill.ingest.base import table_for
 from cellmill.ingest.candidates import Candidate
+from cellmill.ingest.gene_columns import species_of, unknown_species
 
 __all__ = ["choose_vocabulary"]
 
@@ -47,7 +48,7 @@ def _recognised(candidates: Sequence[Candidate], *, skip_bad: bool) -> str:
     unknown = []
     for candidate in candidates:
         genes = candidate.source.genes_of(candidate.matrix)
-        found = recognise_species(genes.ids, genes.symbols)
+        found = species_of(genes)
         if found:
             species.setdefault(found, []).append(candidate.source.path.name)
             n_cells[found] += candidate.source.n_cells
@@ -61,11 +62,5 @@ def _recognised(candidates: Sequence[Candidate], *, skip_bad: bool) -> str:
         )
     if not species:
         genes = unknown[0].source.genes_of(unknown[0].matrix)
-        if not genes.ids:
-            raise FormatError(f"{unknown[0].source.path}: {unknown[0].matrix} has no genes; there is nothing to store")
-        raise GeneMatchError(
-            f"{unknown[0].source.path}: its genes look like neither human nor mouse (for example "
-            f"{', '.join(genes.ids[:5])}). Pass --vocabulary human, mouse, a vocabulary file, or union to keep the "
-            "files' own ids as they are."
-        )
+        raise unknown_species(genes, path=unknown[0].source.path, matrix=unknown[0].matrix)
     return n_cells.most_common(1)[0][0]

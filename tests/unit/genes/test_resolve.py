@@ -73,7 +73,8 @@ def test_every_name_of_a_reference_that_it_gave_once_comes_back_as_its_gene() ->
         names = [name for name, positions in index.items() if len(positions) == 1]
         found = resolve(names, None, HUMAN)
         assert found.reference == reference
-        assert found.ids == tuple(HUMAN.ids[index[name][0]] for name in names)
+        by_id = resolve([HUMAN.ids[index[name][0]] for name in names], None, HUMAN)  # or the successor of that id
+        assert found.ids == by_id.ids
 
 
 def test_names_made_unique_are_told_apart_by_genome_order() -> None:
@@ -108,7 +109,8 @@ def test_the_names_of_a_real_10x_list_never_mean_another_gene(made_unique: bool)
             names[i] = f"{name}-{seen[name]}" if seen[name] else name
             seen[name] += 1
     found = resolve(names, None, HUMAN)
-    assert [(a, name, b) for a, name, b in zip(ids, names, found.ids, strict=True) if b not in (a, None)] == []
+    meant = resolve(ids, None, HUMAN).ids  # the ids themselves, or the successors of retired ones
+    assert [(a, name, b) for a, name, b in zip(meant, names, found.ids, strict=True) if b not in (a, None)] == []
     assert sum(gene_id is None for gene_id in found.ids) < 50
 
 
@@ -247,3 +249,44 @@ def test_a_retired_id_keeps_its_symbol_where_the_file_names_the_living_gene_too(
     found = resolve([old, heir], None, HUMAN)
     assert found.outcomes == (Outcome.CURRENT_SYMBOL, Outcome.CURRENT_SYMBOL)
     assert [HUMAN.retired[HUMAN.positions[str(gene_id)]] for gene_id in found.ids] == [True, False]
+
+
+def test_a_retired_id_means_its_successor_unless_the_file_names_that_too() -> None:
+    old, new = "ENSG00000005955", "ENSG00000278311"  # GGNBP2, on hg19 and since
+    found = resolve([f"{old}.7", "ENSG00000141510"], None, HUMAN)
+    assert found.ids == (new, "ENSG00000141510")
+    assert found.outcomes == (Outcome.RETIRED_ID, Outcome.EXACT_ID)
+    for both in ([old, new], [old, "GGNBP2"]):
+        kept = resolve(both, None, HUMAN)
+        assert kept.ids == (old, new)
+        assert kept.outcomes[0] is Outcome.EXACT_ID
+
+
+def test_every_successor_is_one_living_gene_that_no_reference_holds_beside_the_retired_id() -> None:
+    heirs = HUMAN.successors
+    assert 300 < len(heirs) < sum(HUMAN.retired)
+    columns = [HUMAN.arrow[name].to_pylist() for name in HUMAN.references]
+    for old, new in heirs.items():
+        assert HUMAN.retired[old] and not HUMAN.retired[new]
+        assert not any(column[old] and column[new] for column in columns), HUMAN.ids[old]
+    alone = resolve([HUMAN.ids[old] for old in heirs], None, HUMAN)
+    claims = Counter(heirs.values())
+    for (old, new), found, outcome in zip(heirs.items(), alone.ids, alone.outcomes, strict=True):
+        meant = (new, Outcome.RETIRED_ID) if claims[new] == 1 else (old, Outcome.EXACT_ID)
+        assert (found, outcome) == (HUMAN.ids[meant[0]], meant[1])
+    assert not MOUSE.successors  # no retired mouse ids are known
+
+
+@pytest.mark.parametrize("table", [HUMAN, MOUSE], ids=["human", "mouse"])
+def test_an_alias_of_a_living_gene_does_not_win_over_the_retired_id_that_bore_the_name(table: GeneTable) -> None:
+    """An alias is no proof, and 10x Genomics references hold most of these side by side with the living gene."""
+    only_retired = {name for name, positions in table.current.items() if all(table.retired[p] for p in positions)}
+    named = {name for name in only_retired & set(table.alias) if not living_bearers(table, name)}
+    if table is HUMAN:
+        assert named == {"SBP1", "KIAA1658", "LCA10", "IFRG15", "PRED57", "hsa-mir-150", "RP11-332J15.1"}
+    else:
+        assert not named
+    for name in named:
+        found = resolve([name], None, table)
+        assert table.retired[table.positions[str(found.ids[0])]], name
+        assert found.outcomes == (Outcome.CURRENT_SYMBOL,)

@@ -16,8 +16,10 @@ VOCABULARY = Vocabulary(["ENSG00000141510", "ENSG00000156738", "ENSG00000198888"
 
 def counted_align(monkeypatch):
     calls = []
-    made = aligning.align
-    monkeypatch.setattr(aligning, "align", lambda ids, *rest, **how: calls.append(list(ids)) or made(ids, *rest, **how))
+    made = aligning.align_columns
+    monkeypatch.setattr(
+        aligning, "align_columns", lambda genes, **how: calls.append(list(genes.ids)) or made(genes, **how)
+    )
     return calls
 
 
