@@ -6,6 +6,7 @@ dies loses the task that it had in hand, which the scheduler gives to another on
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -138,6 +139,9 @@ class _Cluster:
             self._client.cancel([other for other, one in futures.items() if one.source == task.source])
         elif kind == "system":
             raise OSError(*said)
+        elif kind == "crashed":
+            where = f"rows {task.start} to {task.stop} of {self._plan.sources[task.source].path}"
+            raise CellmillError(f"{where}: a Dask worker failed; this was not expected:\n{said}")
         else:
             raise as_error(*said)
 
@@ -158,6 +162,8 @@ def _carry_out(order: WorkOrder, task: Task, topic: str) -> tuple[str, Any]:
         return ("refused" if error.exit_code == 2 else "failed"), as_text(error)
     except OSError as error:
         return "system", (error.errno, error.strerror, error.filename)
+    except Exception:
+        return "crashed", traceback.format_exc()
     return "done", None
 
 

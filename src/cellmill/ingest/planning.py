@@ -205,4 +205,5 @@ def _source_plan(
         stamp=input_stamp(source.path),
         warnings=warnings,
         starts_anywhere=source.starts_anywhere(candidate.matrix),
+        spill_bytes=source.spill_bytes(candidate.matrix),
     )

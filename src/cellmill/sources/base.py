@@ -339,7 +339,7 @@ class Source(ABC):
 
         Where it is not (by gene, in any order, as text), an input is read in one go, by one process.
         """
-        return self._reader(matrix).info.layout in ("csr", "dense")
+        return self._reader(matrix).info.layout in ("csr", "dense") and not self.spill_bytes(matrix)
 
     def genes_of(self, matrix: str) -> GeneColumns:
         """Return the gene axis of a matrix ("raw" has its own)."""
