@@ -17,6 +17,7 @@ from cellmill.cli.parameters import (
     BlockCells,
     Counts,
     DaskAddress,
+    DatasetName,
     DryRun,
     FileFormat,
     Inputs,
@@ -25,6 +26,8 @@ from cellmill.cli.parameters import (
     MinCounts,
     MinGenes,
     MinMatch,
+    NoDuplicates,
+    ObsMap,
     Rename,
     SkipBad,
     StoreArgument,
@@ -41,6 +44,7 @@ __all__ = ["EPILOG", "append"]
 EPILOG = examples(
     "cellmill append atlas.mill liver.h5ad",
     "cellmill append atlas.mill 'new-studies/*.h5ad' --rename donor=donor_id",
+    "cellmill append atlas.mill counts.h5ad --dataset-name GSE132044",
     "cellmill append atlas.mill 'studies/*.h5ad' --skip-bad --dry-run",
     "cellmill append atlas.mill 'new-studies/*.h5ad' --min-counts 500 --max-mito 0.2",
     "cellmill append atlas.mill 'new-studies/*.h5ad' --workers 4",
@@ -53,6 +57,8 @@ def append(
     min_match: MinMatch = 0.6,
     counts: Counts = "X",
     rename: Rename = None,
+    obs_map: ObsMap = None,
+    dataset_name: DatasetName = None,
     file_format: FileFormat = None,
     skip_bad: SkipBad = False,
     allow_rounding: AllowRounding = 0.0,
@@ -63,6 +69,7 @@ def append(
     min_cells_per_gene: MinCellsPerGene = 0,
     dry_run: DryRun = False,
     block_cells: BlockCells = 4096,
+    no_duplicates: NoDuplicates = False,
     threads: Threads = 0,
     workers: Workers = None,
     dask: DaskAddress = None,
@@ -72,6 +79,7 @@ def append(
     policy: dict[str, Any] = {"counts": counts, "min_match": min_match, "skip_bad": skip_bad, "format": file_format}
     policy |= {"allow_rounding": allow_rounding, "where": where, "min_counts": min_counts, "min_genes": min_genes}
     policy |= {"max_mito": max_mito, "min_cells_per_gene": min_cells_per_gene}
+    policy |= {"obs_map": cm.ingest.ObsMap.of(obs_map), "dataset_name": dataset_name}
     columns = renames(rename or [])
     if dry_run:
         options = cm.ingest.BuildOptions(**policy, rename=tuple(columns.items()))
@@ -89,6 +97,7 @@ def append(
             threads=threads,
             workers=workers,
             dask=dask,
+            duplicates=not no_duplicates,
             **policy,
         )
     found = {**summary(grown), "path": str(store)}

@@ -16,6 +16,7 @@ from cellmill.cli import (
     commit,
     demo,
     doctor,
+    duplicates,
     evaluate,
     export,
     genes,
@@ -92,6 +93,7 @@ app.command("merge", epilog=merge.EPILOG, rich_help_panel=_DATA)(merge.merge)
 app.command("info", epilog=info.EPILOG, rich_help_panel=_DATA)(info.info)
 app.command("head", epilog=head.EPILOG, rich_help_panel=_DATA)(head.head)
 app.command("query", epilog=query.EPILOG, rich_help_panel=_DATA)(query.query)
+app.command("duplicates", epilog=duplicates.EPILOG, rich_help_panel=_DATA)(duplicates.duplicates)
 app.command("verify", epilog=verify.EPILOG, rich_help_panel=_DATA)(verify.verify)
 app.command("bench", epilog=bench.EPILOG, rich_help_panel=_DATA)(bench.bench)
 app.add_typer(genes.app, name="genes", rich_help_panel=_DATA)

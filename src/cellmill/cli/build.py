@@ -21,6 +21,7 @@ from cellmill.cli.parameters import (
     BlockCells,
     Counts,
     DaskAddress,
+    DatasetName,
     DryRun,
     FileFormat,
     Inputs,
@@ -29,6 +30,8 @@ from cellmill.cli.parameters import (
     MinCounts,
     MinGenes,
     MinMatch,
+    NoDuplicates,
+    ObsMap,
     Rename,
     SkipBad,
     Threads,
@@ -57,6 +60,7 @@ __all__ = [
 EPILOG = examples(
     "cellmill build atlas.mill blood.h5ad gut.h5 mex-folder/",
     "cellmill build atlas.mill 'studies/*.h5ad' --rename donor=donor_id",
+    "cellmill build atlas.mill 'studies/*.h5ad' --obs-map labels.yaml --dry-run",
     "cellmill build atlas.mill 'studies/*.h5ad' --skip-bad",
     "cellmill build atlas.mill normalised.h5ad --counts layers/counts",
     "cellmill build atlas.mill raw_feature_bc_matrix.h5 --min-counts 500 --min-genes 200 --max-mito 0.2",
@@ -160,6 +164,8 @@ def build(
     min_match: MinMatch = 0.6,
     counts: Counts = "X",
     rename: Rename = None,
+    obs_map: ObsMap = None,
+    dataset_name: DatasetName = None,
     file_format: FileFormat = None,
     skip_bad: SkipBad = False,
     allow_rounding: AllowRounding = 0.0,
@@ -171,6 +177,7 @@ def build(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the store if it is there.")] = False,
     dry_run: DryRun = False,
     block_cells: BlockCells = 4096,
+    no_duplicates: NoDuplicates = False,
     threads: Threads = 0,
     workers: Workers = None,
     dask: DaskAddress = None,
@@ -187,6 +194,7 @@ def build(
     policy: dict[str, Any] = {"counts": counts, "min_match": min_match, "skip_bad": skip_bad, "format": file_format}
     policy |= {"allow_rounding": allow_rounding, "where": where, "min_counts": min_counts, "min_genes": min_genes}
     policy |= {"max_mito": max_mito, "min_cells_per_gene": min_cells_per_gene}
+    policy |= {"obs_map": cm.ingest.ObsMap.of(obs_map), "dataset_name": dataset_name}
     columns = renames(rename or [])
     if verbose:
         show_guesses(inputs, file_format)
@@ -207,6 +215,7 @@ def build(
             block_cells=block_cells,
             threads=threads,
             workers=workers or 1,
+            duplicates=not no_duplicates,
             **policy,
         )
         return
@@ -222,6 +231,7 @@ def build(
             threads=threads,
             workers=workers,
             dask=dask,
+            duplicates=not no_duplicates,
             **policy,
         )
     show_built(built, store, seconds=time.perf_counter() - started, as_json=as_json)

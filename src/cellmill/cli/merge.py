@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -12,8 +12,9 @@ import cellmill as cm
 from cellmill.cli.build import show_next
 from cellmill.cli.display import examples, print_json, show_facts
 from cellmill.cli.info import summary
-from cellmill.cli.parameters import AsJson, Threads
+from cellmill.cli.parameters import AsJson, NoDuplicates, Threads
 from cellmill.cli.progress import drawn
+from cellmill.store.merge import ObsClash
 from cellmill.units import size_text, time_text
 
 __all__ = ["EPILOG", "merge"]
@@ -27,13 +28,25 @@ def merge(
         list[Path], typer.Argument(metavar="STORE", help="Stores of one vocabulary; they are not changed.")
     ],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the store if it is there.")] = False,
+    obs_clash: Annotated[
+        str,
+        typer.Option("--obs-clash", metavar="WHAT", help="Columns of clashing types: error, or text for all of them."),
+    ] = "error",
+    no_duplicates: NoDuplicates = False,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
     """Make one store of several of the same vocabulary; where their genes stand in one order, bytes are copied."""
     started = time.perf_counter()
     with drawn():
-        merged = cm.merge(out, stores, overwrite=overwrite, threads=threads)
+        merged = cm.merge(
+            out,
+            stores,
+            overwrite=overwrite,
+            threads=threads,
+            duplicates=not no_duplicates,
+            obs_clash=cast(ObsClash, obs_clash),  # checked there
+        )
     found = {**summary(merged), "path": str(out)}
     found["seconds"] = round(time.perf_counter() - started, 3)
     if as_json:

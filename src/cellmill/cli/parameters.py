@@ -17,6 +17,7 @@ __all__ = [
     "BlockCells",
     "Counts",
     "DaskAddress",
+    "DatasetName",
     "DryRun",
     "Experiment",
     "FileFormat",
@@ -26,6 +27,8 @@ __all__ = [
     "MinCounts",
     "MinGenes",
     "MinMatch",
+    "NoDuplicates",
+    "ObsMap",
     "Rename",
     "SkipBad",
     "StoreArgument",
@@ -76,6 +79,14 @@ Counts = Annotated[
 ]
 Rename = Annotated[
     list[str] | None, typer.Option("--rename", metavar="OLD=NEW", help="Rename a column of obs; may be repeated.")
+]
+ObsMap = Annotated[
+    Path | None,
+    typer.Option("--obs-map", metavar="FILE", help="Mapping file (YAML): columns, values, constants, ontology terms."),
+]
+DatasetName = Annotated[
+    str | None,
+    typer.Option("--dataset-name", metavar="NAME", help="Name the dataset; {name} stands for the file's own."),
 ]
 FileFormat = Annotated[
     str | None,
@@ -131,6 +142,10 @@ Workers = Annotated[
 DaskAddress = Annotated[
     str | None,
     typer.Option("--dask", metavar="ADDRESS", help="Work on the Dask cluster whose scheduler is at this address."),
+]
+NoDuplicates = Annotated[
+    bool,
+    typer.Option("--no-duplicates", help="Do not look for equal cells at the end; cellmill duplicates does later."),
 ]
 Threads = Annotated[int, typer.Option("--threads", metavar="N", min=0, help="Threads; 0 is one per core.")]
 

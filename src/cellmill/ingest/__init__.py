@@ -6,6 +6,7 @@ from cellmill.ingest.append import append_inputs, plan_append
 from cellmill.ingest.array import PartDone, build_part, commit
 from cellmill.ingest.estimate import Estimate, estimate
 from cellmill.ingest.filters import CellFilters
+from cellmill.ingest.obs_map import ObsMap
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
 from cellmill.ingest.planning import plan_build
@@ -19,6 +20,7 @@ __all__ = [
     "BuiltVocabulary",
     "CellFilters",
     "Estimate",
+    "ObsMap",
     "PartDone",
     "Skipped",
     "SourcePlan",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cellmill.events import emit
 from cellmill.ingest.base import Base
 from cellmill.ingest.execute import Means
+from cellmill.ingest.obs_map import ObsMap
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.plan import BuildPlan
 from cellmill.ingest.planning import plan_build
@@ -31,6 +32,8 @@ def append_inputs(
     counts: str = "X",
     min_match: float = 0.6,
     rename: Mapping[str, str] | None = None,
+    obs_map: Mapping[str, Any] | str | Path | ObsMap | None = None,
+    dataset_name: str | None = None,
     skip_bad: bool = False,
     format: str | None = None,
     allow_rounding: float = 0.0,
@@ -44,6 +47,7 @@ def append_inputs(
     dask: str | Client | None = None,
     shard_cells: int = 200_000,
     block_cells: int = 4096,
+    duplicates: bool = True,
 ) -> Store:
     """Add the cells of count matrices to a store and return it, open.
 
@@ -58,8 +62,8 @@ def append_inputs(
         The store.
     inputs
         Files (h5ad, 10x HDF5, CSV or TSV), Matrix Market folders, folders of these, or patterns.
-    counts, min_match, rename, skip_bad, format, allow_rounding, where, min_counts, min_genes, max_mito,
-    min_cells_per_gene, threads, workers, dask, shard_cells, block_cells
+    counts, min_match, rename, obs_map, dataset_name, skip_bad, format, allow_rounding, where, min_counts, min_genes,
+    max_mito, min_cells_per_gene, threads, workers, dask, shard_cells, block_cells, duplicates
         As in `cellmill.build`. With `skip_bad`, and when the store has all that can be used already, it stays as it is.
 
     Raises
@@ -86,6 +90,8 @@ def append_inputs(
         counts=counts,
         min_match=min_match,
         rename=tuple(sorted((rename or {}).items())),
+        obs_map=ObsMap.of(obs_map),
+        dataset_name=dataset_name,
         skip_bad=skip_bad,
         format=format,
         shard_cells=shard_cells,
@@ -96,6 +102,7 @@ def append_inputs(
         min_genes=min_genes,
         max_mito=max_mito,
         min_cells_per_gene=min_cells_per_gene,
+        duplicates=duplicates,
     )
     # under the lock from the start: what is planned depends on what the store has
     with writing_told(target), Staging.locked(target) as staging:

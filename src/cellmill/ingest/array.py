@@ -19,6 +19,7 @@ from cellmill.events import emit
 from cellmill.ingest.execute import Means, carry_out
 from cellmill.ingest.failures import Refused, as_error, as_text, stop_for
 from cellmill.ingest.finish import finish, is_finished
+from cellmill.ingest.obs_map import ObsMap
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.plan import BuildPlan
 from cellmill.ingest.planning import plan_build
@@ -78,6 +79,7 @@ class _Call:
         """Make the plan again."""
         options = dict(self.options)
         options["rename"] = tuple(tuple(pair) for pair in options["rename"])
+        options["obs_map"] = ObsMap.of(options["obs_map"])
         return plan_build(self.inputs, vocabulary=self.vocabulary, options=BuildOptions(**options))
 
 
@@ -90,6 +92,8 @@ def build_part(
     counts: str = "X",
     min_match: float = 0.6,
     rename: Mapping[str, str] | None = None,
+    obs_map: Mapping[str, Any] | str | Path | ObsMap | None = None,
+    dataset_name: str | None = None,
     skip_bad: bool = False,
     format: str | None = None,
     allow_rounding: float = 0.0,
@@ -103,6 +107,7 @@ def build_part(
     workers: int | None = 1,
     shard_cells: int = 200_000,
     block_cells: int = 4096,
+    duplicates: bool = True,
 ) -> PartDone:
     """Do one part of a build; `commit` makes the store when all parts are done.
 
@@ -115,8 +120,8 @@ def build_part(
         Folder of the new store; it appears with the commit.
     part
         (i, n): the part i, from 1, of n.
-    inputs, vocabulary, counts, min_match, rename, skip_bad, format, allow_rounding, where, min_counts, min_genes,
-    max_mito, min_cells_per_gene, overwrite, shard_cells, block_cells
+    inputs, vocabulary, counts, min_match, rename, obs_map, dataset_name, skip_bad, format, allow_rounding, where,
+    min_counts, min_genes, max_mito, min_cells_per_gene, overwrite, shard_cells, block_cells, duplicates
         As in `cellmill.build`, and the same for all parts.
     threads, workers
         As in `cellmill.build`, of this part.
@@ -143,6 +148,8 @@ def build_part(
         counts=counts,
         min_match=min_match,
         rename=tuple(sorted((rename or {}).items())),
+        obs_map=ObsMap.of(obs_map),
+        dataset_name=dataset_name,
         skip_bad=skip_bad,
         format=format,
         shard_cells=shard_cells,
@@ -153,6 +160,7 @@ def build_part(
         min_genes=min_genes,
         max_mito=max_mito,
         min_cells_per_gene=min_cells_per_gene,
+        duplicates=duplicates,
     )
     part_of((), *part)  # refuses what is no part before the inputs are opened
     plan = plan_build(listed, vocabulary=vocabulary, options=options)
@@ -160,7 +168,7 @@ def build_part(
         inputs=tuple(map(str, listed)),
         folder=str(Path.cwd()),
         vocabulary=None if vocabulary is None else str(vocabulary),
-        options=asdict(options),
+        options={**asdict(options), "obs_map": options.obs_map and options.obs_map.to_plain()},
         overwrite=overwrite,
         key=plan.key,
         n_parts=part[1],

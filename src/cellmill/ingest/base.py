@@ -12,7 +12,9 @@ import numpy.typing as npt
 from cellmill.errors import GeneMatchError, InputError
 from cellmill.genes import GeneTable, Vocabulary, recognise_species
 from cellmill.store import Manifest, Store
+from cellmill.store.merge_types import typed_column
 from cellmill.store.obs import STANDARD_COLUMNS
+from cellmill.store.obs_clash import TypedColumn
 
 __all__ = ["Base", "table_for"]
 
@@ -64,6 +66,11 @@ class Base:
         """Its columns of obs beyond the standard ones, as an input's (name, name, type)."""
         return tuple((name, name, kind) for name, kind in self.manifest.obs_schema[len(STANDARD_COLUMNS) :])
 
+    def typed_columns(self) -> dict[str, TypedColumn]:
+        """Return these columns by name, their values read when they are asked for."""
+        store = Store(self.path, self.manifest)
+        return {name: typed_column(store, name, kind) for name, _, kind in self.obs_columns}
+
     def require_new(self, name: str, path: Path) -> str:
         """Return the name of a dataset, which the store must not have yet.
 
@@ -77,8 +84,8 @@ class Base:
                 raise InputError(
                     f"{path}: the store {self.path} has a dataset {name!r} already ({source.n_cells} cells, from "
                     f"{source.uri}). If this is the same data, nothing is left to add: leave it out, or pass "
-                    "--skip-bad (in Python: skip_bad=True). If it is other data, rename the file: datasets are named "
-                    "after their files, and the uids of cells after both."
+                    "--skip-bad (in Python: skip_bad=True). If it is other data, give the dataset another name "
+                    "(--dataset-name NAME): datasets are named after their files, and the uids of cells after both."
                 )
         return name
 

@@ -8,14 +8,12 @@ import pyarrow as pa
 
 from cellmill.ingest.convert import cell_uids
 from cellmill.ingest.plan import SourcePlan
-from cellmill.sources import Source
 
 __all__ = ["cell_table"]
 
 
-def cell_table(plan: SourcePlan, source: Source, start: int, stop: int) -> pa.Table:
-    """Rows of the file's obs under the store's names, with dataset and uid."""
-    whole = source.obs()
+def cell_table(plan: SourcePlan, whole: pa.Table, start: int, stop: int) -> pa.Table:
+    """Rows of an input's obs, which is given whole and mapped, under the store's names, with dataset and uid."""
     table = whole.slice(start, stop - start)
     seen = Counter(whole.column("cell").slice(0, start).to_pylist()) if start else Counter[str]()
     names = table.column("cell").to_pylist()

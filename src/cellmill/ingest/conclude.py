@@ -14,11 +14,12 @@ import numpy.typing as npt
 from cellmill import kernel
 from cellmill.errors import CellmillError, InputError
 from cellmill.ingest.admission import Tally
+from cellmill.ingest.duplicates import look_for_duplicates
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
 from cellmill.ingest.shards import ShardRecord
 from cellmill.sources.archive import size_of
 from cellmill.storage import write_atomic
-from cellmill.store import HEAD_NAME, VOCABULARY_NAME, FileEntry, Manifest, Shards, SourceEntry, Sources
+from cellmill.store import HEAD_NAME, VOCABULARY_NAME, Duplicates, FileEntry, Manifest, Shards, SourceEntry, Sources
 from cellmill.store.measured import MEASURED, measured_record
 from cellmill.store.staging import Staging
 from cellmill.store.writer import file_entry, own_version, write_genes, write_manifest
@@ -64,7 +65,6 @@ def conclude(
         own.setdefault(record.source, []).append(record)
     _require_cells(plan, used, own)
     sources = [_write_source(plan, staging, source, own.get(source[0], []), digest_of) for source in used]
-    _write_run_report(plan, staging, records, skipped, started)
     manifest = Manifest(
         vocabulary_hash=plan.vocabulary.hash,
         vocabulary_name=plan.vocabulary_name,
@@ -75,7 +75,9 @@ def conclude(
         shards=Shards([*(base.shards if base else ()), *(record.shard for record in records if record.shard)]),
         sources=Sources([*(base.sources if base else ()), *sources]),
         cellmill_version=own_version(),
-    )
+    ).sealed()
+    duplicates = look_for_duplicates(plan, staging, manifest) if plan.options.duplicates else None
+    _write_run_report(plan, staging, records, skipped, started, duplicates)
     write_manifest(staging.folder, manifest)
 
 
@@ -170,7 +172,10 @@ def _write_source(
         MEASURED: measured_record(
             source.target, vocabulary_hash=plan.vocabulary.hash, n_vocabulary=len(plan.vocabulary)
         ),
-        "obs": [{"file": old, "store": new, "type": kind} for old, new, kind in source.obs_names],
+        "obs": [
+            {"file": source.obs_origin.get(old, old), "store": new, "type": kind} for old, new, kind in source.obs_names
+        ],
+        "obs_mapping": [record.to_dict() for record in source.obs_records],
         "entries_merged": tally.merged,
         "notes": list(source.notes),
     }  # fmt: skip
@@ -236,7 +241,12 @@ def _require_cells(
 
 
 def _write_run_report(
-    plan: BuildPlan, staging: Staging, records: Sequence[ShardRecord], skipped: Sequence[Skipped], started: float
+    plan: BuildPlan,
+    staging: Staging,
+    records: Sequence[ShardRecord],
+    skipped: Sequence[Skipped],
+    started: float,
+    duplicates: Duplicates | None,
 ) -> None:
     """Facts of this run (times, what was skipped); not named by the manifest, since they differ from run to run."""
     report = {
@@ -246,5 +256,6 @@ def _write_run_report(
         "cellmill": own_version(),
         "n_cells": sum(record.shard.n_cells for record in records if record.shard),
         "skipped": [one.to_dict() for one in skipped],
+        "duplicates": None if duplicates is None else duplicates.to_dict(),
     }
     write_atomic(staging.folder / run_report_name(plan), (json.dumps(report, indent=1) + "\n").encode())

@@ -17,6 +17,7 @@ from cellmill.ingest.candidates import Candidate
 from cellmill.ingest.cell_table import cell_table
 from cellmill.ingest.convert import gene_hashes
 from cellmill.ingest.filters import FilteredObs
+from cellmill.ingest.obs_mapping import map_obs
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.plan import SourcePlan
 from cellmill.ingest.refuse import refusal
@@ -41,11 +42,12 @@ def count_detected(
         When a value is no raw count.
     """
     source = candidate.source
+    obs = map_obs(source, options.obs_map).table
     admission = Admission(
         position_of=plan.target.astype(np.int32),
         hashes=gene_hashes(list(vocabulary.ids)),
         classes=plan.classes,
-        filtered=FilteredObs.of(options.filters, cell_table(plan, source, 0, plan.n_cells), schema),
+        filtered=FilteredObs.of(options.filters, cell_table(plan, obs, 0, plan.n_cells), schema),
         allow_rounding=options.allow_rounding,
     )
     detected = np.zeros(len(vocabulary), dtype=np.int64)

@@ -8,6 +8,7 @@ from pathlib import Path
 from cellmill.errors import ConfigError, VocabularyError, nearest
 from cellmill.genes import Vocabulary
 from cellmill.ingest.filters import CellFilters, check_filters
+from cellmill.ingest.obs_map import ObsMap
 from cellmill.ingest.rounding import LARGEST_ROUNDING
 from cellmill.sources import FORMATS
 
@@ -34,6 +35,9 @@ class BuildOptions:
     max_mito: float | None = None
     where: str | None = None
     min_cells_per_gene: int = 0
+    duplicates: bool = True
+    obs_map: ObsMap | None = None
+    dataset_name: str | None = None
 
     @property
     def filters(self) -> CellFilters:
@@ -74,6 +78,8 @@ def check_policy(options: BuildOptions, vocabulary: str | Path | Vocabulary | No
     for old, new in options.rename:
         if not old or not new:
             raise ConfigError(f"rename (--rename): a column name is empty in {old!r} to {new!r}")
+    if options.dataset_name is not None and not options.dataset_name.strip():
+        raise ConfigError("dataset_name (--dataset-name) is empty; for example GSE132044, or GSE132044/{name}")
     if isinstance(vocabulary, str | Path) and vocabulary not in _VOCABULARIES and not Path(vocabulary).is_file():
         raise VocabularyError(
             f"vocabulary {str(vocabulary)!r} is neither {', '.join(map(repr, _VOCABULARIES))} nor a file."

@@ -6,8 +6,8 @@ Knows nothing of how it was found out; `cellmill.ingest.planning` does.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from cellmill.genes import AlignmentReport, Vocabulary
 from cellmill.ingest.base import Base
 from cellmill.ingest.failures import Refused
+from cellmill.ingest.obs_mapping import ColumnRecord
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.schema import unified_schema
 from cellmill.sources.files import files_of
@@ -28,7 +29,9 @@ from cellmill.units import count_text, size_text
 __all__ = ["BuildPlan", "Skipped", "SourcePlan", "input_stamp"]
 
 # options that do not decide the bytes of a shard by themselves: what came of most is in the facts of each input
-_SETTLED = ("counts", "min_match", "rename", "skip_bad", "format", "duplicates", "block_cells")
+_SETTLED = (
+    "counts", "min_match", "rename", "skip_bad", "format", "duplicates", "block_cells", "obs_map", "dataset_name",
+)  # fmt: skip
 _BYTES_PER_COUNT = 1.3  # frames are smaller; obs and offsets come on top
 _BYTES_PER_CELL = 200
 
@@ -57,7 +60,11 @@ class SourcePlan:
         Ids of the file's genes that are not in the vocabulary, in the file's order.
     classes : uint8, shape (n_source_genes,)
         What each gene counts for in the facts of whole cells, see `cellmill.ingest.facts`.
-    obs_names : tuple of (file's column, store's column, type)
+    obs_names : tuple of (column after the mapping, store's column, type)
+    obs_records : tuple of ColumnRecord
+        What the mapping file did.
+    obs_origin : dict
+        Column after the mapping -> the file's own, where that is called otherwise.
     warnings : tuple of str
         What a user should know of this input, which is taken all the same.
     starts_anywhere : bool
@@ -83,6 +90,8 @@ class SourcePlan:
     starts_anywhere: bool = True
     spill_bytes: int = 0
     warnings: tuple[str, ...] = ()
+    obs_records: tuple[ColumnRecord, ...] = ()
+    obs_origin: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,9 +175,11 @@ class BuildPlan:
         """Return what decides the bytes of an input's shards besides: the input as it is, and its columns."""
         kinds, storage_of = dict(self.obs_schema), np.full(len(self.vocabulary) + 1, -1, dtype=np.int64)
         storage_of[self.order] = np.arange(len(self.order))
+        rules = self.options.obs_map.rules_for(source.path) if self.options.obs_map else {}
         return {
             "input": (str(source.path.resolve()), source.stamp, source.name, source.matrix, source.n_cells),
             "obs": [(old, new, kinds[new]) for old, new, _ in source.obs_names],
+            "obs_rules": {name: rule.model_dump() for name, rule in rules.items()},
             "positions": hash_bytes(storage_of[source.target].tobytes()),
             "classes": hash_bytes(source.classes.tobytes()),
         }
@@ -201,6 +212,7 @@ class BuildPlan:
                     "path": str(s.path), "name": s.name, "kind": s.kind, "matrix": s.matrix, "n_cells": s.n_cells,
                     "n_genes": s.n_genes, "genes": s.report.to_dict(), "notes": list(s.notes),
                     "warnings": list(s.warnings),
+                    "obs_mapping": [record.to_dict() for record in s.obs_records],
                 }
                 for s in self.sources
             ],
@@ -223,6 +235,7 @@ class BuildPlan:
                 f"{s.report.share_matched:.1%} of {count_text(s.n_genes)} genes matched"
             )
             lines += [f"    warning: {warning}" for warning in s.warnings]
+            lines += [f"    {record}" for record in s.obs_records]
         lines += [f"  skipped {skipped.path}: {skipped.reason}" for skipped in self.skipped]
         return "\n".join(lines)
 

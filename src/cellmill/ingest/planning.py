@@ -9,17 +9,19 @@ from typing import TypeVar
 
 import numpy as np
 
-from cellmill.errors import CellmillError, InputError
+from cellmill.errors import CellmillError, ConfigError, InputError
 from cellmill.events import emit
 from cellmill.genes import Vocabulary
 from cellmill.ingest.aligning import AlignedGenes, GeneAligner
 from cellmill.ingest.base import Base
 from cellmill.ingest.candidates import Candidate, open_candidate
 from cellmill.ingest.cautions import cautions_of
+from cellmill.ingest.clashes import InputColumns, require_one_type, widened
 from cellmill.ingest.failures import Refused, is_about_input, stop_for
 from cellmill.ingest.filters import check_where
 from cellmill.ingest.gene_minimum import count_detected, often_detected
 from cellmill.ingest.gene_order import head_model, storage_order
+from cellmill.ingest.obs_mapping import MappedObs, map_obs
 from cellmill.ingest.options import BuildOptions, check_policy
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan, input_stamp
 from cellmill.ingest.progress import tell_refused
@@ -67,7 +69,14 @@ def plan_build(
         for candidate in candidates
         if (genes := guard(candidate.source.path, partial(_align, candidate, aligner, base)))
     ]
-    names = dataset_names([candidate.source for candidate, _ in aligned])
+    mapped: dict[Path, MappedObs] = {}
+    for candidate, _ in aligned:
+        path = candidate.source.path
+        if (found_obs := guard(path, partial(map_obs, candidate.source, options.obs_map))) is not None:
+            mapped[path] = found_obs
+    aligned = [pair for pair in aligned if pair[0].source.path in mapped]
+    sources = [candidate.source for candidate, _ in aligned]
+    names = dataset_names(sources, given=options.dataset_name, obs_map=options.obs_map)
     n_known = 0
     if base:
         kept = [
@@ -83,13 +92,22 @@ def plan_build(
         raise _nothing_left(guard.refused, n_inputs=len(paths), skip=options.skip_bad)
     old_columns = base.obs_columns if base else ()
     spelling = {name.casefold(): name for name, _, _ in old_columns}
-    obs_names = [obs_columns_of(candidate.source, dict(options.rename), spelling) for candidate, _ in aligned]
-    check_renames(options.rename, [candidate.source for candidate, _ in aligned])
-    plans = tuple(
-        _source_plan(candidate, genes, name, columns, options)
-        for (candidate, genes), name, columns in zip(aligned, names, obs_names, strict=True)
-    )
+    tables = {path: one.table for path, one in mapped.items()}
+    columns = [
+        InputColumns(
+            path, tables[path], obs_columns_of(tables[path], dict(options.rename), spelling, where=path), origin
+        )
+        for path, origin in ((c.source.path, mapped[c.source.path].origin) for c, _ in aligned)
+    ]
+    check_renames(options.rename, [one.table for one in columns])
+    require_one_type(columns, base)
+    obs_names = [one.names for one in columns]
     schema = unified_schema([old_columns, *obs_names])
+    plans = tuple(
+        _source_plan(candidate, genes, name, own, options, mapped[candidate.source.path], dict(schema))
+        for (candidate, genes), name, own in zip(aligned, names, obs_names, strict=True)
+    )
+    _tell_unused(options, paths)
     if options.where is not None:
         check_where(options.where, schema)
     n_rare = 0
@@ -172,12 +190,34 @@ def _align(candidate: Candidate, aligner: GeneAligner, base: Base | None) -> Ali
     return aligner.align(genes, where)
 
 
+def _tell_unused(options: BuildOptions, paths: Sequence[Path]) -> None:
+    """Say which sources of the mapping file fit no input: a pattern may be misspelt, or meant for other files.
+
+    Raises
+    ------
+    ConfigError
+        When none fits any.
+    """
+    if options.obs_map is None:
+        return
+    unused = options.obs_map.unused(list(paths))
+    if unused and len(unused) == len(options.obs_map.sources):
+        raise ConfigError(
+            f"the mapping file is for other files: none of its patterns ({'; '.join(unused)}) fits an input, of which "
+            f"the first is {paths[0].absolute()}. Patterns are compared from the end of the path"
+        )
+    for patterns in unused:
+        emit("obs mapping", message=f"the mapping for {patterns} fits no input")
+
+
 def _source_plan(
     candidate: Candidate,
     aligned: AlignedGenes,
     name: str,
     columns: tuple[tuple[str, str, str], ...],
     options: BuildOptions,
+    mapped: MappedObs,
+    schema: dict[str, str],
 ) -> SourcePlan:
     alignment = aligned.alignment
     source = candidate.source
@@ -201,9 +241,11 @@ def _source_plan(
         report=alignment.report,
         unmatched=tuple(genes.ids[int(i)] for i in np.flatnonzero(alignment.target < 0)),
         obs_names=columns,
-        notes=(*source.remarks, *renamed, *dropped),
+        notes=(*source.remarks, *renamed, *widened(columns, schema), *dropped),
         stamp=input_stamp(source.path),
         warnings=warnings,
         starts_anywhere=source.starts_anywhere(candidate.matrix),
         spill_bytes=source.spill_bytes(candidate.matrix),
+        obs_records=mapped.records,
+        obs_origin=mapped.origin,
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cellmill.genes import Vocabulary
 from cellmill.ingest.execute import Means, carry_out
 from cellmill.ingest.finish import finish
+from cellmill.ingest.obs_map import ObsMap
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.plan import BuildPlan
 from cellmill.ingest.planning import plan_build
@@ -33,6 +34,8 @@ def build(
     counts: str = "X",
     min_match: float = 0.6,
     rename: Mapping[str, str] | None = None,
+    obs_map: Mapping[str, Any] | str | Path | ObsMap | None = None,
+    dataset_name: str | None = None,
     skip_bad: bool = False,
     format: str | None = None,
     allow_rounding: float = 0.0,
@@ -47,6 +50,7 @@ def build(
     dask: str | Client | None = None,
     shard_cells: int = 200_000,
     block_cells: int = 4096,
+    duplicates: bool = True,
 ) -> Store:
     """Build a store from count matrices and return it, open.
 
@@ -69,6 +73,11 @@ def build(
         Share of a file's genes that must be found in the vocabulary.
     rename
         New names of obs columns, for instance {"Celltype": "cell_type"}.
+    obs_map
+        A mapping file, or the same as plain data: for each pattern of inputs the columns of obs that are made, with
+        tables of values, constants, types and ontology terms (docs/how-to/labels.md).
+    dataset_name
+        Name of the datasets, of which uids are made; "{name}" stands for the name of each file.
     skip_bad
         Leave out inputs that cannot be used, listed in the store's reports, instead of stopping.
     format
@@ -97,6 +106,8 @@ def build(
         Most cells in a shard.
     block_cells
         Cells read at once; memory grows with it.
+    duplicates
+        Look for equal cells at the end, among all cells of the store (`store.duplicates`).
 
     Raises
     ------
@@ -123,6 +134,8 @@ def build(
         counts=counts,
         min_match=min_match,
         rename=tuple(sorted((rename or {}).items())),
+        obs_map=ObsMap.of(obs_map),
+        dataset_name=dataset_name,
         skip_bad=skip_bad,
         format=format,
         shard_cells=shard_cells,
@@ -133,6 +146,7 @@ def build(
         min_genes=min_genes,
         max_mito=max_mito,
         min_cells_per_gene=min_cells_per_gene,
+        duplicates=duplicates,
     )
     plan = plan_build(listed, vocabulary=vocabulary, options=options)
     require_free_bytes(target, plan.estimated_bytes, what="the store")

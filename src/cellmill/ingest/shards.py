@@ -25,6 +25,7 @@ from cellmill.ingest.cell_table import cell_table
 from cellmill.ingest.convert import gene_hashes
 from cellmill.ingest.digests import Digests
 from cellmill.ingest.filters import FilteredObs
+from cellmill.ingest.obs_mapping import map_obs
 from cellmill.ingest.plan import BuildPlan, SourcePlan, input_stamp
 from cellmill.ingest.refuse import refusal
 from cellmill.ingest.tasks import Task, source_key
@@ -122,6 +123,7 @@ class Ingestion:
         self._hashed: dict[Path, SourcePlan] = {}
         self._folder = folder or Path()
         self._open: tuple[SourcePlan, Source] | None = None
+        self._obs: pa.Table | None = None
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
@@ -201,10 +203,16 @@ class Ingestion:
             self._open = plan, open_source(self._folder / plan.path, format=self.plan.options.format)
         return self._open[1]
 
+    def obs_of(self, source: Source) -> pa.Table:
+        """Return the cells of the input that is open, mapped once for all of its tasks."""
+        if self._obs is None:
+            self._obs = map_obs(source, self.plan.options.obs_map).table
+        return self._obs
+
     def _close_input(self) -> None:
         if self._open is not None:
             self._open[1].close()
-            self._open = None
+            self._open = self._obs = None
 
     def _require_unchanged(self, plan: SourcePlan) -> None:
         if input_stamp(self._folder / plan.path) != plan.stamp:
@@ -222,7 +230,7 @@ class _Shards:
         self._ingestion = ingestion
         self._plan = plan
         self._task = task
-        self._obs = cell_table(plan, source, start, task.stop)
+        self._obs = cell_table(plan, ingestion.obs_of(source), start, task.stop)
         self._first = start
         self._number = number
         options, schema = ingestion.plan.options, ingestion.plan.obs_schema

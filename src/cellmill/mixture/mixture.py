@@ -44,6 +44,7 @@ from cellmill.mixture.select import (
     uids_of,
 )
 from cellmill.store import Store, open_store
+from cellmill.store.equal_cells import FEW_COUNTS
 
 __all__ = ["Mixture"]
 
@@ -219,7 +220,7 @@ class Mixture:
             with _in_component(component):
                 drafts.append(self._begin(component, opened))
         if self.dedupe:
-            _drop_duplicates(drafts, opened.stores)
+            warnings += _drop_duplicates(drafts, opened.stores)
         for draft in drafts:
             with _in_component(draft.component):
                 self._narrow(draft, opened.stores, rules, found)
@@ -372,11 +373,18 @@ def _in_component(component: Component) -> Iterator[None]:
         raise
 
 
-def _drop_duplicates(drafts: Sequence[_Draft], stores: Sequence[Store]) -> None:
-    for draft, mask in zip(drafts, duplicated([d.cells for d in drafts], stores), strict=True):
+def _drop_duplicates(drafts: Sequence[_Draft], stores: Sequence[Store]) -> list[str]:
+    """Keep the first of equal cells; returns what to warn of."""
+    found = duplicated([d.cells for d in drafts], stores)
+    for draft, mask in zip(drafts, found.masks, strict=True):
         draft.duplicates = int(mask.sum())
         draft.cells = draft.cells.keep(~mask) if draft.duplicates else draft.cells
         draft.story.append(f"{len(draft.cells):,} without duplicates")
+    if not found.n_few:
+        return []
+    advice = f"`where: stored_counts >= {FEW_COUNTS}` leaves such cells out from the beginning"
+    few = f"{found.n_few:,} of the cells removed have fewer than {FEW_COUNTS} counts"
+    return [f"dedupe: {few}, where equality by chance is likely; {advice}"]
 
 
 def _overlaps(drafts: Sequence[_Draft], stores: Sequence[Store]) -> list[str]:

@@ -19,8 +19,10 @@ from cellmill.kernel import derive_key, keyed_u64, keyed_uniform
 from cellmill.mixture.cells import Cells, Segment
 from cellmill.mixture.config import SPLIT_NAMES, Exclusion, Split
 from cellmill.store import Store
+from cellmill.store.equal_cells import FEW_COUNTS, repeats_earlier
 
 __all__ = [
+    "Duplicated",
     "Removal",
     "SplitCount",
     "apply_split",
@@ -190,15 +192,26 @@ def match_removals(cells: Cells, stores: Sequence[Store], rules: Sequence[Remova
     return (cells.keep(~gone) if gone.any() else cells), removed
 
 
-def duplicated(parts: Sequence[Cells], stores: Sequence[Store]) -> list[Mask]:
-    """Return for each component which of its cells repeat the fingerprint of an earlier cell of the mixture."""
-    prints = [_joined([_hashes(stores[s.store], "fingerprint", s.array) for s in cells.segments]) for cells in parts]
-    together = _joined(prints)
-    _, first = np.unique(together, return_index=True)
-    repeated = np.ones(len(together), dtype=bool)
-    repeated[first] = False
-    edges = np.cumsum([len(p) for p in prints])[:-1]
-    return [np.asarray(part) for part in np.split(repeated, edges)]
+@dataclass(frozen=True)
+class Duplicated:
+    """Which cells of each component equal an earlier cell of the mixture, and how many of these have few counts."""
+
+    masks: list[Mask]
+    n_few: int
+
+
+def duplicated(parts: Sequence[Cells], stores: Sequence[Store]) -> Duplicated:
+    """Return which cells equal an earlier cell of the mixture: in fingerprint, number of genes and total."""
+    segments = [segment for cells in parts for segment in cells.segments]
+    prints = _joined([_hashes(stores[s.store], "fingerprint", s.array) for s in segments]).astype(np.uint64)
+    detected, totals = (
+        _joined([stores[s.store].obs.stored(name, s.array) for s in segments]).astype(np.int64)
+        for name in ("n_genes_stored", "stored_counts")
+    )
+    repeated = repeats_earlier(prints, detected, totals)
+    edges = np.cumsum([len(cells) for cells in parts])[:-1]
+    masks = [np.asarray(part) for part in np.split(repeated, edges)]
+    return Duplicated(masks, int((repeated & (totals < FEW_COUNTS)).sum()))
 
 
 # ---- obs --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Knows bytes, frames, genes and obs; knows nothing of where cells came from (`sou
 
 from __future__ import annotations
 
+from cellmill.store.duplicates import Duplicates, find_duplicates
 from cellmill.store.manifest import (
     HEAD_NAME,
     MANIFEST_NAME,
@@ -26,6 +27,7 @@ __all__ = [
     "MANIFEST_NAME",
     "STANDARD_COLUMNS",
     "VOCABULARY_NAME",
+    "Duplicates",
     "FileEntry",
     "Frames",
     "Manifest",
@@ -36,6 +38,7 @@ __all__ = [
     "Sources",
     "Store",
     "VerifyReport",
+    "find_duplicates",
     "merge_stores",
     "open_store",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from cellmill.genes import SPECIES
 from cellmill.storage import hash_bytes, hash_file, require_free_bytes
 from cellmill.storage.urls import refuse_url
 from cellmill.store.copying import copy_file
+from cellmill.store.duplicates import KeyFile, mark_duplicates
 from cellmill.store.format import FORMAT_VERSION
 from cellmill.store.journal import JournalEntry
 from cellmill.store.manifest import (
@@ -31,6 +33,7 @@ from cellmill.store.manifest import (
     SourceEntry,
     Sources,
 )
+from cellmill.store.merge_types import require_one_type
 from cellmill.store.obs import write_obs
 from cellmill.store.obs_types import STANDARD_COLUMNS, unify_types
 from cellmill.store.parquet import damage_named
@@ -40,7 +43,9 @@ from cellmill.store.staging import Staging, check_target, writing_told
 from cellmill.store.unchanged import Unchanged
 from cellmill.store.writer import ShardWriter, file_entry, own_version, write_genes, write_manifest
 
-__all__ = ["merge_stores"]
+__all__ = ["ObsClash", "merge_stores"]
+
+ObsClash = Literal["error", "text"]
 
 
 def merge_stores(
@@ -50,6 +55,8 @@ def merge_stores(
     overwrite: bool = False,
     threads: int = 0,
     block_cells: int = 4096,
+    duplicates: bool = True,
+    obs_clash: ObsClash = "error",
 ) -> Store:
     """Make one store of the cells of several, in their order, and return it, open.
 
@@ -71,13 +78,18 @@ def merge_stores(
         Threads of the kernel; 0 for all cores.
     block_cells
         Cells encoded anew at once; memory grows with it.
+    duplicates
+        Look for equal cells at the end, among all stores (`store.duplicates`).
+    obs_clash
+        What becomes of a column that is of types in the stores which are not one without loss, such as numbers in one
+        and text in another: "error", or "text", which makes text of all of them.
 
     Raises
     ------
     VocabularyError
         When the stores are not of one vocabulary.
     InputError
-        When a dataset is in more than one of them.
+        When a dataset is in more than one of them; when types of a column clash, unless `obs_clash` says otherwise.
     CorruptStoreError
         When the bytes of one are not those that its manifest names.
     StoreExistsError, StoreLockedError, DiskSpaceError
@@ -98,13 +110,18 @@ def merge_stores(
                 f"{target}: is to be written and is one of the stores to merge, which stay as they are. Choose another "
                 "name for the merged store."
             )
-    plan = _plan([store if isinstance(store, Store) else open_store(store) for store in stores])
+    if obs_clash not in get_args(ObsClash):
+        raise InputError(f"obs_clash must be 'error' or 'text', found {obs_clash!r}")
+    opened = [store if isinstance(store, Store) else open_store(store) for store in stores]
+    if obs_clash == "error":
+        require_one_type(opened)
+    plan = _plan(opened)
     require_free_bytes(target, plan.needed_bytes, what="the merged store")
     with writing_told(target, plan.needed_bytes):
         target.parent.mkdir(parents=True, exist_ok=True)
         with Staging.locked(target) as staging:
             check_target(target, overwrite=overwrite)
-            _Merge(plan, staging, threads=threads, block_cells=block_cells).run()
+            _Merge(plan, staging, threads=threads, block_cells=block_cells, duplicates=duplicates).run()
             staging.publish()
     return open_store(target)
 
@@ -225,12 +242,13 @@ def _unified(
 class _Merge:
     """One merge under way."""
 
-    def __init__(self, plan: _Plan, staging: Staging, *, threads: int, block_cells: int) -> None:
+    def __init__(self, plan: _Plan, staging: Staging, *, threads: int, block_cells: int, duplicates: bool) -> None:
         self.plan = plan
         self.staging = staging
         self.folder = staging.folder
         self.threads = threads
         self.block_cells = block_cells
+        self.duplicates = duplicates
         self.cells_done = 0
 
     def run(self) -> None:
@@ -331,7 +349,10 @@ class _Merge:
             shards=Shards(shards),
             sources=Sources(sources),
             cellmill_version=own_version(),
-        )
+        ).sealed()
+        if self.duplicates:
+            files = [KeyFile(self.folder / shard.obs.path, shard.n_cells, shard.source) for shard in shards]
+            mark_duplicates(self.folder, manifest, files, scratch=self.staging.place)
         write_manifest(self.folder, manifest)
 
     def _sources(self) -> Iterator[SourceEntry]:

@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cellmill.errors import CorruptStoreError, InputError, QueryError, nearest
 from cellmill.storage import hash_file, sync_file, sync_folder
 from cellmill.store.manifest import ShardEntry
-from cellmill.store.obs_query import PRIVATE_NAMES, ObsFiles, check_select, run_query
+from cellmill.store.marks import MARK_COLUMNS, named_marks, with_marks
+from cellmill.store.obs_query import PRIVATE_NAMES, Marks, ObsFiles, check_select, run_query
 from cellmill.store.obs_types import (
     FACT_COLUMNS,
     STANDARD_COLUMNS,
+    STORED_COLUMNS,
     arrow_type,
     cast_obs,
     is_text,
@@ -83,11 +87,25 @@ class ObsTable:
         Name and type of each column that readers see.
     unchanged
         Watch over the store.
+    marks
+        Gives the marks of cells that equal others, as `duplicates.read_marks`; None where there can be none.
+
+    Notes
+    -----
+    Where there are marks, `duplicate_of` and `n_copies` can be asked for by name, as if they were columns; a column
+    of these names that the store has itself comes first.
     """
 
     def __init__(
-        self, folder: Path, shards: Sequence[ShardEntry], schema: Sequence[tuple[str, str]], *, unchanged: Unchanged
+        self,
+        folder: Path,
+        shards: Sequence[ShardEntry],
+        schema: Sequence[tuple[str, str]],
+        *,
+        unchanged: Unchanged,
+        marks: Callable[[], pa.Table | None] | None = None,
     ) -> None:
+        self._read_marks = marks
         self._files = tuple(folder / shard.obs.path for shard in shards)
         self._hashes = tuple(shard.obs.xxh3 for shard in shards)
         self._bases = np.cumsum(np.array([0, *(shard.n_cells for shard in shards)], dtype=np.int64))
@@ -132,9 +150,35 @@ class ObsTable:
         """
         wanted = self._wanted(columns)
         with self._unchanged.during():
+            asked = self._marks_among(wanted)
             if rows is None:
-                return self._concat([self._read(i, wanted) for i in range(len(self._files))], wanted)
-            return self._taken(checked_rows(rows, n_cells=len(self), where="obs"), wanted)
+                ids = np.arange(len(self) if asked else 0, dtype=np.int64)
+                table = self._concat([self._read(i, wanted) for i in range(len(self._files))], wanted)
+            else:
+                ids = checked_rows(rows, n_cells=len(self), where="obs")
+                table = self._taken(ids, wanted)
+            return with_marks(table, self._marks, ids, asked) if asked else table
+
+    @cached_property
+    def _marks(self) -> pa.Table:
+        """The marks of the cells that equal others.
+
+        Raises
+        ------
+        QueryError
+            When nobody has looked for equal cells.
+        """
+        found = self._read_marks() if self._read_marks is not None else None
+        if found is None:
+            raise QueryError(
+                f"obs has no column {' or '.join(MARK_COLUMNS)}: equal cells have not been looked for in this store, "
+                "or not since it was changed. To do so: cellmill duplicates STORE --mark"
+            )
+        return found
+
+    def _marks_among(self, columns: Sequence[tuple[str, str]]) -> list[str]:
+        own = self.schema
+        return [name for name, _ in columns if name in MARK_COLUMNS and name not in own]
 
     def _taken(self, ids: npt.NDArray[np.int64], wanted: Sequence[tuple[str, str]]) -> pa.Table:
         shard_of = np.searchsorted(self._bases, ids, side="right") - 1
@@ -150,20 +194,29 @@ class ObsTable:
         back[np.concatenate(positions)] = np.arange(len(ids))
         return table.take(pa.array(back))
 
+    def stored(self, name: str, rows: npt.ArrayLike | None = None) -> npt.NDArray[np.int64]:
+        """Return `stored_counts` or `n_genes_stored` of cells, int64, also of those that were written without."""
+        older = STORED_COLUMNS[name]  # the same number in files from before whole cells were measured
+        if name not in self.schema:
+            return np.asarray(self.to_arrow([older], rows).column(older).to_numpy(), dtype=np.int64)
+        table = self.to_arrow([name, older], rows)
+        return np.asarray(pc.coalesce(table.column(name), table.column(older)).to_numpy(), dtype=np.int64)
+
     def to_pandas(self, columns: Sequence[str] | None = None, rows: npt.ArrayLike | None = None) -> pd.DataFrame:
         """Return columns as a pandas data frame; categories stay categories."""
         frame: pd.DataFrame = self.to_arrow(columns, rows).to_pandas()
         return frame
 
     def _wanted(self, columns: Sequence[str] | None) -> list[tuple[str, str]]:
-        kinds = self.schema
+        kinds = {**MARK_COLUMNS, **self.schema}
         if columns is None:
             return list(self._schema)
         if isinstance(columns, str):
             raise InputError(f"columns must be a list of names, not the text {columns!r}; write [{columns!r}]")
         for name in columns:
             if name not in kinds:
-                raise QueryError(f"obs has no column {name!r}.{nearest(name, kinds)} Columns: {', '.join(kinds)}")
+                known = ", ".join(self.columns)
+                raise QueryError(f"obs has no column {name!r}.{nearest(name, kinds)} Columns: {known}")
         return [(name, kinds[name]) for name in columns]
 
     def _read(self, shard: int, wanted: Sequence[tuple[str, str]]) -> pa.Table:
@@ -213,6 +266,8 @@ class ObsTable:
     def query(self, sql: str) -> pa.Table:
         """Run one SELECT over the table `obs`, which has the column `row` (row id) beside those of obs.
 
+        A text that names `duplicate_of` or `n_copies` has these columns as well.
+
         Raises
         ------
         QueryError
@@ -226,16 +281,19 @@ class ObsTable:
         schema. Where one does not, all of obs is read and cast first, in memory: both ways give the same values.
         """
         with self._unchanged.during():
+            asked = named_marks(sql, self.columns)  # a join, so only where they are asked for
             stored = self._stored_types()
             if not self._is_plain(stored):
-                rows = pa.array(np.arange(len(self), dtype=np.int64))
+                ids = np.arange(len(self), dtype=np.int64)
                 table = self._concat([self._read(i, self._schema) for i in range(len(self._files))], self._schema)
-                return run_query(sql, table.add_column(0, "row", rows), self._schema)
+                if asked:
+                    table = with_marks(table, self._marks, ids, asked)
+                return run_query(sql, table.add_column(0, "row", pa.array(ids)), self._schema)
             present = frozenset(name for kinds in stored for name in kinds)
+            marks = Marks(self._marks, tuple(asked)) if asked else None
             with self._plain_files() as files:
-                return run_query(
-                    sql, ObsFiles(files, self._bases[:-1], present), self._schema, check_files=self._check_files
-                )
+                obs = ObsFiles(files, self._bases[:-1], present, marks)
+                return run_query(sql, obs, self._schema, check_files=self._check_files)
 
     def _check_files(self) -> None:
         for path, stated in zip(self._files, self._hashes, strict=True):

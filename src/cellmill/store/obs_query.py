@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
@@ -14,9 +15,19 @@ import pyarrow as pa
 
 from cellmill.errors import QueryError, nearest
 
-__all__ = ["PRIVATE_NAMES", "ObsFiles", "check_condition", "check_select", "columns_of_condition", "run_query"]
+__all__ = [
+    "PRIVATE_NAMES",
+    "Marks",
+    "ObsFiles",
+    "check_condition",
+    "check_select",
+    "columns_of_condition",
+    "run_query",
+]
 
 _FILE = "__cellmill_file"
+_MARKS = "__cellmill_marks"
+_MARK_EXPRESSIONS = {"duplicate_of": "m.duplicate_of", "n_copies": "COALESCE(m.n_copies, 1)"}
 # names that DuckDB gives to columns of its own while it reads Parquet, in lower case; obs with such a column is
 # handed over as a table
 PRIVATE_NAMES = frozenset({_FILE, "file_row_number"})
@@ -25,6 +36,13 @@ _SQL = {
     "float64": "DOUBLE", "string": "VARCHAR", "category": "VARCHAR", "null": "VARCHAR",
 }  # fmt: skip
 _FAULTS_OF_THE_TEXT = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
+
+
+class Marks(NamedTuple):
+    """Marks of cells, a table of `marks.MARK_SCHEMA`, and the columns of it that are wanted."""
+
+    table: pa.Table
+    wanted: tuple[str, ...]
 
 
 class ObsFiles:
@@ -38,9 +56,14 @@ class ObsFiles:
         int64, shape (n_files,): row id of each file's first cell.
     present
         Names of the columns that at least one of the files has.
+    marks
+        Marks of cells beside them, where the text asks for some.
     """
 
-    def __init__(self, paths: Sequence[Path], bases: npt.NDArray[np.int64], present: frozenset[str]) -> None:
+    def __init__(
+        self, paths: Sequence[Path], bases: npt.NDArray[np.int64], present: frozenset[str], marks: Marks | None = None
+    ) -> None:
+        self.marks = marks
         self.paths = tuple(paths)
         self.bases = bases
         self.present = present
@@ -161,6 +184,11 @@ def _require_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 def _create_view(connection: duckdb.DuckDBPyConnection, obs: ObsFiles, schema: Sequence[tuple[str, str]]) -> None:
     columns = ", ".join(_expression(name, kind, present=name in obs.present) for name, kind in schema)
+    join = ""
+    if obs.marks is not None:
+        connection.register(_MARKS, obs.marks.table)
+        join = f" LEFT JOIN {_MARKS} m ON m.row = s.base + p.file_row_number"
+        columns += "".join(f", {_MARK_EXPRESSIONS[name]} AS {name}" for name in obs.marks.wanted)
     paths = [_literal(str(path.absolute())) for path in obs.paths]
     # the bases stand in the view itself: a table of them would be one more that a query can name
     bases = ", ".join(f"({path}, {base}::BIGINT)" for path, base in zip(paths, obs.bases.tolist(), strict=True))
@@ -168,7 +196,7 @@ def _create_view(connection: duckdb.DuckDBPyConnection, obs: ObsFiles, schema: S
         f"CREATE VIEW obs AS SELECT s.base + p.file_row_number AS row, {columns} "
         f"FROM read_parquet([{', '.join(paths)}], union_by_name=true, hive_partitioning=false, "
         f"filename='{_FILE}', file_row_number=true) p "
-        f"JOIN (VALUES {bases}) s(file, base) ON p.{_FILE} = s.file"
+        f"JOIN (VALUES {bases}) s(file, base) ON p.{_FILE} = s.file{join}"
     )
     folder = _literal(f"{obs.paths[0].parent.absolute()}/")
     connection.execute(f"SET allowed_directories=[{folder}]")

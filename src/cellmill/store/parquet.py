@@ -49,8 +49,8 @@ def open_parquet(path: Path, *, n_rows: int) -> pq.ParquetFile:
     return file
 
 
-def read_proven_parquet(path: Path, entry: FileEntry) -> pa.Table:
-    """Return a whole Parquet file whose bytes are those that the manifest names.
+def read_proven_parquet(path: Path, entry: FileEntry, *, remedy: str = _REMEDY) -> pa.Table:
+    """Return a whole Parquet file whose bytes are those of its entry; `remedy` says what to do where they are not.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def read_proven_parquet(path: Path, entry: FileEntry) -> pa.Table:
         if len(raw) != entry.bytes or hash_bytes(raw) != entry.xxh3:
             raise CorruptStoreError(
                 f"{path}: its {len(raw)} bytes are not those that the manifest names ({entry.bytes} bytes, xxh3 "
-                f"{entry.xxh3}). {_REMEDY}"
+                f"{entry.xxh3}). {remedy}"
             )
         # not read_table: that brings pandas in, for a third of a second
         return pq.ParquetFile(pa.BufferReader(raw)).read()

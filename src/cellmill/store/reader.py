@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from scipy import sparse
 
 from cellmill import kernel
@@ -27,11 +26,11 @@ from cellmill.errors import (
 from cellmill.genes import Vocabulary
 from cellmill.storage import hash_bytes
 from cellmill.storage.urls import is_url
+from cellmill.store.duplicates import Duplicates, read_duplicates, read_marks
 from cellmill.store.gene_lookup import checked_gene_ids, positions_of_genes
 from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest
 from cellmill.store.measured import measured_genes, sources_of_rows
 from cellmill.store.obs import ObsTable
-from cellmill.store.obs_types import STORED_COLUMNS
 from cellmill.store.parquet import read_proven_parquet
 from cellmill.store.readahead import ReadAhead
 from cellmill.store.rows import checked_rows, exact_counts
@@ -235,7 +234,18 @@ class Store:
     @cached_property
     def obs(self) -> ObsTable:
         """Metadata of the cells, read when asked for."""
-        return ObsTable(self.path, self.manifest.shards, self.manifest.obs_schema, unchanged=self._unchanged)
+        return ObsTable(
+            self.path,
+            self.manifest.shards,
+            self.manifest.obs_schema,
+            unchanged=self._unchanged,
+            marks=partial(read_marks, self.path, self.manifest),
+        )
+
+    @property
+    def duplicates(self) -> Duplicates | None:
+        """What was found when equal cells were looked for; None when nobody has looked, and for a store at a URL."""
+        return None if is_url(self.location) else read_duplicates(self.path, self.manifest)
 
     # ---- which cells ------------------------------------------------------------------------------------------
 
@@ -284,13 +294,7 @@ class Store:
         -----
         `total_counts` of obs is the sum over all genes of a cell's file, which may be more.
         """
-        older = STORED_COLUMNS["stored_counts"]  # the same sum in files from before whole cells were measured
-        if "stored_counts" not in self.obs.schema:
-            table = self.obs.to_arrow([older], rows)
-            return np.asarray(table.column(older).to_numpy(), dtype=np.int64)
-        table = self.obs.to_arrow(["stored_counts", older], rows)
-        totals = pc.coalesce(table.column("stored_counts"), table.column(older))
-        return np.asarray(totals.to_numpy(), dtype=np.int64)
+        return self.obs.stored("stored_counts", rows)
 
     # ---- what was measured ------------------------------------------------------------------------------------
 

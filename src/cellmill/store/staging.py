@@ -32,7 +32,8 @@ _IN_PIECES = "pieces"  # instead of a key: each piece has its own
 _JOINING_SECONDS = 60.0  # that a process waits for another one to make the place ready
 _NUMBERED = re.compile(
     r"(?:shards/(?P<cells>\d+)\.cells|obs/(?P<obs>\d+)\.(?:parquet|uids)|reports/(?P<report>\d+)\.json"
-    r"|reports/append-(?P<append>\d+)\.json|genes-(?P<genes>\d+)\.parquet)"
+    r"|reports/append-(?P<append>\d+)\.json|reports/duplicates-(?P<duplicates>\d+)\.(?:json|parquet)"
+    r"|genes-(?P<genes>\d+)\.parquet)"
 )
 
 
@@ -289,7 +290,7 @@ def _unnamed_files(folder: Path, manifest: Manifest) -> list[Path]:
     """
     first = {
         "cells": manifest.next_shard, "obs": manifest.next_shard, "report": manifest.next_report,
-        "append": manifest.generation + 1, "genes": manifest.generation + 1,
+        "append": manifest.generation + 1, "duplicates": manifest.generation + 1, "genes": manifest.generation + 1,
     }  # fmt: skip
     found = []
     for file in [*folder.iterdir(), *(file for name in _FOLDERS for file in (folder / name).glob("*"))]:

@@ -60,7 +60,7 @@ def test_append_of_what_is_there_is_wrong_use_and_changes_nothing(
     digest = cm.open(first).digest
     result = call("append", first, small_inputs[0])
     assert result.exit_code == 2
-    assert "already" in told(result) and "rename the file" in told(result)
+    assert "already" in told(result) and "--dataset-name" in told(result)
     assert cm.open(first).digest == digest
     assert [path for path in first.parent.iterdir() if path.name.startswith(".")] == []
 

@@ -32,6 +32,7 @@ def test_every_verb_is_there() -> None:
             "info",
             "head",
             "query",
+            "duplicates",
             "verify",
             "bench",
             "genes",

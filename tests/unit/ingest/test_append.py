@@ -78,7 +78,8 @@ def test_what_was_there_stays_byte_for_byte(tmp_path, files, vocabulary):
     numbered = {
         f"{f}/0000{n}.{e}" for n in (3, 4) for f, e in (("shards", "cells"), ("obs", "parquet"), ("obs", "uids"))
     }
-    assert new == numbered | {"genes-1.parquet", "reports/00001.json", "reports/append-1.json"}
+    reports = {f"reports/{name}.json" for name in ("00001", "append-1", "duplicates-1")}
+    assert new == numbered | reports | {"genes-1.parquet"}
 
 
 def test_new_genes_stand_at_the_end(tmp_path, files, vocabulary):
@@ -128,7 +129,7 @@ def test_a_dataset_that_is_there_is_refused_and_with_skip_bad_left_out(tmp_path,
     store = build(tmp_path / "s.mill", [files[0].path], vocabulary=vocabulary)
     before = bytes_of(store.path)
     with pytest.raises(
-        InputError, match=r"a\.h5ad: the store .* has a dataset 'a' already \(100 cells.*rename the file"
+        InputError, match=r"a\.h5ad: the store .* has a dataset 'a' already \(100 cells.*--dataset-name"
     ):
         append_inputs(store.path, [files[0].path, files[1].path])
     assert bytes_of(store.path) == before
