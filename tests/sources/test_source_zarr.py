@@ -165,3 +165,12 @@ def test_metadata_put_together_that_is_older_than_the_store_is_not_believed(trut
     (path / ".zmetadata").write_bytes(old)
     with open_source(path) as source:
         assert (whole(source).toarray() == truth.X).all()
+
+
+def test_columns_of_a_zip_file_of_which_one_begins_with_the_name_of_another(tmp_path):
+    obs = pd.DataFrame({"umi": [1, 2, 3], "umi_total": [4, 5, 6]}, index=list("abc"))
+    with zarr.storage.ZipStore(tmp_path / "a.zarr.zip", mode="w") as store:
+        ad.AnnData(np.ones((3, 2), np.float32), obs=obs).write_zarr(store)
+    with open_source(tmp_path / "a.zarr.zip") as source:
+        assert source.obs().to_pydict() == {"cell": list("abc"), "umi": [1, 2, 3], "umi_total": [4, 5, 6]}
+        assert source.notes == []

@@ -7,9 +7,11 @@ which layout of cells lies in a store.
 from __future__ import annotations
 
 import importlib
-import json
+import re
 import zipfile
+from bisect import bisect_left
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from posixpath import dirname
 from typing import Any, TypeVar
@@ -79,18 +81,10 @@ def _asked(ask: Callable[[], T]) -> T:
 
 
 class ZarrGroup(Group):
-    """A group of a zarr store.
+    """A group of a zarr store."""
 
-    Parameters
-    ----------
-    group : zarr.Group
-    reopen : callable
-        Opens a group of the same store by its path, without metadata put together in one place: they may be older than
-        the store, at its root and in any group.
-    """
-
-    def __init__(self, group: Any, reopen: Callable[[str], Any]) -> None:
-        self._group, self._reopen = group, reopen
+    def __init__(self, group: Any, store: ZarrStore) -> None:
+        self._group, self._store = group, store
 
     def attribute(self, name: str) -> Any:
         """Return an attribute, None when absent."""
@@ -106,15 +100,15 @@ class ZarrGroup(Group):
         if node is None:
             return None
         if hasattr(node, "dtype"):
-            return ZarrArray(node, self)
-        return ZarrGroup(_asked(lambda: self._reopen(node.path)), self._reopen)
+            return ZarrArray(node, self, self._store)
+        return self._store.group(node.path)
 
 
 class ZarrArray(Array):
     """An array of a zarr store."""
 
-    def __init__(self, array: Any, parent: ZarrGroup) -> None:
-        self._array, self._parent = array, parent
+    def __init__(self, array: Any, parent: ZarrGroup, store: ZarrStore) -> None:
+        self._array, self._parent, self._store = array, parent, store
         self.shape = tuple(array.shape)
         self.dtype = np.dtype(array.dtype)
         self.chunks = tuple(array.chunks) if self.shape else None  # within a shard, its inner chunks
@@ -148,13 +142,9 @@ class ZarrArray(Array):
             return 0
         cut = self._array.shards or self._array.chunks
         expected = int(np.prod([-(-size // length) for size, length in zip(self.shape, cut, strict=True)]))
-        return expected - int(_asked(lambda: self._stored_objects()))
-
-    def _stored_objects(self) -> int:
-        per_shard = 1
-        if self._array.shards:
-            per_shard = int(np.prod([s // c for s, c in zip(self._array.shards, self._array.chunks, strict=True)]))
-        return int(self._array.nchunks_initialized) // per_shard
+        # zarr counts them too, but trips over arrays in zip files of which one's name begins with another's
+        key = re.compile(rf"(c/)?\d+([./]\d+){{{self.ndim - 1}}}")
+        return expected - sum(key.fullmatch(name) is not None for name in self._store.keys_of(self._array.path))
 
 
 class ZarrStore:
@@ -170,21 +160,38 @@ class ZarrStore:
 
     def __init__(self, path: Path) -> None:
         zarr = self._zarr = _zarr(path)
+        self._path = path
         try:
             if path.is_dir():
                 self._store, root = zarr.storage.LocalStore(path, read_only=True), ""
             else:
                 self._store, root = zarr.storage.ZipStore(path, mode="r"), zip_root(path) or ""
-            found = _asked(lambda: self._group(root))
-        except (OSError, KeyError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+            self.root = self.group(root)
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
             raise FormatError(
                 f"{path} is a zarr store that cannot be opened ({type(error).__name__}: {error}); expected a group of "
                 "format 2 (.zgroup) or 3 (zarr.json). It is damaged or incomplete; get it again."
             ) from error
-        self.root = ZarrGroup(found, self._group)
 
-    def _group(self, path: str) -> Any:
-        return self._zarr.open_group(self._store, path=path, mode="r", use_consolidated=False)
+    def group(self, path: str) -> ZarrGroup:
+        """Return a group by its path, without metadata put together in one place: they may be older than the store."""
+        found = _asked(lambda: self._zarr.open_group(self._store, path=path, mode="r", use_consolidated=False))
+        return ZarrGroup(found, self)
+
+    def keys_of(self, path: str) -> list[str]:
+        """Return the keys below a path, relative to it."""
+        if self._path.is_dir():
+            folder = self._path / path
+            return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+        keys, prefix = self._zip_keys, f"{path}/"
+        first = bisect_left(keys, prefix)
+        last = bisect_left(keys, f"{path}0")  # "0" follows "/"
+        return [key.removeprefix(prefix) for key in keys[first:last]]
+
+    @cached_property
+    def _zip_keys(self) -> list[str]:
+        with zipfile.ZipFile(self._path) as archive:
+            return sorted(set(archive.namelist()))
 
     def close(self) -> None:
         """Close the store."""
