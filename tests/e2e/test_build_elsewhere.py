@@ -26,13 +26,13 @@ from cellmill.store.staging import Staging
 POLICY = {"vocabulary": "union", "shard_cells": 200, "block_cells": 50}
 SLOW = """
 import time
-from cellmill.ingest import shards
-if shards.convert_block.__name__ != "slow":  # a preload of Dask is run twice
-    quick = shards.convert_block
+from cellmill.ingest import admission
+if admission.convert_block.__name__ != "slow":  # a preload of Dask is run twice
+    quick = admission.convert_block
     def slow(*args, **kw):
         time.sleep(0.05)
         return quick(*args, **kw)
-    shards.convert_block = slow
+    admission.convert_block = slow
 """
 
 
@@ -132,9 +132,9 @@ def test_workers_that_die_again_and_again_end_the_build_and_finished_work_is_kep
     folder = tmp_path / "deadly"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(
-        "import os\nfrom cellmill.ingest import shards\nconvert, left = shards.convert_block, [9]\n"
+        "import os\nfrom cellmill.ingest import admission\nconvert, left = admission.convert_block, [9]\n"
         "def deadly(*args, **kw):\n    left[0] -= 1\n    if left[0] < 0:\n        os.kill(os.getpid(), 9)\n"
-        "    return convert(*args, **kw)\nif os.environ.get('DEADLY'):\n    shards.convert_block = deadly\n"
+        "    return convert(*args, **kw)\nif os.environ.get('DEADLY'):\n    admission.convert_block = deadly\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(folder))
     monkeypatch.setenv("DEADLY", "1")

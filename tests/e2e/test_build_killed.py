@@ -19,13 +19,13 @@ from cellmill.store.staging import Staging
 
 SCRIPT = """
 import sys, time
-from cellmill.ingest import build, shards
+from cellmill.ingest import admission, build
 if len(sys.argv) > 3:  # slow down, so that a kill lands in the middle
-    convert = shards.convert_block
+    convert = admission.convert_block
     def slow(*args, **kw):
         time.sleep(float(sys.argv[3]))
         return convert(*args, **kw)
-    shards.convert_block = slow
+    admission.convert_block = slow
 build(sys.argv[1], sys.argv[2].split(","), vocabulary="union", shard_cells=200, block_cells=50)
 """
 

@@ -14,7 +14,7 @@ import sys
 import time
 
 from cellmill.genes import recognise_species
-from cellmill.ingest import append_inputs, build, shards
+from cellmill.ingest import admission, append_inputs, build
 from cellmill.sources import open_source
 from cellmill.store import merge, merge_stores
 
@@ -24,7 +24,7 @@ TOUCHING = ("open", "os.", "shutil.")  # audit events of calls that may change n
 
 def slow_down(seconds: float) -> None:
     """Let every block of cells, or copied file, take at least so long."""
-    for module, name in ((shards, "convert_block"), (merge, "copy_file")):
+    for module, name in ((admission, "convert_block"), (merge, "copy_file")):
         call = getattr(module, name)
 
         def wrapper(*args, _call=call, **kw):

@@ -13,7 +13,7 @@ from cellmill.ingest.facts import classify_genes, classify_names
 from cellmill.ingest.gene_columns import align_columns
 from cellmill.sources import GeneColumns
 
-__all__ = ["AlignedGenes", "GeneAligner"]
+__all__ = ["AlignedGenes", "GeneAligner", "key_of_genes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class GeneAligner:
         GeneMatchError
             When too few of them are found.
         """
-        key = _key(genes)
+        key = key_of_genes(genes)
         if key not in self._known:
             if self._classes is None:
                 self._classes = classify_names(self._vocabulary.ids, self._vocabulary.symbols)
@@ -58,17 +58,14 @@ class GeneAligner:
                 min_match=self._min_match,
                 where=where,
             )
-            found = AlignedGenes(alignment, classify_genes(genes, alignment.target, self._classes))
-            if alignment.report.names_from:  # by a column that is not part of the key
-                return found
-            self._known[key] = found
+            self._known[key] = AlignedGenes(alignment, classify_genes(genes, alignment.target, self._classes))
         return self._known[key]
 
 
-def _key(genes: GeneColumns) -> str:
-    symbols = genes.symbols
-    lengths = [len(genes.ids), -1 if symbols is None else len(symbols), *map(len, genes.ids), *map(len, symbols or ())]
-    text = "".join(genes.ids) + "".join(symbols or ())
-    digest = xxhash.xxh3_128(np.array(lengths, dtype=np.int64).tobytes())
-    digest.update(text.encode("utf-8", "surrogatepass"))
+def key_of_genes(genes: GeneColumns) -> str:
+    """Return a hash of a gene axis: its index, and the names and texts of its columns."""
+    digest = xxhash.xxh3_128()
+    for texts in (genes.index, list(genes.columns), *genes.columns.values()):
+        digest.update(np.array([len(texts), *map(len, texts)], dtype=np.int64).tobytes())
+        digest.update("".join(texts).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -29,9 +29,10 @@ def cautions_of(
     columns
         Names of its own columns of obs, in the store.
     """
-    found = list(signs_of_processing(candidate.windows))
+    windows = candidate.windows
+    found = list(signs_of_processing(windows))
     info = next(one for one in candidate.source.matrices() if one.name == candidate.matrix)
-    droplets = empty_droplets_warning(candidate.windows, n_cells=info.n_cells, n_genes=info.n_genes)
+    droplets = empty_droplets_warning(windows, n_cells=info.n_cells, n_genes=info.n_genes)
     if droplets and not (filters.min_counts or filters.min_genes):
         found.append(droplets)
     if filters.max_mito is not None and not (classes & MITOCHONDRIAL).any():

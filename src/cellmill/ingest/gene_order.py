@@ -20,7 +20,8 @@ def head_model(
     """Return the model of the head genes of inputs and their alignments, None where blocks are better."""
     storage_of = np.full(n_vocabulary + 1, -1, dtype=np.int64)
     storage_of[order] = np.arange(len(order))
-    windows = [(window, storage_of[a.target]) for candidate, a in aligned for window in candidate.windows]
+    # of many inputs those whose windows are kept: a model needs no more cells than these
+    windows = ((window, storage_of[a.target]) for candidate, a in aligned for window in candidate.kept or ())
     n_cells = sum(candidate.source.n_cells for candidate, _ in aligned)
     return plan_head(windows, n_genes=len(order), n_cells=n_cells)
 
@@ -33,9 +34,10 @@ def storage_order(
     measured = np.zeros(n_vocabulary, dtype=bool)
     for candidate, target in aligned:
         measured[target[target >= 0]] = True
-        sampled = max(1, sum(len(window.indptr) - 1 for window in candidate.windows))
+        windows = candidate.windows
+        sampled = max(1, sum(len(window.indptr) - 1 for window in windows))
         weight = candidate.source.n_cells / sampled
-        for window in candidate.windows:
+        for window in windows:
             positions = target[window.indices[window.data != 0]]
             detected += weight * np.bincount(positions[positions >= 0], minlength=n_vocabulary)
     genes = np.flatnonzero(measured)

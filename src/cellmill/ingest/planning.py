@@ -14,7 +14,7 @@ from cellmill.events import emit
 from cellmill.genes import Vocabulary
 from cellmill.ingest.aligning import AlignedGenes, GeneAligner
 from cellmill.ingest.base import Base
-from cellmill.ingest.candidates import Candidate, open_candidate
+from cellmill.ingest.candidates import Candidate, Candidates
 from cellmill.ingest.cautions import cautions_of
 from cellmill.ingest.clashes import InputColumns, require_one_type, widened
 from cellmill.ingest.failures import Refused, is_about_input, stop_for
@@ -55,7 +55,8 @@ def plan_build(
     check_policy(options, vocabulary)
     guard = _Guard(skip=options.skip_bad)
     paths = expand_inputs(inputs, keep_unusable=options.skip_bad)
-    found = [guard(path, partial(open_candidate, path, options)) for path in paths]
+    looked_at = Candidates(options, n_inputs=len(paths))
+    found = [guard(path, partial(looked_at.open, path)) for path in paths]
     candidates = [candidate for candidate in found if candidate is not None]
     if base:
         chosen, chosen_name, table = base.vocabulary, base.manifest.vocabulary_name, base.table

@@ -30,6 +30,7 @@ from cellmill.sources.h5ad import H5adSource
 from cellmill.sources.loom import LoomSource
 from cellmill.sources.mex import MexSource
 from cellmill.sources.parquet import ParquetSource
+from cellmill.sources.reopened import ReopenedSource
 from cellmill.sources.scbank import ScbankSource
 from cellmill.sources.table import TableSource
 from cellmill.sources.tenx import TenxSource
@@ -47,6 +48,7 @@ __all__ = [
     "MatrixInfo",
     "MexSource",
     "ParquetSource",
+    "ReopenedSource",
     "ScbankSource",
     "Source",
     "TableSource",

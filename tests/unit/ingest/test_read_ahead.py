@@ -126,13 +126,13 @@ def test_a_refused_value_late_in_a_file_ends_the_reading(tmp_path, tiny_h5ad):
 
 SCRIPT = """
 import sys, time, threading
-from cellmill.ingest import build, shards
-convert = shards.convert_block
+from cellmill.ingest import admission, build
+convert = admission.convert_block
 def slow(*args, **kw):
     print("block", flush=True)
     time.sleep(0.05)
     return convert(*args, **kw)
-shards.convert_block = slow
+admission.convert_block = slow
 try:
     build(sys.argv[1], sys.argv[2], vocabulary="union", block_cells=20)
 except KeyboardInterrupt:
