@@ -26,7 +26,7 @@ REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 NOTE = "<!-- Written by scripts/build_reference.py from the code; change it there. -->"
 
 GROUPS = {
-    "Stores": ("open", "build", "append", "merge", "Store", "Vocabulary", "build_vocabulary", "hvg"),
+    "Stores": ("open", "build", "append", "merge", "Store", "Vocabulary", "build_vocabulary", "hvg", "card"),
     "Mixtures": ("Mixture", "Component", "Split", "Exclusion", "Plan"),
     "Batches": ("Loader", "Dataset", "Batch", "tokens", "lightning", "scvi"),
     "Training and evaluation": ("train", "evaluate", "run"),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cellmill import statistics as statistics
     from cellmill import store as store
     from cellmill import tokens as tokens
+    from cellmill.card import write_card as card
     from cellmill.evaluate import evaluate_run as evaluate
     from cellmill.genes import Vocabulary as Vocabulary
     from cellmill.ingest import append_inputs as append
@@ -62,6 +63,7 @@ __all__ = [
     "append",
     "build",
     "build_vocabulary",
+    "card",
     "errors",
     "evaluate",
     "export",
@@ -105,6 +107,7 @@ _FACE: dict[str, tuple[str, str]] = {
 _ROOMS = (
     *(
         "bench",
+        "card",
         "demo",
         "errors",
         "evaluate",
@@ -116,6 +119,7 @@ _ROOMS = (
         "loader",
         "mixture",
         "models",
+        "page",
     ),
     *("pipeline", "simulate", "sources", "statistics", "storage", "store", "tokens", "train", "units"),
 )

@@ -13,7 +13,7 @@ import pytest
 import cellmill as cm
 
 PUBLIC = {
-    *("open", "build", "append", "merge", "Store", "Vocabulary", "build_vocabulary", "hvg"),
+    *("open", "build", "append", "merge", "Store", "Vocabulary", "build_vocabulary", "hvg", "card"),
     *("Mixture", "Component", "Split", "Exclusion", "Plan"),
     *("Loader", "Dataset", "Batch", "tokens", "lightning", "scvi"),
     *("train", "evaluate", "run", "export", "errors", "__version__"),
@@ -38,13 +38,14 @@ def test_every_public_name_is_documented(name: str) -> None:
 
 
 def test_verbs_can_be_called() -> None:
-    for name in ("open", "build", "append", "merge", "hvg", "train", "evaluate", "run"):
+    for name in ("open", "build", "append", "merge", "hvg", "card", "train", "evaluate", "run"):
         assert callable(getattr(cm, name)), name
 
 
 def test_train_stays_callable_after_its_package_is_imported() -> None:
     code = (
-        "import cellmill.train, cellmill.evaluate, cellmill as cm; assert all(map(callable, (cm.train, cm.evaluate)))"
+        "import cellmill.train, cellmill.evaluate, cellmill.card.write, cellmill as cm;"
+        " assert all(map(callable, (cm.train, cm.evaluate, cm.card)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -12,6 +12,7 @@ from cellmill.cli.build import show_next, show_plan, show_skipped, show_sources,
 from cellmill.cli.display import console, examples, print_json, show_facts
 from cellmill.cli.info import summary
 from cellmill.cli.parameters import (
+    About,
     AllowRounding,
     AsJson,
     BlockCells,
@@ -60,6 +61,7 @@ def append(
     obs_map: ObsMap = None,
     dataset_name: DatasetName = None,
     file_format: FileFormat = None,
+    about: About = None,
     skip_bad: SkipBad = False,
     allow_rounding: AllowRounding = 0.0,
     where: WhereIn = None,
@@ -82,7 +84,8 @@ def append(
     policy |= {"obs_map": cm.ingest.ObsMap.of(obs_map), "dataset_name": dataset_name}
     columns = renames(rename or [])
     if dry_run:
-        options = cm.ingest.BuildOptions(**policy, rename=tuple(columns.items()))
+        told = cm.ingest.read_about(about) if about else None
+        options = cm.ingest.BuildOptions(**policy, rename=tuple(columns.items()), about=told)
         with drawn():
             planned = cm.ingest.plan_append(store, inputs, options=options)
         show_plan(planned, workers=workers, as_json=as_json)
@@ -93,6 +96,7 @@ def append(
             store,
             inputs,
             rename=columns,
+            about=about,
             block_cells=block_cells,
             threads=threads,
             workers=workers,

@@ -13,6 +13,7 @@ from cellmill.cli import (
     append,
     bench,
     build,
+    card,
     commit,
     demo,
     doctor,
@@ -96,6 +97,7 @@ app.command("query", epilog=query.EPILOG, rich_help_panel=_DATA)(query.query)
 app.command("duplicates", epilog=duplicates.EPILOG, rich_help_panel=_DATA)(duplicates.duplicates)
 app.command("verify", epilog=verify.EPILOG, rich_help_panel=_DATA)(verify.verify)
 app.command("bench", epilog=bench.EPILOG, rich_help_panel=_DATA)(bench.bench)
+app.command("card", epilog=card.EPILOG, rich_help_panel=_DATA)(card.card)
 app.add_typer(genes.app, name="genes", rich_help_panel=_DATA)
 app.command("hvg", epilog=hvg.EPILOG, rich_help_panel=_DATA)(hvg.hvg)
 app.add_typer(export.app, name="export", rich_help_panel=_DATA)

@@ -16,6 +16,7 @@ from cellmill.cli.display import console, error_console, examples, print_json, s
 from cellmill.cli.errors import EXIT_USAGE
 from cellmill.cli.info import summary
 from cellmill.cli.parameters import (
+    About,
     AllowRounding,
     AsJson,
     BlockCells,
@@ -65,6 +66,7 @@ EPILOG = examples(
     "cellmill build atlas.mill normalised.h5ad --counts layers/counts",
     "cellmill build atlas.mill raw_feature_bc_matrix.h5 --min-counts 500 --min-genes 200 --max-mito 0.2",
     "cellmill build atlas.mill 'studies/*.h5ad' --where \"tissue = 'blood' AND total_counts >= 1000\"",
+    "cellmill build atlas.mill 'studies/*.h5ad' --about about.yaml",
     "cellmill build atlas.mill 'studies/*.h5ad' --dry-run",
     "cellmill build atlas.mill GSE1_counts.csv.gz -v",
     "cellmill build atlas.mill counts.csv --format csv-genes-x-cells",
@@ -146,7 +148,12 @@ def show_next(path: str) -> None:
     """Show what may be done with a store that was just written."""
     out = console()
     out.print("What next:")
-    for line in (f"cellmill info {path}", f"cellmill head {path}", f"cellmill genes report {path}"):
+    for line in (
+        f"cellmill info {path}",
+        f"cellmill head {path}",
+        f"cellmill card {path}",
+        f"cellmill genes report {path}",
+    ):
         out.print(Text(f"  {line}"), soft_wrap=True)
 
 
@@ -167,6 +174,7 @@ def build(
     obs_map: ObsMap = None,
     dataset_name: DatasetName = None,
     file_format: FileFormat = None,
+    about: About = None,
     skip_bad: SkipBad = False,
     allow_rounding: AllowRounding = 0.0,
     where: WhereIn = None,
@@ -199,7 +207,9 @@ def build(
     if verbose:
         show_guesses(inputs, file_format)
     if dry_run:
-        _dry_run(inputs, vocabulary, {**policy, "rename": tuple(columns.items())}, workers=workers, as_json=as_json)
+        told = cm.ingest.read_about(about) if about else None
+        asked = {**policy, "rename": tuple(columns.items()), "about": told}
+        _dry_run(inputs, vocabulary, asked, workers=workers, as_json=as_json)
         return
     if task is not None:
         if dask is not None:
@@ -211,6 +221,7 @@ def build(
             as_json=as_json,
             vocabulary=vocabulary,
             rename=columns,
+            about=about,
             overwrite=overwrite,
             block_cells=block_cells,
             threads=threads,
@@ -226,6 +237,7 @@ def build(
             inputs,
             vocabulary=vocabulary,
             rename=columns,
+            about=about,
             overwrite=overwrite,
             block_cells=block_cells,
             threads=threads,

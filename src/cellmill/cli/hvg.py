@@ -12,16 +12,18 @@ from rich.text import Text
 
 import cellmill as cm
 from cellmill.cli.display import console, examples, print_json, show_table
-from cellmill.cli.parameters import AsJson, StoreArgument, Where, check_out
+from cellmill.cli.parameters import AsJson, BlockCells, StoreArgument, Threads, Where, check_out
 from cellmill.cli.progress import drawn
 from cellmill.cli.query import TABLE_ENDINGS, write_table
+from cellmill.statistics.analysis import write_analysis
 from cellmill.units import count_text
 
 __all__ = ["EPILOG", "Flavor", "hvg"]
 
 EPILOG = examples(
     "cellmill hvg atlas.mill -n 2000 -o hvg.txt",
-    "cellmill hvg atlas.mill --flavor dispersion --where \"tissue = 'blood'\"",
+    "cellmill hvg atlas.mill --flavor dispersion --where \"tissue = 'blood'\" -o hvg/",
+    "cellmill hvg atlas.mill --flavor seurat_v3 --batch donor_id --json",
 )
 _SHOWN_GENES = 20
 
@@ -30,6 +32,8 @@ class Flavor(StrEnum):
     """How variability is scored."""
 
     seurat = "seurat"
+    seurat_v3 = "seurat_v3"
+    pearson = "pearson"
     dispersion = "dispersion"
 
 
@@ -37,43 +41,78 @@ def hvg(
     store: StoreArgument,
     n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many genes.")] = 2000,
     flavor: Annotated[
-        Flavor, typer.Option("--flavor", metavar="NAME", help="Score: seurat or dispersion.")
+        Flavor, typer.Option("--flavor", metavar="NAME", help="Score: seurat, seurat_v3, pearson or dispersion.")
     ] = Flavor.seurat,
     where: Where = None,
+    batch: Annotated[
+        str | None,
+        typer.Option("--batch", metavar="COLUMN", help="Score within each value of this column of obs; best in most."),
+    ] = None,
+    min_cells_percent: Annotated[
+        float,
+        typer.Option(
+            "--min-cells-percent", metavar="PERCENT", min=0, max=100, help="dispersion: leave out genes in fewer cells."
+        ),
+    ] = 0.1,
     out: Annotated[
         Path | None,
         typer.Option(
             "-o",
             "--out",
-            metavar="FILE",
-            help="Write here: .txt for one gene id a line, .csv or .parquet for all scores.",
+            metavar="PATH",
+            help="Write here: .txt for one gene id a line, .csv or .parquet for all scores; "
+            "a folder for hvg_info.json and hvg_analysis.png.",
         ),
     ] = None,
+    block_cells: BlockCells = 4096,
+    threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
     """Find the n most variable genes, best first."""
     opened = cm.open(store)
-    if out is not None:
+    if out is not None and not _is_folder(out):
         check_out(out, endings=(".txt", *TABLE_ENDINGS))
-    rows = opened.select(where) if where else None
     with drawn():
-        result = cm.hvg(opened, n, flavor=flavor.value, rows=rows)
-    if out is not None and out.suffix == ".txt":
-        out.write_text("".join(f"{gene_id}\n" for gene_id in result.gene_ids), encoding="utf-8")
-    elif out is not None:
-        write_table(result.table, out)
+        result = cm.hvg(
+            opened,
+            n,
+            flavor=flavor.value,
+            where=where,
+            batch=batch,
+            min_cells_percent=min_cells_percent,
+            block_cells=block_cells,
+            threads=threads,
+        )
+    asked = {"flavor": flavor.value, "where": where, "batch": batch}
+    written = _write(result, out, opened, asked) if out is not None else ""
     if as_json:
-        print_json({"flavor": flavor.value, "where": where, "gene_ids": result.gene_ids})
-        return
-    if out is not None:
-        console().print(Text(f"{count_text(len(result.gene_ids))} genes written to {out}"), soft_wrap=True)
-        return
-    _show(result)
+        print_json({**asked, "n_cells": result.n_cells, "gene_ids": result.gene_ids})
+    elif written:
+        console().print(Text(f"{count_text(len(result.gene_ids))} genes written to {written}"), soft_wrap=True)
+    else:
+        _show(result)
+
+
+def _is_folder(out: Path) -> bool:
+    return out.is_dir() or not out.suffix
+
+
+def _write(result: cm.statistics.HvgResult, out: Path, store: cm.Store, asked: dict[str, str | None]) -> str:
+    """Write what the path asks for, and return where it lies."""
+    if _is_folder(out):
+        info, figure = write_analysis(result, out, store=store, asked=asked)
+        return f"{info} and {figure}"
+    if out.suffix == ".txt":
+        out.write_text("".join(f"{gene_id}\n" for gene_id in result.gene_ids), encoding="utf-8")
+    else:
+        write_table(result.table, out)
+    return str(out)
 
 
 def _show(result: cm.statistics.HvgResult) -> None:
-    names = ["gene_id", "symbol", "mean", "dispersion", "score"]
     table = result.table
+    shown = ("gene_id", "symbol", "mean", "n_detected", "dispersion", "score", "n_batches", "median_rank")
+    names = [name for name in shown if name in table.column_names]
     rank = {gene_id: i for i, gene_id in enumerate(result.gene_ids[:_SHOWN_GENES])}
     chosen = table.filter(pc.is_in(table["gene_id"], value_set=pc.cast(list(rank), table["gene_id"].type)))
     rows = sorted(chosen.select(names).to_pylist(), key=lambda row: rank[row["gene_id"]])

@@ -12,6 +12,7 @@ from cellmill.sources import FORMATS
 from cellmill.storage.urls import UrlPath, is_url
 
 __all__ = [
+    "About",
     "AllowRounding",
     "AsJson",
     "BlockCells",
@@ -91,6 +92,14 @@ DatasetName = Annotated[
 FileFormat = Annotated[
     str | None,
     typer.Option("--format", metavar="KIND", help=f"{', '.join(FORMATS)}; recognised by content by default."),
+]
+About = Annotated[
+    Path | None,
+    typer.Option(
+        "--about",
+        metavar="FILE.yaml",
+        help="Licence, DOI, release, citation of inputs by pattern, to be kept.",
+    ),
 ]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out inputs that cannot be used, and list them, instead of stopping.")

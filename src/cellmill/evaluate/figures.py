@@ -5,29 +5,31 @@ Knows matplotlib and numbers; must not know files or pages. No global state of m
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import blended_transform_factory
 
-from cellmill.errors import MissingDependencyError
 from cellmill.evaluate.metrics import Interval, interval
 from cellmill.evaluate.report import ArmData, ReportData, Row
 from cellmill.evaluate.results import ALL_CELLS
+from cellmill.page.figure import (
+    LABEL_COLOURS,
+    REST_COLOUR,
+    SOFT,
+    STYLE,
+    legend_columns,
+    new_figure,
+    short_label,
+    svg_of,
+)
 from cellmill.units import count_text
-
-try:
-    import matplotlib as mpl
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-    from matplotlib.transforms import blended_transform_factory
-except ImportError:
-    raise MissingDependencyError("matplotlib", extra="report", needed_for="the report") from None
 
 __all__ = [
     "draw_cell_types",
@@ -37,80 +39,12 @@ __all__ = [
     "draw_scatter",
 ]
 
-INK, SOFT, LINE = "#1b2430", "#5b6673", "#dfe4ea"
 ARM_COLOURS = ("#3b6fb6", "#e07b39", "#3a9a6e", "#b0497e", "#8a6fc1", "#9a8a2f", "#2aa5b8", "#6b7480")
-LABEL_COLOURS = (
-    *("#3b6fb6", "#e8a33d", "#3a9a6e", "#c8553d", "#8a6fc1", "#2aa5b8", "#b0497e", "#9aa53a"),
-    *("#7a9cc9", "#f0c987", "#8cc5a9", "#e19a8a", "#bba9dd", "#86cbd6"),
-)
-REST_COLOUR = "#c9d0d8"
 BASELINE_MARKERS = ("|", "D", "s", "^")
 _LABELS_SHOWN = 12
-_LONGEST_LABEL = 40
-_LEGEND_WIDTH = 10.0  # inches that the columns of a legend may take
-_CHARACTER_WIDTH = 0.083  # inches, of a wide font at the legend's size
-_HANDLE_WIDTH = 0.45  # inches, of a legend's handle and the room around it
 _LEGEND_ROW_HEIGHT = 0.235  # inches
 _ARMS_IN_SCATTER = 6
 _TYPES_SHOWN = 14
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "cellmill",
-    "font.size": 11,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": SOFT,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "xtick.labelcolor": SOFT,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "text.color": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 10.5,
-    "grid.color": "#edf0f4",
-    "grid.linewidth": 1.0,
-}
-
-
-def _svg(figure: Figure) -> str:
-    """Return the figure as an `<svg>` element that scales with the page and uses the page's font."""
-    buffer = io.StringIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", text)
-    return re.sub(r'(<svg[^>]*?) width="[^"]*pt"| height="[^"]*pt"', r"\1", text, count=2)
-
-
-def _figure(width: float, height: float, *, hspace: float = 0.02) -> Figure:
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(hspace=hspace))
-
-
-def _short(label: str) -> str:
-    """Return `label`, cut in its middle where it is too long for the side of a figure."""
-    if len(label) <= _LONGEST_LABEL:
-        return label
-    half = (_LONGEST_LABEL - 1) // 2
-    return f"{label[: _LONGEST_LABEL - 1 - half].rstrip()}…{label[-half:].lstrip()}"
-
-
-def _legend_columns(labels: Sequence[str], *, most: int) -> int:
-    """Return in how many columns a legend is not wider than its figure; a wider one leaves its axes no room."""
-    sizes = np.array([_CHARACTER_WIDTH * len(label) + _HANDLE_WIDTH for label in labels])
-    for n in range(min(len(labels), most), 1, -1):
-        if sum(part.max() for part in np.array_split(sizes, n)) <= _LEGEND_WIDTH:  # matplotlib fills column by column
-            return n
-    return 1
 
 
 def arm_colours(arms: Sequence[ArmData]) -> dict[str, str]:
@@ -124,16 +58,16 @@ def draw_composition(data: ReportData) -> str:
     if not columns:
         return ""
     entries = [_legend_of(*_labels_of(data.arms, column)) for column in columns]
-    rows = [math.ceil(len(labels) / _legend_columns(labels, most=6)) for labels in entries]
-    with mpl.rc_context(_STYLE):
+    rows = [math.ceil(len(labels) / legend_columns(labels, most=6)) for labels in entries]
+    with mpl.rc_context(STYLE):
         bars = 0.95 + 0.44 * len(data.arms)
         heights = [height for n in rows for height in (bars, 0.34 + _LEGEND_ROW_HEIGHT * n)]
-        figure = _figure(10.4, sum(heights))
+        figure = new_figure(10.4, sum(heights))
         grid = figure.subplots(2 * len(columns), 1, height_ratios=heights)
         for axes, below, column in zip(grid[::2], grid[1::2], columns, strict=True):
             _stack(axes, data.arms, column)
             _legend_below(below, axes, figure)
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def _labels_of(arms: Sequence[ArmData], column: str) -> tuple[list[str], list[str]]:
@@ -147,7 +81,7 @@ def _labels_of(arms: Sequence[ArmData], column: str) -> tuple[list[str], list[st
 
 
 def _legend_of(shown: Sequence[str], rest: Sequence[str]) -> list[str]:
-    return [*map(_short, shown), *([f"{len(rest)} others"] if rest else [])]
+    return [*map(short_label, shown), *([f"{len(rest)} others"] if rest else [])]
 
 
 def _stack(axes: Axes, arms: Sequence[ArmData], column: str) -> None:
@@ -165,7 +99,7 @@ def _stack(axes: Axes, arms: Sequence[ArmData], column: str) -> None:
         left += widths
     for i, total in enumerate(left):
         axes.text(total + left.max() * 0.008, i, count_text(int(total)), va="center", fontsize=10, color=SOFT)
-    axes.set_yticks(range(len(arms)), [_short(arm.name) for arm in arms])
+    axes.set_yticks(range(len(arms)), [short_label(arm.name) for arm in arms])
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.set_xlim(0, left.max() * 1.08)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count_text(int(value))))
@@ -180,7 +114,7 @@ def _legend_below(axes: Axes, of: Axes, figure: Figure) -> None:
     axes.set_axis_off()
     handles, labels = of.get_legend_handles_labels()
     legend = axes.legend(
-        handles, labels, loc="upper left", bbox_to_anchor=(0, 1), ncols=_legend_columns(labels, most=6),
+        handles, labels, loc="upper left", bbox_to_anchor=(0, 1), ncols=legend_columns(labels, most=6),
         bbox_transform=blended_transform_factory(figure.transFigure, axes.transAxes),
         handlelength=0.9, handleheight=0.9, columnspacing=1.4, borderaxespad=0.2,
     )  # fmt: skip
@@ -191,8 +125,8 @@ def draw_curves(data: ReportData) -> str:
     """Return training (solid) and validation (dashed) losses by epoch, a thin line for each seed."""
     panels = (("reconstruction_loss", "Reconstruction loss per cell"), ("elbo", "Negative ELBO per cell"))
     colours = arm_colours(data.arms)
-    with mpl.rc_context(_STYLE):
-        figure = _figure(10.4, 3.9)
+    with mpl.rc_context(STYLE):
+        figure = new_figure(10.4, 3.9)
         axes_pair = figure.subplots(1, 2)
         for axes, (name, title) in zip(axes_pair, panels, strict=True):
             kept: list[float] = []
@@ -213,10 +147,10 @@ def draw_curves(data: ReportData) -> str:
         figure.legend(
             handles=handles,
             loc="outside lower left",
-            ncols=_legend_columns([str(one.get_label()) for one in handles], most=7),
+            ncols=legend_columns([str(one.get_label()) for one in handles], most=7),
             columnspacing=1.6,
         )
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def _curve(axes: Axes, history: Sequence[Row], column: str, colour: str, style: str) -> list[float]:
@@ -246,8 +180,8 @@ def draw_scatter(data: ReportData) -> str:
     colours = arm_colours(data.arms)
     n_rows, n_columns = len(arms), len(data.sets)
     size = min(3.1, 10.4 / max(n_columns, 3))
-    with mpl.rc_context(_STYLE):
-        figure = _figure(max(size * n_columns, 3.4), size * n_rows + 0.5)
+    with mpl.rc_context(STYLE):
+        figure = new_figure(max(size * n_columns, 3.4), size * n_rows + 0.5)
         grid = figure.subplots(n_rows, n_columns, squeeze=False, sharex="col", sharey="col")
         for i, arm in enumerate(arms):
             for j, one in enumerate(data.sets):
@@ -258,7 +192,7 @@ def draw_scatter(data: ReportData) -> str:
                     grid[i, j].set_xlabel("observed mean, log1p(CP10k)")
                 if j == 0:
                     grid[i, j].set_ylabel(f"{arm.name}\npredicted")
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def _points(axes: Axes, points: Sequence[tuple[str, float, float]], colour: str) -> None:
@@ -286,17 +220,17 @@ def draw_cell_types(data: ReportData) -> str:
         return ""
     row_height = 0.24 + 0.115 * len(data.arms)
     heights = [0.5 + row_height * len(types) for _, types in panels]
-    with mpl.rc_context(_STYLE):
-        figure = _figure(10.4, sum(heights) + 0.55 * len(panels) + 0.5)
+    with mpl.rc_context(STYLE):
+        figure = new_figure(10.4, sum(heights) + 0.55 * len(panels) + 0.5)
         stacked = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
         for axes, (one, types) in zip(stacked, panels, strict=True):
             _dots(axes, data, one, types)
         stacked[-1].set_xlabel("R² of reconstruction, mean over cells")
         handles, labels = stacked[0].get_legend_handles_labels()
         figure.legend(
-            handles, labels, loc="outside lower left", ncols=_legend_columns(labels, most=6), columnspacing=1.6
+            handles, labels, loc="outside lower left", ncols=legend_columns(labels, most=6), columnspacing=1.6
         )
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def _types_of(data: ReportData, one: str) -> list[tuple[str, int]]:
@@ -333,7 +267,7 @@ def _dots(axes: Axes, data: ReportData, one: str, types: Sequence[tuple[str, int
                 found.mean, y, "o", ms=7.5, color=colours[arm.name], mec="white", mew=0.8, zorder=4,
                 label=arm.name if i == 0 else None,
             )  # fmt: skip
-    axes.set_yticks(range(len(types)), [f"{_short(name)}  ({count_text(n)})" for name, n in types])
+    axes.set_yticks(range(len(types)), [f"{short_label(name)}  ({count_text(n)})" for name, n in types])
     axes.set_ylim(len(types) - 0.4, -0.6)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
@@ -359,8 +293,8 @@ def draw_effects(data: ReportData) -> str:
     colours = arm_colours(data.arms)
     by_seed = _differences(data)
     n_rows = len(data.sets) * len(others)
-    with mpl.rc_context(_STYLE):
-        figure = _figure(10.4, 1.0 + 0.34 * n_rows + 0.3 * len(data.sets))
+    with mpl.rc_context(STYLE):
+        figure = new_figure(10.4, 1.0 + 0.34 * n_rows + 0.3 * len(data.sets))
         axes = figure.subplots()
         places: list[float] = []
         names: list[str] = []
@@ -389,7 +323,7 @@ def draw_effects(data: ReportData) -> str:
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
         axes.set_xlabel(f"change of R² against {data.base}, seed by seed")
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def _effect(axes: Axes, y: float, differences: Sequence[float], colour: Any) -> None:

@@ -1,25 +1,17 @@
 """The page of a report (floor 7): one HTML file with its figures in it.
 
-Knows jinja2 and how things look; must not know where numbers come from.
+Knows how things look; must not know where numbers come from.
 """
 
 from __future__ import annotations
 
-import importlib.resources
 from typing import Any
 
-from cellmill.errors import MissingDependencyError
 from cellmill.evaluate.collect import number_text
 from cellmill.evaluate.figures import draw_cell_types, draw_composition, draw_curves, draw_effects, draw_scatter
 from cellmill.evaluate.metrics import Interval
 from cellmill.evaluate.report import ReportData, TableRow
-from cellmill.units import count_text, size_text, time_text
-
-try:
-    import jinja2
-    import markupsafe
-except ImportError:
-    raise MissingDependencyError("jinja2", extra="report", needed_for="the report") from None
+from cellmill.page.document import drawn, render_document
 
 __all__ = ["render_page"]
 
@@ -28,21 +20,17 @@ _ARMS_IN_SCATTER = 6
 
 def render_page(data: ReportData) -> str:
     """Return the report as one HTML document that fetches nothing."""
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters.update(
-        number=number_text, signed=_signed, spread=_spread, cells=count_text, seconds=time_text, bytes=size_text
-    )
-    template = importlib.resources.files("cellmill.evaluate").joinpath("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    return render_document(
+        "cellmill.evaluate",
+        "report.html.j2",
+        filters={"number": number_text, "signed": _signed, "spread": _spread},
         data=data,
         figures={
-            "composition": _figure(draw_composition(data)),
-            "curves": _figure(draw_curves(data)),
-            "scatter": _figure(draw_scatter(data)),
-            "cell_types": _figure(draw_cell_types(data)),
-            "effects": _figure(draw_effects(data)),
+            "composition": drawn(draw_composition(data)),
+            "curves": drawn(draw_curves(data)),
+            "scatter": drawn(draw_scatter(data)),
+            "cell_types": drawn(draw_cell_types(data)),
+            "effects": drawn(draw_effects(data)),
         },
         groups=[(one, [row for row in data.table if row.set == one]) for one in data.sets],
         best={one: _best(data, one) for one in data.sets},
@@ -53,10 +41,6 @@ def render_page(data: ReportData) -> str:
         plan_columns=_plan_columns(data),
         n_latent=data.arms[0].runs[0].record["config"].get("model", {}).get("n_latent"),
     )
-
-
-def _figure(svg: str) -> markupsafe.Markup | None:
-    return markupsafe.Markup(svg) if svg else None  # drawn by matplotlib, which escapes the names in it
 
 
 def _best(data: ReportData, one: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cellmill.ingest.about import About, read_about
 from cellmill.ingest.append import append_inputs, plan_append
 from cellmill.ingest.array import PartDone, build_part, commit
 from cellmill.ingest.estimate import Estimate, estimate
@@ -15,6 +16,7 @@ from cellmill.ingest.summary import summary_line
 from cellmill.ingest.vocabulary import BuiltVocabulary, VocabularyPart, build_vocabulary
 
 __all__ = [
+    "About",
     "BuildOptions",
     "BuildPlan",
     "BuiltVocabulary",
@@ -33,5 +35,6 @@ __all__ = [
     "estimate",
     "plan_append",
     "plan_build",
+    "read_about",
     "summary_line",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellmill.events import emit
+from cellmill.ingest.about import read_about
 from cellmill.ingest.base import Base
 from cellmill.ingest.execute import Means
 from cellmill.ingest.obs_map import ObsMap
@@ -42,6 +43,7 @@ def append_inputs(
     min_genes: int = 0,
     max_mito: float | None = None,
     min_cells_per_gene: int = 0,
+    about: str | Path | None = None,
     threads: int = 0,
     workers: int | None = None,
     dask: str | Client | None = None,
@@ -62,8 +64,9 @@ def append_inputs(
         The store.
     inputs
         Files (h5ad, 10x HDF5, CSV or TSV), Matrix Market folders, folders of these, or patterns.
-    counts, min_match, rename, obs_map, dataset_name, skip_bad, format, allow_rounding, where, min_counts, min_genes,
-    max_mito, min_cells_per_gene, threads, workers, dask, shard_cells, block_cells, duplicates
+    counts, min_match, rename, obs_map, dataset_name, skip_bad, format, about, allow_rounding, where,
+    min_counts, min_genes, max_mito, min_cells_per_gene, threads, workers, dask, shard_cells, block_cells,
+    duplicates
         As in `cellmill.build`. With `skip_bad`, and when the store has all that can be used already, it stays as it is.
 
     Raises
@@ -94,6 +97,7 @@ def append_inputs(
         dataset_name=dataset_name,
         skip_bad=skip_bad,
         format=format,
+        about=None if about is None else read_about(about),
         shard_cells=shard_cells,
         block_cells=block_cells,
         allow_rounding=allow_rounding,

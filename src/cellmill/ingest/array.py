@@ -16,6 +16,7 @@ from typing import Any
 
 from cellmill.errors import CellmillError, InputError, NotFoundError, StateMismatchError
 from cellmill.events import emit
+from cellmill.ingest.about import About, read_about
 from cellmill.ingest.execute import Means, carry_out
 from cellmill.ingest.failures import Refused, as_error, as_text, stop_for
 from cellmill.ingest.finish import finish, is_finished
@@ -80,6 +81,7 @@ class _Call:
         options = dict(self.options)
         options["rename"] = tuple(tuple(pair) for pair in options["rename"])
         options["obs_map"] = ObsMap.of(options["obs_map"])
+        options["about"] = About.from_dict(options["about"]) if options.get("about") else None
         return plan_build(self.inputs, vocabulary=self.vocabulary, options=BuildOptions(**options))
 
 
@@ -102,6 +104,7 @@ def build_part(
     min_genes: int = 0,
     max_mito: float | None = None,
     min_cells_per_gene: int = 0,
+    about: str | Path | None = None,
     overwrite: bool = False,
     threads: int = 0,
     workers: int | None = 1,
@@ -120,8 +123,9 @@ def build_part(
         Folder of the new store; it appears with the commit.
     part
         (i, n): the part i, from 1, of n.
-    inputs, vocabulary, counts, min_match, rename, obs_map, dataset_name, skip_bad, format, allow_rounding, where,
-    min_counts, min_genes, max_mito, min_cells_per_gene, overwrite, shard_cells, block_cells, duplicates
+    inputs, vocabulary, counts, min_match, rename, obs_map, dataset_name, skip_bad, format, about,
+    allow_rounding, where, min_counts, min_genes, max_mito, min_cells_per_gene, overwrite, shard_cells,
+    block_cells, duplicates
         As in `cellmill.build`, and the same for all parts.
     threads, workers
         As in `cellmill.build`, of this part.
@@ -152,6 +156,7 @@ def build_part(
         dataset_name=dataset_name,
         skip_bad=skip_bad,
         format=format,
+        about=None if about is None else read_about(about),
         shard_cells=shard_cells,
         block_cells=block_cells,
         allow_rounding=allow_rounding,

@@ -178,6 +178,7 @@ def _write_source(
         "obs_mapping": [record.to_dict() for record in source.obs_records],
         "entries_merged": tally.merged,
         "notes": list(source.notes),
+        "about": plan.options.about.of(source.path) if plan.options.about else {},
     }  # fmt: skip
     if plan.options.allow_rounding:
         rounded = tally.admitted.rounded

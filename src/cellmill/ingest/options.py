@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cellmill.errors import ConfigError, VocabularyError, nearest
 from cellmill.genes import Vocabulary
+from cellmill.ingest.about import About
 from cellmill.ingest.filters import CellFilters, check_filters
 from cellmill.ingest.obs_map import ObsMap
 from cellmill.ingest.rounding import LARGEST_ROUNDING
@@ -38,6 +39,7 @@ class BuildOptions:
     duplicates: bool = True
     obs_map: ObsMap | None = None
     dataset_name: str | None = None
+    about: About | None = None
 
     @property
     def filters(self) -> CellFilters:

@@ -55,6 +55,8 @@ def plan_build(
     check_policy(options, vocabulary)
     guard = _Guard(skip=options.skip_bad)
     paths = expand_inputs(inputs, keep_unusable=options.skip_bad)
+    if options.about:
+        options.about.check(paths)
     looked_at = Candidates(options, n_inputs=len(paths))
     found = [guard(path, partial(looked_at.open, path)) for path in paths]
     candidates = [candidate for candidate in found if candidate is not None]

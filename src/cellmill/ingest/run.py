@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellmill.genes import Vocabulary
+from cellmill.ingest.about import read_about
 from cellmill.ingest.execute import Means, carry_out
 from cellmill.ingest.finish import finish
 from cellmill.ingest.obs_map import ObsMap
@@ -44,6 +45,7 @@ def build(
     min_genes: int = 0,
     max_mito: float | None = None,
     min_cells_per_gene: int = 0,
+    about: str | Path | None = None,
     overwrite: bool = False,
     threads: int = 0,
     workers: int | None = None,
@@ -93,6 +95,9 @@ def build(
         Only cells of which no larger share of counts is mitochondrial; where a file measured no such gene, all.
     min_cells_per_gene
         Leave out genes that fewer of the taken cells have a count of, all inputs together; they are read twice for it.
+    about
+        YAML file of licence, DOI, release and citation of inputs by pattern (`ingest.about.read_about`); each
+        source's report keeps what is said of it.
     overwrite
         Replace a store that lies at `path`, at the end.
     threads
@@ -138,6 +143,7 @@ def build(
         dataset_name=dataset_name,
         skip_bad=skip_bad,
         format=format,
+        about=None if about is None else read_about(about),
         shard_cells=shard_cells,
         block_cells=block_cells,
         allow_rounding=allow_rounding,

@@ -1,23 +1,17 @@
-"""Statistics of a store's genes in one streaming pass (floor 4).
+"""Statistics of a store's genes in streaming passes (floor 4).
 
-Knows how to read a store in batches and how means, variances and scores of genes are defined; must not know torch,
+Knows how to read a store in blocks and how means, variances and scores of genes are defined; must not know torch,
 where the cells came from, or what the genes are chosen for.
 """
 
 from __future__ import annotations
 
 from cellmill.statistics.moments import GeneMoments, GeneStatistics, gene_statistics, panel_statistics
-from cellmill.statistics.variable import (
-    Flavor,
-    HvgResult,
-    hvg,
-    hvg_of_cells,
-    hvg_of_statistics,
-    score_dispersion,
-    score_seurat,
-)
+from cellmill.statistics.scores import score_dispersion, score_seurat
+from cellmill.statistics.variable import FLAVORS, Flavor, HvgResult, hvg, hvg_of_cells, hvg_of_statistics
 
 __all__ = [
+    "FLAVORS",
     "Flavor",
     "GeneMoments",
     "GeneStatistics",

@@ -24,6 +24,7 @@ from cellmill.evaluate import choose_genes, collect, collect_report, evaluate_ru
 from cellmill.evaluate.collect import number_text
 from cellmill.evaluate.metrics import interval
 from cellmill.evaluate.report import ReportData
+from cellmill.page.figure import legend_columns
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +209,7 @@ def test_numbers_are_written_as_people_read_them(value: float, sign: bool, text:
 
 def test_many_long_cell_types_leave_the_bars_their_room(data: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(figures, "_svg", lambda figure: drawn.append(figure) or "")
+    monkeypatch.setattr(figures, "svg_of", lambda figure: drawn.append(figure) or "")
     many = {f"{i}: enterocytes of the large intestine, {'TMIGD1 MEP1A ' * 4}": 100 - i for i in range(68)}
     arms = tuple(replace(arm, composition={"dataset": {"one": 1}, "cell_type": many}) for arm in data.arms)
     figures.draw_composition(replace(data, arms=arms))
@@ -236,4 +237,4 @@ def test_many_long_cell_types_leave_the_bars_their_room(data: ReportData, monkey
     ("labels", "columns"), [(["a"] * 3, 3), (["a"] * 20, 6), (["x" * 40] * 13, 2), (["x" * 200], 1)], ids=str
 )
 def test_a_legend_has_as_many_columns_as_fit(labels: list[str], columns: int) -> None:
-    assert figures._legend_columns(labels, most=6) == columns
+    assert legend_columns(labels, most=6) == columns

@@ -15,7 +15,7 @@ from scipy import sparse
 from cellmill.errors import InputError
 from cellmill.statistics import gene_statistics, hvg, hvg_of_cells, hvg_of_statistics, panel_statistics, score_seurat
 from cellmill.statistics.moments import GeneStatistics
-from cellmill.statistics.variable import bin_of_mean
+from cellmill.statistics.scores import bin_of_mean
 
 
 @dataclass
@@ -38,7 +38,7 @@ class MatrixStore:
         ids = [f"ENSG{i:011d}" for i in range(self.n_genes)]
         return pa.table({"gene_id": ids, "symbol": [f"G{i}" for i in range(self.n_genes)]})
 
-    def read(self, rows: Any, *, genes: Any = None) -> sparse.csr_array:
+    def read(self, rows: Any, *, genes: Any = None, threads: int = 0) -> sparse.csr_array:
         self.largest_read = max(self.largest_read, len(rows))
         return self.counts[rows] if genes is None else self.counts[rows][:, [int(g[4:]) for g in genes]]
 
@@ -60,7 +60,7 @@ def test_moments_equal_numpy_whatever_the_batch(normalise: Any, batch: int) -> N
     if normalise == "cp10k":
         totals = dense.sum(axis=1, keepdims=True)
         dense = np.divide(dense * 1e4, totals, out=np.zeros_like(dense), where=totals > 0)
-    found = gene_statistics(store, normalise=normalise, batch=batch)  # type: ignore[arg-type]
+    found = gene_statistics(store, normalise=normalise, block_cells=batch)  # type: ignore[arg-type]
     np.testing.assert_allclose(found.mean, dense.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(found.variance, dense.var(axis=0, ddof=1), rtol=1e-11)
     np.testing.assert_array_equal(found.n_detected, (dense > 0).sum(axis=0))
@@ -70,14 +70,14 @@ def test_moments_equal_numpy_whatever_the_batch(normalise: Any, batch: int) -> N
 def test_a_small_variance_on_a_large_mean_is_not_cancelled() -> None:
     counts = np.full((1000, 1), 3_000_000_000, dtype=np.uint32)
     counts[::2] += 1
-    found = gene_statistics(MatrixStore(sparse.csr_array(counts)), batch=64)  # type: ignore[arg-type]
+    found = gene_statistics(MatrixStore(sparse.csr_array(counts)), block_cells=64)  # type: ignore[arg-type]
     np.testing.assert_allclose(found.variance, counts.astype(np.float64).var(axis=0, ddof=1), rtol=1e-9)
 
 
 def test_only_the_rows_asked_for_are_read_and_in_batches() -> None:
     store = random_store()
     rows = np.array([5, 5, 100, 20], dtype=np.int64)
-    found = gene_statistics(store, rows, batch=2)  # type: ignore[arg-type]
+    found = gene_statistics(store, rows, block_cells=2)  # type: ignore[arg-type]
     np.testing.assert_allclose(found.mean, store.counts[rows].toarray().mean(axis=0))
     assert (found.n_cells, store.largest_read) == (4, 2)
 
@@ -86,7 +86,7 @@ def test_only_the_rows_asked_for_are_read_and_in_batches() -> None:
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(1, 30))
 def test_any_batch_size_gives_the_same_moments(values: list[int], batch: int) -> None:
     store = MatrixStore(sparse.csr_array(np.array(values, dtype=np.uint32)[:, None]))
-    found = gene_statistics(store, batch=batch)  # type: ignore[arg-type]
+    found = gene_statistics(store, block_cells=batch)  # type: ignore[arg-type]
     np.testing.assert_allclose(found.mean, [np.mean(values)], rtol=1e-12)
     expected = np.var(values, ddof=1) if len(values) > 1 else 0.0
     np.testing.assert_allclose(found.variance, [expected], rtol=1e-9, atol=1e-12)
@@ -131,7 +131,7 @@ def test_a_panel_over_two_stores_equals_the_panel_over_both_together() -> None:
     both = MatrixStore(sparse.csr_array(sparse.vstack([first.counts, second.counts])))
     panel = [first.genes["gene_id"][i].as_py() for i in (30, 4, 12, 50, 9)]
     cells = [(store, np.arange(store.n_cells)) for store in (first, second)]
-    split = panel_statistics(cells, panel, normalise="cp10k", batch=64)  # type: ignore[arg-type]
+    split = panel_statistics(cells, panel, normalise="cp10k", block_cells=64)  # type: ignore[arg-type]
     whole = panel_statistics([(both, np.arange(both.n_cells))], panel, normalise="cp10k")  # type: ignore[list-item]
     np.testing.assert_allclose(split.mean, whole.mean, rtol=1e-12)
     np.testing.assert_allclose(split.variance, whole.variance, rtol=1e-10)

@@ -1,0 +1,87 @@
+"""`cellmill card` and `cellmill hvg` write what they say, and say what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import Result
+
+import cellmill as cm
+
+Call = Callable[..., Result]
+
+
+def test_card_writes_page_and_numbers(call: Call, small_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "card.html"
+    result = call("card", small_store, "-o", out, "--name", "An atlas")
+    assert result.exit_code == 0, result.output
+    assert "An atlas" in out.read_text(encoding="utf-8")
+    numbers = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    assert numbers["n_cells"] == cm.open(small_store).n_cells
+
+
+def test_card_as_json_writes_no_file(
+    call: Call, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call("card", small_store, "--json")
+    assert json.loads(result.stdout)["digest"] == cm.open(small_store).digest
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("out", "said"), [("card.pdf", ".html"), ("none/card.html", "no such folder")])
+def test_card_refuses_a_path_before_it_reads(
+    call: Call, small_store: Path, tmp_path: Path, out: str, said: str
+) -> None:
+    result = call("card", small_store, "-o", tmp_path / out)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_hvg_of_a_folder_writes_info_and_figure(call: Call, small_store: Path, tmp_path: Path) -> None:
+    result = call("hvg", small_store, "-n", 30, "--flavor", "dispersion", "-o", tmp_path / "hvg")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "hvg" / "hvg_analysis.png").read_bytes().startswith(b"\x89PNG")
+    info = json.loads((tmp_path / "hvg" / "hvg_info.json").read_text(encoding="utf-8"))
+    store = cm.open(small_store)
+    chosen = cm.hvg(store, 30, flavor="dispersion")
+    assert [store.gene_ids[i] for i in info["hvg_indices"]] == list(chosen.gene_ids) == info["hvg_gene_ids"]
+    assert info["gene_to_hvg_idx"] == {str(gene): place for place, gene in enumerate(info["hvg_indices"])}
+    counts = store.read(np.arange(store.n_cells)).toarray().astype(float)
+    dispersion = counts.var(axis=0, ddof=1)[info["hvg_indices"]] / counts.mean(axis=0)[info["hvg_indices"]]
+    facts = info["statistics"]
+    assert facts["top_10_dispersions"] == pytest.approx(dispersion[:10].tolist())
+    assert facts["median_dispersion"] == pytest.approx(float(np.median(dispersion)))
+    assert facts["total_cells_analyzed"] == store.n_cells
+    assert facts["expressed_genes"] == int(((counts > 0).sum(axis=0) >= 1).sum())
+    assert facts["top_10_pct_cells"] == pytest.approx((100 * (counts > 0).mean(axis=0))[info["hvg_indices"][:10]])
+    assert info["store"]["digest"] == store.digest
+
+
+def test_hvg_across_batches_of_some_cells(call: Call, small_store: Path) -> None:
+    words = ("hvg", small_store, "-n", 20, "--flavor", "pearson", "--batch", "tissue", "--where", "total_counts > 0")
+    result = call(*words, "--json")
+    assert result.exit_code == 0, result.output
+    wanted = cm.hvg(cm.open(small_store), 20, flavor="pearson", batch="tissue", where="total_counts > 0")
+    assert tuple(json.loads(result.stdout)["gene_ids"]) == wanted.gene_ids
+    shown = call(*words)
+    assert "median_rank" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--batch", "tisue"), "tissue"),
+        (("--batch", "cell"), "single cell"),
+        (("--where", "total_counts < 0"), "no cells"),
+        (("--flavor", "seurat3"), "seurat_v3"),
+    ],
+)
+def test_hvg_says_what_is_wrong(call: Call, small_store: Path, words: tuple[str, ...], said: str) -> None:
+    result = call("hvg", small_store, *words)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
