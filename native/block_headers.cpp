@@ -26,14 +26,17 @@ inline Fault read_one(const std::uint8_t* frame, std::size_t size, std::size_t& 
     if (mode > kUnary || width > kMaxWidth) return Fault::header;
     at += kHeaderBytes[mode];
     if (at > size) return Fault::truncated;
+    std::uint32_t exceptions = 0;
+    std::uint32_t high_bits = 0;
     std::uint32_t entry_bytes = 0;
     if (mode == kPatched) {
-        const std::uint32_t exceptions = header[1];
-        const std::uint32_t high_bits = header[2];
+        exceptions = header[1];
+        high_bits = header[2];
         if (exceptions < 1 || exceptions > values || width + high_bits > kMaxWidth) return Fault::header;
         entry_bytes = (exceptions * (kPositionBits + high_bits) + 7) / 8;
     }
-    block = {static_cast<std::uint8_t>(mode), static_cast<std::uint8_t>(width), header[1], header[2], 0,
+    block = {static_cast<std::uint8_t>(mode), static_cast<std::uint8_t>(width), static_cast<std::uint8_t>(exceptions),
+             static_cast<std::uint8_t>(high_bits), 0,
              static_cast<std::uint16_t>(low_bytes), static_cast<std::uint16_t>(low_bytes + entry_bytes)};
     return Fault::none;
 }

@@ -63,12 +63,18 @@ public:
     }
     RowFault found() const noexcept { return found_; }
 
+    // Whether a row before this one is at fault already, so that nobody will see what becomes of it.
+    bool is_before(std::size_t row) {
+        const std::lock_guard lock(mutex_);
+        return found_.fault != Fault::none && found_.row < row;
+    }
+
 private:
     std::mutex mutex_;
     RowFault found_;
 };
 
-// Rows that a worker takes at a time.
+// Rows that a worker takes at a time, at most.
 constexpr std::size_t kPiece = 16;
 
 std::uint32_t row_size(const Sizes& sizes, std::size_t row) {
@@ -132,6 +138,7 @@ Csr gather_whole(const Frames& frames, std::uint32_t n_genes, const Model* head,
     FirstFault first;
     run_pieces(workers_for(nnz, rows, threads, kLeastNonzeros), rows, kPiece, [&] {
         return [&, decoder = std::make_unique<Decoder>(head)](std::size_t begin, std::size_t end) {
+            if (first.is_before(begin)) return;
             for (std::size_t row = begin; row < end; ++row) {
                 fetch_ahead(frames, row);
                 const Fault fault =
@@ -388,6 +395,7 @@ RowFault gather_dense(const Frames& frames, std::uint32_t n_genes, const Model* 
     FirstFault first;
     run_pieces(workers_for(static_cast<std::uint64_t>(sizes.upto.back()), rows, threads, kLeastNonzeros), rows, kPiece, [&] {
         return [&, scratch = std::make_unique<DenseRows::Scratch>(head, transform)](std::size_t begin, std::size_t end) {
+            if (first.is_before(begin)) return;
             for (std::size_t row = begin; row < end; ++row) {
                 const Fault fault = dense.read(row, row_size(sizes, row), *scratch);
                 if (fault != Fault::none) return first.note({row, fault});

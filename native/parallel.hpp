@@ -41,11 +41,12 @@ void run_workers(std::size_t workers, const Task& task) {
 // Runs task(begin, end) over 0..items-1 in pieces that whichever worker is free takes next: the calling thread works while
 // the others are being started, which takes as long as decoding dozens of cells. make() gives each worker its task.
 template <class Make>
-void run_pieces(std::size_t workers, std::size_t items, std::size_t piece, const Make& make) {
+void run_pieces(std::size_t workers, std::size_t items, std::size_t most_in_piece, const Make& make) {
     if (workers <= 1) {
         make()(std::size_t{0}, items);
         return;
     }
+    const std::size_t piece = std::clamp<std::size_t>(items / (4 * workers), 1, most_in_piece);
     std::atomic<std::size_t> next{0};
     run_workers(workers, [&](std::size_t) {
         auto task = make();

@@ -29,7 +29,16 @@ def available_memory() -> int:
     except (OSError, StopIteration, ValueError, IndexError):
         return 0
     limit, used = _cgroup_bytes("memory.max"), _cgroup_bytes("memory.current")
-    return free if limit is None or used is None else min(free, max(0, limit - used))
+    return free if limit is None or used is None else min(free, max(0, limit - used + _cgroup_cache_bytes()))
+
+
+def _cgroup_cache_bytes() -> int:
+    """Return bytes of files that the container holds in memory, which give way to whoever needs it."""
+    try:
+        pairs = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        return int(pairs["inactive_file"]) + int(pairs["active_file"])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def _cgroup_bytes(name: str) -> int | None:

@@ -42,7 +42,8 @@ class ReadAhead:
     Parameters
     ----------
     files : callable
-        Gives the files of counts and their bytes in all; asked at most once.
+        Gives the files of counts and their bytes in all; asked at most once. It must not hold on to the store, or a
+        store that nobody needs any more would keep its files mapped until a collection.
     """
 
     def __init__(self, files: Callable[[], tuple[Sequence[Path], int]]) -> None:
@@ -50,15 +51,16 @@ class ReadAhead:
         self._batches_left = 0
         self._faults = 0
         self._asked = 0
+        self._starting = threading.Lock()
         self.reading: threading.Thread | None = None
 
     def before(self, table: kernel.RowTable, rows: npt.NDArray[np.int64]) -> None:
         """Call before the frames of `rows` are decoded."""
         if self._batches_left:
             self._batches_left -= 1
-            if self._asked < _WHOLE_AFTER_ROWS <= self._asked + len(rows):
-                self._read_whole()
             self._asked += len(rows)
+            if self._asked >= _WHOLE_AFTER_ROWS and self._starting.acquire(blocking=False):  # once, and for one thread
+                self._read_whole()
             table.will_need(rows)
         self._faults = _major_faults()
 
@@ -71,8 +73,12 @@ class ReadAhead:
         paths, n_bytes = self._files()
         if n_bytes > _WHOLE_SHARE * available_memory():
             return
-        self.reading = threading.Thread(target=_read_files, args=(paths,), name="cellmill-readahead", daemon=True)
-        self.reading.start()
+        reading = threading.Thread(target=_read_files, args=(paths,), name="cellmill-readahead", daemon=True)
+        try:
+            reading.start()
+        except RuntimeError:  # the system gives no more threads, or the interpreter ends: batches are read all the same
+            return
+        self.reading = reading
 
 
 def _read_files(paths: Sequence[Path]) -> None:

@@ -120,7 +120,7 @@ class Store:
         self._bases = np.concatenate([[0], np.cumsum(manifest.shards.n_cells)])
         self._shards: dict[int, Shard] = {}
         self._table = kernel.RowTable(self._bases)
-        self._ahead = ReadAhead(self._files_of_counts)
+        self._ahead = ReadAhead(partial(_files_of_counts, self.path, manifest))
         self._last_panel: tuple[tuple[str, ...], kernel.Panel] | None = None
         self._uids: dict[int, npt.NDArray[np.uint64]] = {}
 
@@ -528,9 +528,6 @@ class Store:
 
     # ---- inside -----------------------------------------------------------------------------------------------
 
-    def _files_of_counts(self) -> tuple[list[Path], int]:
-        return [self.path / path for path in self.manifest.shards.texts("cells", "path")], self.n_bytes
-
     def _checked_rows(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
         return checked_rows(rows, n_cells=self.n_cells, where=str(self.path))
 
@@ -580,3 +577,8 @@ class Store:
             f"store) cannot be decoded: {error}. Run `cellmill verify {self.path}`, then restore the shard from a "
             "copy or build the store again."
         )
+
+
+def _files_of_counts(folder: Path, manifest: Manifest) -> tuple[list[Path], int]:
+    shards = manifest.shards
+    return [folder / path for path in shards.texts("cells", "path")], int(shards.numbers("cells", "bytes").sum())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 import cellmill
 from cellmill.bench.cache import evict, resident_share
 from cellmill.simulate import write_atlas
+from cellmill.storage import memory
 from cellmill.store.readahead import ReadAhead
 
 
@@ -90,3 +93,46 @@ def test_a_file_that_is_gone_ends_reading_ahead_in_silence(tmp_path, monkeypatch
         ahead.after()
     ahead.reading.join(timeout=60)
     assert not failures
+
+
+def test_no_thread_to_be_had_is_no_fault_of_a_batch(tmp_path, monkeypatch):
+    faults = [0]
+    monkeypatch.setattr("cellmill.store.readahead._major_faults", lambda: faults[0])
+
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refused)
+    ahead = ReadAhead(lambda: ([tmp_path / "counts"], 1))
+    for _ in range(12):
+        ahead.before(CountingTable(), np.arange(64))
+        faults[0] += 1
+        ahead.after()
+    assert ahead.reading is None
+
+
+def test_a_store_is_gone_with_its_last_name(tmp_path):
+    paths = write_atlas(tmp_path / "files", n_cells=60, n_genes=800, seed=1)
+    cellmill.build(tmp_path / "a.mill", paths)
+    gc.disable()
+    try:
+        store = cellmill.open(tmp_path / "a.mill")
+        store.read([0, 1])
+        watch = weakref.ref(store)
+        del store
+        assert watch() is None
+    finally:
+        gc.enable()
+
+
+def test_files_in_the_memory_of_a_container_count_as_free(tmp_path, monkeypatch):
+    for name, text in {
+        "memory.max": str(16 << 20),
+        "memory.current": str(15 << 20),
+        "memory.stat": f"anon {1 << 20}\nfile {14 << 20}\ninactive_file {8 << 20}\nactive_file {5 << 20}",
+    }.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.available_memory() == 14 << 20
+    (tmp_path / "memory.max").write_text("max")
+    assert memory.available_memory() > 14 << 20
