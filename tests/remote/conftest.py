@@ -38,6 +38,8 @@ class RangeServer:
     faults: list[Fault] = field(default_factory=list)
     seen: list[tuple[str, str | None]] = field(default_factory=list)
     etags: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    elsewhere: str = ""
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
     released: threading.Event = field(default_factory=threading.Event)
@@ -61,7 +63,10 @@ class RangeServer:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """GET with one range, as a plain web server does it, except for the faults it is told."""
+    """GET with one range, as a plain web server does it, except for the faults it is told.
+
+    Knows the redirect `/moved/NAME` to NAME, and a query after a name.
+    """
 
     protocol_version = "HTTP/1.1"
 
@@ -73,14 +78,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        name = urllib.parse.unquote(self.path).removeprefix(self.served.prefix).lstrip("/")
+        name = urllib.parse.unquote(self.path.partition("?")[0]).removeprefix(self.served.prefix).lstrip("/")
         wanted = self.headers.get("Range")
         with self.served.lock:
             self.served.seen.append((name, wanted))
+        if name.startswith("moved/"):
+            self.answer(302, b"", {"Location": self.served.elsewhere + name.removeprefix("moved")})
+            return
         fault = self.served.take_fault(name)
         path = self.served.folder / name
         if fault.isdigit() or not path.is_file():
-            self.answer(int(fault or 404), b"", {})
+            self.answer(int(fault or 404), b"", {"Retry-After": "0"} if fault == "503" else {})
             return
         if fault == "silent":
             self.served.released.wait(20)
@@ -89,16 +97,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         whole = path.read_bytes()
         found = path.stat()
         tag = self.served.etags.get(name, f'"{found.st_mtime_ns:x}-{found.st_size:x}"')
-        headers = {"ETag": tag, "Last-Modified": self.date_time_string(int(found.st_mtime))}
+        headers = {"ETag": tag, "Last-Modified": self.date_time_string(int(found.st_mtime))} | self.served.headers
         if fault == "no tags":
             headers = {}
         if fault == "slow":
             time.sleep(0.3)
-        if wanted is None or fault == "no ranges":
-            self.answer(200, whole, headers, cut=fault == "cut")
+        other = self.headers.get("If-Range") not in (None, tag)
+        if wanted is None or other or fault.startswith("no ranges"):
+            self.answer(200, whole, headers, cut=fault.endswith("cut"))
             return
-        first, last = (int(number) for number in wanted.removeprefix("bytes=").split("-"))
+        first, last = (int(number or len(whole)) for number in wanted.removeprefix("bytes=").split("-"))
         last = min(last, len(whole) - 1)
+        if first > last:
+            self.answer(416, b"", {"Content-Range": f"bytes */{len(whole)}"})
+            return
         if fault == "fewer":
             last -= (last - first) // 2 + 1
         headers["Content-Range"] = f"bytes {first}-{last}/{len(whole) + (7 if fault == 'longer object' else 0)}"

@@ -13,8 +13,10 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import cellmill as cm
-from cellmill.errors import NotFoundError, RemoteDeniedError
+from cellmill.errors import NotFoundError, RemoteChangedError, RemoteDeniedError
+from cellmill.events import listening
 from cellmill.pipeline.config import load_experiment
+from cellmill.sources.download import _BucketOrigin, download
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 
@@ -130,3 +132,43 @@ def test_what_a_run_records_opens_the_store_again(bucket, local):
     remote = cm.open("s3://atlases/2026/s.mill")
     assert cm.open(remote.location).digest == local.digest
     assert cm.open(local.location).digest == local.digest
+
+
+def test_files_in_a_bucket_are_inputs_and_a_part_goes_on(bucket, tmp_path, tiny_h5ad, monkeypatch):
+    path = tiny_h5ad("blood", n_cells=400, n_genes=90).path
+    bucket.upload_file(str(path), "atlases", "raw/blood.h5ad")
+    url, to = "s3://atlases/raw/blood.h5ad", tmp_path / "downloads"
+    monkeypatch.setattr(_BucketOrigin, "RANGE_BYTES", 5000)
+    monkeypatch.setattr(_BucketOrigin, "AT_ONCE", 2)
+    assert path.stat().st_size > 40_000
+
+    def stop(event):
+        if event.unit == "bytes" and event.done > 20_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), listening(stop):
+        download(url, to)
+    (part,) = to.rglob("*.part")
+    have, seen = part.stat().st_size, []
+    assert have >= 20_000
+    with listening(seen.append):
+        store = cm.build(tmp_path / "b.mill", [url], vocabulary="union", downloads=to)
+    assert min(event.done for event in seen if event.unit == "bytes") > have
+    assert (store.manifest.sources[0].uri, store.n_cells) == (url, 400)
+    assert next(to.rglob("blood.h5ad")).read_bytes() == path.read_bytes()
+    with pytest.raises(NotFoundError, match=r"s3://atlases/raw/gut\.h5ad: there is no such object"):
+        download("s3://atlases/raw/gut.h5ad", to)
+
+
+def test_an_object_replaced_while_it_is_fetched_is_told_and_fetched_anew_next_time(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(_BucketOrigin, "RANGE_BYTES", 1000)
+    monkeypatch.setattr(_BucketOrigin, "AT_ONCE", 1)
+    bucket.put_object(Bucket="atlases", Key="a.bin", Body=b"a" * 5000)
+
+    def replace(event):
+        if event.unit == "bytes" and event.done == 2000:
+            bucket.put_object(Bucket="atlases", Key="a.bin", Body=b"b" * 4000)
+
+    with listening(replace), pytest.raises(RemoteChangedError, match="was replaced while it was fetched; run the same"):
+        download("s3://atlases/a.bin", tmp_path)
+    assert download("s3://atlases/a.bin", tmp_path).path.read_bytes() == b"b" * 4000

@@ -19,6 +19,7 @@ from cellmill.cli.parameters import (
     Counts,
     DaskAddress,
     DatasetName,
+    Downloads,
     DryRun,
     FileFormat,
     Inputs,
@@ -29,6 +30,7 @@ from cellmill.cli.parameters import (
     MinMatch,
     NoDuplicates,
     ObsMap,
+    RemoveDownloads,
     Rename,
     SkipBad,
     StoreArgument,
@@ -69,6 +71,8 @@ def append(
     min_genes: MinGenes = 0,
     max_mito: MaxMito = None,
     min_cells_per_gene: MinCellsPerGene = 0,
+    downloads: Downloads = None,
+    remove_downloads: RemoveDownloads = False,
     dry_run: DryRun = False,
     block_cells: BlockCells = 4096,
     no_duplicates: NoDuplicates = False,
@@ -87,7 +91,8 @@ def append(
         told = cm.ingest.read_about(about) if about else None
         options = cm.ingest.BuildOptions(**policy, rename=tuple(columns.items()), about=told)
         with drawn():
-            planned = cm.ingest.plan_append(store, inputs, options=options)
+            here = cm.ingest.fetched_inputs(inputs, downloads=downloads)
+            planned = cm.ingest.plan_append(store, here.inputs, options=options, fetched=here)
         show_plan(planned, workers=workers, as_json=as_json)
         return
     before, started = cm.open(store), time.perf_counter()
@@ -102,6 +107,8 @@ def append(
             workers=workers,
             dask=dask,
             duplicates=not no_duplicates,
+            downloads=downloads,
+            keep_downloads=not remove_downloads,
             **policy,
         )
     found = {**summary(grown), "path": str(store)}

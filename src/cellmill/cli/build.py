@@ -23,6 +23,7 @@ from cellmill.cli.parameters import (
     Counts,
     DaskAddress,
     DatasetName,
+    Downloads,
     DryRun,
     FileFormat,
     Inputs,
@@ -33,6 +34,7 @@ from cellmill.cli.parameters import (
     MinMatch,
     NoDuplicates,
     ObsMap,
+    RemoveDownloads,
     Rename,
     SkipBad,
     Threads,
@@ -44,6 +46,8 @@ from cellmill.cli.parameters import (
 )
 from cellmill.cli.progress import drawn
 from cellmill.errors import ConfigError, InputError
+from cellmill.sources.download import recorded_url
+from cellmill.storage.urls import is_url
 from cellmill.units import count_text, size_text, time_text
 
 __all__ = [
@@ -70,6 +74,7 @@ EPILOG = examples(
     "cellmill build atlas.mill 'studies/*.h5ad' --dry-run",
     "cellmill build atlas.mill GSE1_counts.csv.gz -v",
     "cellmill build atlas.mill counts.csv --format csv-genes-x-cells",
+    "cellmill build a.mill https://example.org/blood.h5ad --downloads /tmp",
     "cellmill build atlas.mill 'studies/*.h5ad' --workers 4",
     "cellmill build atlas.mill 'studies/*.h5ad' --dask tcp://node1:8786",
     "cellmill build atlas.mill 'studies/*.h5ad' --task 3/16",
@@ -183,6 +188,8 @@ def build(
     max_mito: MaxMito = None,
     min_cells_per_gene: MinCellsPerGene = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the store if it is there.")] = False,
+    downloads: Downloads = None,
+    remove_downloads: RemoveDownloads = False,
     dry_run: DryRun = False,
     block_cells: BlockCells = 4096,
     no_duplicates: NoDuplicates = False,
@@ -209,7 +216,7 @@ def build(
     if dry_run:
         told = cm.ingest.read_about(about) if about else None
         asked = {**policy, "rename": tuple(columns.items()), "about": told}
-        _dry_run(inputs, vocabulary, asked, workers=workers, as_json=as_json)
+        _dry_run(inputs, vocabulary, asked, downloads=downloads, workers=workers, as_json=as_json)
         return
     if task is not None:
         if dask is not None:
@@ -244,6 +251,8 @@ def build(
             workers=workers,
             dask=dask,
             duplicates=not no_duplicates,
+            downloads=downloads,
+            keep_downloads=not remove_downloads,
             **policy,
         )
     show_built(built, store, seconds=time.perf_counter() - started, as_json=as_json)
@@ -265,7 +274,11 @@ def show_built(built: cm.Store, path: Path, *, seconds: float, as_json: bool) ->
 def show_guesses(inputs: list[str], file_format: str | None) -> None:
     """Say on standard error what each input is read as, and why; what cannot be read is said by the build itself."""
     out = error_console()
-    for path in cm.sources.expand_inputs(inputs, keep_unusable=True):
+    urls = [one for one in inputs if is_url(one)]
+    for one in urls:
+        out.print(Text(f"{recorded_url(one)}: fetched first, and then read as what it turns out to be"), soft_wrap=True)
+    files = [one for one in inputs if one not in urls]
+    for path in cm.sources.expand_inputs(files, keep_unusable=True) if files else []:
         if file_format is not None:
             said = f"{path}: read as {file_format}, since --format says so"
         else:
@@ -290,10 +303,18 @@ def _build_part(store: Path, inputs: list[str], *, part: tuple[int, int], as_jso
 
 
 def _dry_run(
-    inputs: list[str], vocabulary: str | None, policy: dict[str, Any], *, workers: int | None, as_json: bool
+    inputs: list[str],
+    vocabulary: str | None,
+    policy: dict[str, Any],
+    *,
+    downloads: Path | None,
+    workers: int | None,
+    as_json: bool,
 ) -> None:
+    options = cm.ingest.BuildOptions(**policy)
     with drawn():
-        planned = cm.ingest.plan_build(inputs, vocabulary=vocabulary, options=cm.ingest.BuildOptions(**policy))
+        here = cm.ingest.fetched_inputs(inputs, downloads=downloads)
+        planned = cm.ingest.plan_build(here.inputs, vocabulary=vocabulary, options=options, fetched=here)
     show_plan(planned, workers=workers, as_json=as_json)
 
 

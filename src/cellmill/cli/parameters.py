@@ -19,6 +19,7 @@ __all__ = [
     "Counts",
     "DaskAddress",
     "DatasetName",
+    "Downloads",
     "DryRun",
     "Experiment",
     "FileFormat",
@@ -30,6 +31,7 @@ __all__ = [
     "MinMatch",
     "NoDuplicates",
     "ObsMap",
+    "RemoveDownloads",
     "Rename",
     "SkipBad",
     "StoreArgument",
@@ -67,10 +69,16 @@ Where = Annotated[
 ]
 Experiment = Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The experiment: data, arms, model, evaluation.")]
 
+_KINDS = ", ".join(dict.fromkeys([*FORMATS, "store"]))  # stores are added to them when the first build begins
+
 # how inputs are read: `build` and `append`
 Inputs = Annotated[
     list[str],
-    typer.Argument(metavar="INPUT", help="h5ad, 10x HDF5, Matrix Market, CSV or TSV; patterns; folders of these."),
+    typer.Argument(
+        metavar="INPUT",
+        help="Files and folders of counts (h5ad, 10x HDF5, Matrix Market, CSV, token lists, ...), folders of these, "
+        "patterns, stores, URLs of files.",
+    ),
 ]
 MinMatch = Annotated[
     float, typer.Option("--min-match", metavar="SHARE", help="Refuse a file of which fewer genes are matched.")
@@ -91,7 +99,7 @@ DatasetName = Annotated[
 ]
 FileFormat = Annotated[
     str | None,
-    typer.Option("--format", metavar="KIND", help=f"{', '.join(FORMATS)}; recognised by content by default."),
+    typer.Option("--format", metavar="KIND", help=f"{_KINDS}; recognised by content by default."),
 ]
 About = Annotated[
     Path | None,
@@ -155,6 +163,13 @@ DaskAddress = Annotated[
 NoDuplicates = Annotated[
     bool,
     typer.Option("--no-duplicates", help="Do not look for equal cells at the end; cellmill duplicates does later."),
+]
+Downloads = Annotated[
+    Path | None,
+    typer.Option("--downloads", metavar="DIR", help="Where files behind URLs are fetched to; the cache by default."),
+]
+RemoveDownloads = Annotated[
+    bool, typer.Option("--remove-downloads", help="Delete what was fetched from URLs when the store is finished.")
 ]
 Threads = Annotated[int, typer.Option("--threads", metavar="N", min=0, help="Threads; 0 is one per core.")]
 

@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.text import Text
 
 from cellmill.events import Event, listening
-from cellmill.units import count_text, time_text
+from cellmill.units import count_text, size_text, time_text
 
 __all__ = ["BarListener", "LineListener", "drawn", "is_quiet", "set_quiet"]
 
@@ -45,8 +45,9 @@ def is_quiet() -> bool:
 
 
 def _amount(done: int, total: int, unit: str) -> str:
-    share = f" of {count_text(total)}" if total else ""
-    return f"{count_text(done)}{share} {unit}".rstrip()
+    in_words = size_text if unit == "bytes" else count_text
+    share = f" of {in_words(total)}" if total else ""
+    return f"{in_words(done)}{share} {'' if unit == 'bytes' else unit}".rstrip()
 
 
 class _Pace:

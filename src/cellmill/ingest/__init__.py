@@ -6,6 +6,7 @@ from cellmill.ingest.about import About, read_about
 from cellmill.ingest.append import append_inputs, plan_append
 from cellmill.ingest.array import PartDone, build_part, commit
 from cellmill.ingest.estimate import Estimate, estimate
+from cellmill.ingest.fetch import fetched_inputs
 from cellmill.ingest.filters import CellFilters
 from cellmill.ingest.obs_map import ObsMap
 from cellmill.ingest.options import BuildOptions
@@ -33,6 +34,7 @@ __all__ = [
     "build_vocabulary",
     "commit",
     "estimate",
+    "fetched_inputs",
     "plan_append",
     "plan_build",
     "read_about",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,8 @@ class Admission:
     filtered : FilteredObs or None
         None when every cell is taken.
     allow_rounding : float
+    known : dict of str to array, (n_cells of the file,)
+        Facts of whole cells that take the place of those which the counts tell.
     head : from `kernel.open_model`, or None
     threads : int
     """
@@ -99,6 +101,7 @@ class Admission:
     classes: npt.NDArray[np.uint8]
     filtered: FilteredObs | None = None
     allow_rounding: float = 0.0
+    known: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     head: Any = None
     threads: int = 0
 
@@ -115,6 +118,8 @@ class Admission:
         if isinstance(cells, Violation):
             return cells
         facts = measure_cells(cells, self.classes)
+        if self.known:
+            facts = self._better(facts, cells, block)
         if self.filtered is None:
             return Admitted(cells, facts, np.arange(block.start, block.stop), Tally(block.n_cells, {}, rounded))
         taken, removed = self.filtered.taken(block.start, facts)
@@ -123,6 +128,15 @@ class Admission:
             assert isinstance(cells, IngestedCells), "cells that were proven are refused"
         rows = block.start + np.flatnonzero(taken)
         return Admitted(cells, facts.of(taken), rows, Tally(block.n_cells, removed, rounded))
+
+    def _better(self, facts: CellFacts, cells: IngestedCells, block: CountBlock) -> CellFacts:
+        """Return the facts of cells of which the input gives but some genes."""
+        known = {name: values[block.start : block.stop] for name, values in self.known.items()}
+        facts = replace(facts, **known)
+        kept: npt.NDArray[np.float32] = np.full(block.n_cells, np.nan, np.float32)
+        totals = facts.total_counts
+        np.divide(cells.totals, totals, out=kept, where=totals > 0, casting="unsafe")
+        return replace(facts, kept_share=kept)
 
     def _convert(self, block: CountBlock) -> IngestedCells | Violation:
         return convert_block(

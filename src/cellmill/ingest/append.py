@@ -10,11 +10,13 @@ from cellmill.events import emit
 from cellmill.ingest.about import read_about
 from cellmill.ingest.base import Base
 from cellmill.ingest.execute import Means
+from cellmill.ingest.fetch import Fetched, fetch_inputs
 from cellmill.ingest.obs_map import ObsMap
-from cellmill.ingest.options import BuildOptions
+from cellmill.ingest.options import BuildOptions, check_policy
 from cellmill.ingest.plan import BuildPlan
 from cellmill.ingest.planning import plan_build
 from cellmill.ingest.run import write_store
+from cellmill.ingest.store_source import require_other_store
 from cellmill.storage import require_free_bytes
 from cellmill.storage.urls import refuse_url
 from cellmill.store import Store, open_store
@@ -50,6 +52,8 @@ def append_inputs(
     shard_cells: int = 200_000,
     block_cells: int = 4096,
     duplicates: bool = True,
+    downloads: str | Path | None = None,
+    keep_downloads: bool = True,
 ) -> Store:
     """Add the cells of count matrices to a store and return it, open.
 
@@ -63,10 +67,10 @@ def append_inputs(
     path
         The store.
     inputs
-        Files (h5ad, 10x HDF5, CSV or TSV), Matrix Market folders, folders of these, or patterns.
+        As in `cellmill.build`.
     counts, min_match, rename, obs_map, dataset_name, skip_bad, format, about, allow_rounding, where,
     min_counts, min_genes, max_mito, min_cells_per_gene, threads, workers, dask, shard_cells, block_cells,
-    duplicates
+    duplicates, downloads, keep_downloads
         As in `cellmill.build`. With `skip_bad`, and when the store has all that can be used already, it stays as it is.
 
     Raises
@@ -108,21 +112,30 @@ def append_inputs(
         min_cells_per_gene=min_cells_per_gene,
         duplicates=duplicates,
     )
+    check_policy(options, None)
+    listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    fetched = fetch_inputs(listed, downloads=downloads, skip_bad=skip_bad)
     # under the lock from the start: what is planned depends on what the store has
-    with writing_told(target), Staging.locked(target) as staging:
-        plan = plan_append(target, inputs, options=options)
+    with fetched.named(), writing_told(target), Staging.locked(target) as staging:
+        plan = plan_append(target, fetched.inputs, options=options, fetched=fetched)
         if not plan.sources:  # all of them left out, as asked for
             emit("nothing new", message=f"nothing is new: {target} stays as it is")
             return open_store(target)
+        require_other_store(target, [source.path for source in plan.sources])
         require_free_bytes(target, plan.estimated_bytes, what="what is added to the store")
         with writing_told(target, plan.estimated_bytes):
             write_store(plan, staging, means)
             staging.add()
+    fetched.finish(keep=keep_downloads)
     return open_store(target)
 
 
 def plan_append(
-    path: str | Path, inputs: Sequence[str | Path] | str | Path, *, options: BuildOptions | None = None
+    path: str | Path,
+    inputs: Sequence[str | Path] | str | Path,
+    *,
+    options: BuildOptions | None = None,
+    fetched: Fetched | None = None,
 ) -> BuildPlan:
     """Plan what `append_inputs` would do.
 
@@ -132,4 +145,4 @@ def plan_append(
         For an input that cannot be used (unless `options.skip_bad`), naming it and the remedy.
     """
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    return plan_build(listed, options=options, base=Base.of(open_store(path)))
+    return plan_build(listed, options=options, base=Base.of(open_store(path)), fetched=fetched)

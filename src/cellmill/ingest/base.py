@@ -33,6 +33,8 @@ class Base:
         Cells in which each of them is detected.
     head : bytes or None
         Model of its head genes.
+    datasets : tuple of str
+        Data sets of its cells: names of its sources, or those that a store kept which was one of them.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Base:
     order: npt.NDArray[np.int64]
     detected: npt.NDArray[np.int64]
     head: bytes | None
+    datasets: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, store: Store) -> Base:
@@ -51,7 +54,8 @@ class Base:
         # a rate is the quotient of two whole numbers: rounding gives the first of them back
         rate = store.genes.column("detection_rate").to_numpy()
         detected = np.rint(rate * store.n_cells).astype(np.int64)
-        return cls(store.path, store.manifest, vocabulary, order, detected, store.head_model)
+        datasets = _datasets(store)
+        return cls(store.path, store.manifest, vocabulary, order, detected, store.head_model, datasets)
 
     @property
     def table(self) -> GeneTable | None:
@@ -87,6 +91,12 @@ class Base:
                     "--skip-bad (in Python: skip_bad=True). If it is other data, give the dataset another name "
                     "(--dataset-name NAME): datasets are named after their files, and the uids of cells after both."
                 )
+        if name in self.datasets:
+            raise InputError(
+                f"{path}: the store {self.path} has cells of a dataset {name!r} already, from a store that was an "
+                "input of it. If this is the same data, leave it out; if it is other data, rename the file: datasets "
+                "are named after their files, and the uids of cells after both."
+            )
         return name
 
     def require_known_genes(self, ids: Sequence[str], where: str) -> None:
@@ -108,6 +118,14 @@ class Base:
                 "was built from, and is frozen. Build a new store from all inputs together (cellmill build NEW.mill "
                 "INPUT... --vocabulary union), or with the vocabulary human or mouse, to which inputs can be added."
             )
+
+
+def _datasets(store: Store) -> tuple[str, ...]:
+    sources = store.manifest.sources
+    names = {source.name for source in sources}
+    if any(source.kind == "store" for source in sources):
+        names |= set(store.query("SELECT DISTINCT dataset FROM obs").column("dataset").cast("string").to_pylist())
+    return tuple(sorted(names))
 
 
 def table_for(ids: Sequence[str]) -> GeneTable | None:

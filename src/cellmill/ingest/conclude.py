@@ -162,7 +162,7 @@ def _write_source(
     digest = digest_of(source)
     size = size_of(source.path)
     report = {
-        "name": source.name, "kind": source.kind, "uri": str(source.path), "bytes": size, "xxh3": digest,
+        "name": source.name, "kind": source.kind, "uri": source.uri or str(source.path), "bytes": size, "xxh3": digest,
         "matrix": source.matrix, "cells_read": source.n_cells, "n_cells": tally.n_cells,
         "filters": _filter_lines(plan, source, removed), "warnings": list(source.warnings), "counts_stored": tally.nnz,
         "proof": {"whole, finite and not negative": "all values", "largest_count": tally.largest,
@@ -192,7 +192,7 @@ def _write_source(
     return SourceEntry(
         name=source.name,
         kind=source.kind,
-        uri=str(source.path),
+        uri=source.uri or str(source.path),
         bytes=size,
         xxh3=digest,
         matrix=source.matrix,

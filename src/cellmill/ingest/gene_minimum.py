@@ -14,7 +14,7 @@ from cellmill.ingest.admission import Admission
 from cellmill.ingest.ahead import read_ahead
 from cellmill.ingest.audit import Violation
 from cellmill.ingest.candidates import Candidate
-from cellmill.ingest.cell_table import cell_table
+from cellmill.ingest.cell_table import cell_table, known_facts
 from cellmill.ingest.convert import gene_hashes
 from cellmill.ingest.filters import FilteredObs
 from cellmill.ingest.obs_mapping import map_obs
@@ -47,8 +47,9 @@ def count_detected(
         position_of=plan.target.astype(np.int32),
         hashes=gene_hashes(list(vocabulary.ids)),
         classes=plan.classes,
-        filtered=FilteredObs.of(options.filters, cell_table(plan, obs, 0, plan.n_cells), schema),
+        filtered=FilteredObs.of(options.filters, cell_table(plan, obs, source.origins(), 0, plan.n_cells), schema),
         allow_rounding=options.allow_rounding,
+        known=known_facts(source),
     )
     detected = np.zeros(len(vocabulary), dtype=np.int64)
     violation = None

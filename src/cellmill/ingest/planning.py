@@ -18,6 +18,7 @@ from cellmill.ingest.candidates import Candidate, Candidates
 from cellmill.ingest.cautions import cautions_of
 from cellmill.ingest.clashes import InputColumns, require_one_type, widened
 from cellmill.ingest.failures import Refused, is_about_input, stop_for
+from cellmill.ingest.fetch import Fetched
 from cellmill.ingest.filters import check_where
 from cellmill.ingest.gene_minimum import count_detected, often_detected
 from cellmill.ingest.gene_order import head_model, storage_order
@@ -27,7 +28,10 @@ from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan, input_stamp
 from cellmill.ingest.progress import tell_refused
 from cellmill.ingest.schema import check_renames, dataset_names, obs_columns_of, unified_schema
 from cellmill.ingest.species import choose_vocabulary
+from cellmill.ingest.store_source import hint_at_merge, require_distinct_datasets
 from cellmill.sources import expand_inputs
+from cellmill.sources.download import recorded_url
+from cellmill.storage.urls import is_url
 
 __all__ = ["plan_build"]
 
@@ -40,10 +44,12 @@ def plan_build(
     vocabulary: str | Path | Vocabulary | None = None,
     options: BuildOptions | None = None,
     base: Base | None = None,
+    fetched: Fetched | None = None,
 ) -> BuildPlan:
     """Plan a build: open every input, choose matrices, align genes, order them, unify obs.
 
-    With `base`, a store to add to, its vocabulary, genes, datasets and columns are given.
+    With `base`, a store to add to, its vocabulary, genes, datasets and columns are given. `fetched` says which of the
+    inputs came from URLs, and which URLs are left out.
 
     Raises
     ------
@@ -53,8 +59,15 @@ def plan_build(
     """
     options = options or BuildOptions()
     check_policy(options, vocabulary)
+    fetched = fetched or Fetched(tuple(inputs))
+    if urls := [str(one) for one in inputs if is_url(one)]:
+        raise ConfigError(
+            f"{recorded_url(urls[0])}: a file behind a URL is fetched by `cellmill build` and `append`, not for a "
+            "part of a build; fetch it first, and name the file"
+        )
     guard = _Guard(skip=options.skip_bad)
-    paths = expand_inputs(inputs, keep_unusable=options.skip_bad)
+    # with all of them skipped, those are to be told, not that there is no input
+    paths = expand_inputs(inputs, keep_unusable=options.skip_bad) if inputs or not fetched.skipped else []
     if options.about:
         options.about.check(paths)
     looked_at = Candidates(options, n_inputs=len(paths))
@@ -90,9 +103,10 @@ def plan_build(
         aligned = [pair for pair, name in zip(aligned, kept, strict=True) if name]
         names = [name for name in kept if name]
     if base and n_known and not aligned and options.skip_bad:
-        return _nothing_new(base, guard.refused, options)
+        return _nothing_new(base, guard.refused, fetched, options)
+    require_distinct_datasets([c.source for c, _ in aligned], names, base.datasets if base else ())
     if not aligned:
-        raise _nothing_left(guard.refused, n_inputs=len(paths), skip=options.skip_bad)
+        raise _nothing_left(guard.refused, fetched, n_inputs=len(paths), skip=options.skip_bad)
     old_columns = base.obs_columns if base else ()
     spelling = {name.casefold(): name for name, _, _ in old_columns}
     tables = {path: one.table for path, one in mapped.items()}
@@ -107,7 +121,7 @@ def plan_build(
     obs_names = [one.names for one in columns]
     schema = unified_schema([old_columns, *obs_names])
     plans = tuple(
-        _source_plan(candidate, genes, name, own, options, mapped[candidate.source.path], dict(schema))
+        _source_plan(candidate, genes, name, own, options, mapped[candidate.source.path], dict(schema), fetched)
         for (candidate, genes), name, own in zip(aligned, names, obs_names, strict=True)
     )
     _tell_unused(options, paths)
@@ -124,7 +138,7 @@ def plan_build(
         ]
         aligned, plans = _counted_ones(aligned, counted), tuple(_counted_ones(plans, counted))
         if not aligned:
-            raise _nothing_left(guard.refused, n_inputs=len(paths), skip=options.skip_bad)
+            raise _nothing_left(guard.refused, fetched, n_inputs=len(paths), skip=options.skip_bad)
         often = often_detected(order, counted, least=options.min_cells_per_gene, needed=base is None)
         order, n_rare = often, len(order) - len(often)
     if base:
@@ -134,9 +148,11 @@ def plan_build(
         if base
         else head_model([(c, genes.alignment) for c, genes in aligned], order, n_vocabulary=len(chosen))
     )
+    hint_at_merge([candidate.source for candidate, _ in aligned], chosen)
     for candidate in candidates:
         candidate.source.close()
-    skipped = tuple(Skipped(one.path, str(one.error)) for one in guard.refused) if options.skip_bad else ()
+    left_out = tuple(Skipped(one.path, str(one.error)) for one in guard.refused) if options.skip_bad else ()
+    skipped = (*fetched.skipped, *left_out)
     refused = () if options.skip_bad else tuple(guard.refused)
     return BuildPlan(plans, skipped, chosen, chosen_name, order, schema, options, base, head, refused, n_rare)
 
@@ -145,18 +161,19 @@ def _counted_ones(items: Sequence[T], counted: Sequence[object | None]) -> list[
     return [item for item, count in zip(items, counted, strict=True) if count is not None]
 
 
-def _nothing_new(base: Base, refused: Sequence[Refused], options: BuildOptions) -> BuildPlan:
+def _nothing_new(base: Base, refused: Sequence[Refused], fetched: Fetched, options: BuildOptions) -> BuildPlan:
     """Plan nothing, since the store has the inputs already."""
-    skipped = tuple(Skipped(one.path, str(one.error)) for one in refused)
+    skipped = (*fetched.skipped, *(Skipped(one.path, str(one.error)) for one in refused))
     schema = unified_schema([base.obs_columns])
     name = base.manifest.vocabulary_name
     return BuildPlan((), skipped, base.vocabulary, name, base.order, schema, options, base, base.head)
 
 
-def _nothing_left(refused: Sequence[Refused], *, n_inputs: int, skip: bool) -> CellmillError:
-    if not skip:
+def _nothing_left(refused: Sequence[Refused], fetched: Fetched, *, n_inputs: int, skip: bool) -> CellmillError:
+    if refused and not skip:
         return stop_for(refused, n_inputs=n_inputs, kept=False)
-    listed = "\n".join(f"  {one.path}: {one.error}" for one in refused)
+    reasons = [(one.path, one.reason) for one in fetched.skipped] + [(one.path, str(one.error)) for one in refused]
+    listed = "\n".join(f"  {path}: {reason}" for path, reason in reasons)
     return InputError(f"no input is left to build from:\n{listed}")
 
 
@@ -221,6 +238,7 @@ def _source_plan(
     options: BuildOptions,
     mapped: MappedObs,
     schema: dict[str, str],
+    fetched: Fetched,
 ) -> SourcePlan:
     alignment = aligned.alignment
     source = candidate.source
@@ -231,6 +249,8 @@ def _source_plan(
         emit(f"looking at {source.path.name}", message=f"warning: {source.path.name}: {warning}")
     renamed = [f"obs column {old!r} is called {new!r} here" for old, new, _ in columns if old != new]
     dropped = [f"{n} {what}" for what, n in source.dropped.items()]
+    download = fetched.downloads.get(source.path)
+    origin = [] if download is None else [str(download)]
     return SourcePlan(
         path=source.path,
         name=name,
@@ -244,11 +264,12 @@ def _source_plan(
         report=alignment.report,
         unmatched=tuple(genes.ids[int(i)] for i in np.flatnonzero(alignment.target < 0)),
         obs_names=columns,
-        notes=(*source.remarks, *renamed, *widened(columns, schema), *dropped),
+        notes=(*origin, *source.remarks, *renamed, *widened(columns, schema), *dropped),
         stamp=input_stamp(source.path),
         warnings=warnings,
         starts_anywhere=source.starts_anywhere(candidate.matrix),
         spill_bytes=source.spill_bytes(candidate.matrix),
         obs_records=mapped.records,
         obs_origin=mapped.origin,
+        uri=str(source.path) if download is None else download.url,
     )

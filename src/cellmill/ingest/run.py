@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from cellmill.genes import Vocabulary
 from cellmill.ingest.about import read_about
 from cellmill.ingest.execute import Means, carry_out
+from cellmill.ingest.fetch import fetch_inputs
 from cellmill.ingest.finish import finish
 from cellmill.ingest.obs_map import ObsMap
-from cellmill.ingest.options import BuildOptions
+from cellmill.ingest.options import BuildOptions, check_policy
 from cellmill.ingest.plan import BuildPlan
 from cellmill.ingest.planning import plan_build
+from cellmill.ingest.store_source import require_other_store
 from cellmill.ingest.tasks import cut
 from cellmill.storage import require_free_bytes
 from cellmill.storage.urls import refuse_url
@@ -53,6 +55,8 @@ def build(
     shard_cells: int = 200_000,
     block_cells: int = 4096,
     duplicates: bool = True,
+    downloads: str | Path | None = None,
+    keep_downloads: bool = True,
 ) -> Store:
     """Build a store from count matrices and return it, open.
 
@@ -65,7 +69,8 @@ def build(
     path
         Folder of the new store, by custom `NAME.mill`. It appears when it is complete, not before.
     inputs
-        Files (h5ad, 10x HDF5, CSV or TSV), Matrix Market folders, folders of these, or patterns.
+        Files and folders of every kind in the how-to "Inputs", folders of these, patterns, other stores, and URLs of
+        files (https, s3, gs), which are fetched first.
     vocabulary
         "human", "mouse" (shipped; recognised from the ids when None), "union" (the files' own ids, as they are), a
         `Vocabulary`, or the path of its JSON.
@@ -113,6 +118,10 @@ def build(
         Cells read at once; memory grows with it.
     duplicates
         Look for equal cells at the end, among all cells of the store (`store.duplicates`).
+    downloads
+        Folder for files fetched from URLs; one in the cache when None.
+    keep_downloads
+        Keep them when the store is finished, so that another build need not fetch them again.
 
     Raises
     ------
@@ -154,14 +163,19 @@ def build(
         min_cells_per_gene=min_cells_per_gene,
         duplicates=duplicates,
     )
-    plan = plan_build(listed, vocabulary=vocabulary, options=options)
+    check_policy(options, vocabulary)
+    fetched = fetch_inputs(listed, downloads=downloads, skip_bad=skip_bad)
+    with fetched.named():
+        plan = plan_build(fetched.inputs, vocabulary=vocabulary, options=options, fetched=fetched)
+    require_other_store(target, [source.path for source in plan.sources])
     require_free_bytes(target, plan.estimated_bytes, what="the store")
-    with writing_told(target, plan.estimated_bytes):
+    with fetched.named(), writing_told(target, plan.estimated_bytes):
         target.parent.mkdir(parents=True, exist_ok=True)
         with Staging.locked(target) as staging:
             check_target(target, overwrite=overwrite)  # another build may have come first since
             write_store(plan, staging, means)
             staging.publish()
+    fetched.finish(keep=keep_downloads)
     return open_store(target)
 
 

@@ -21,7 +21,7 @@ from cellmill.errors import InputError
 from cellmill.ingest.admission import Admission, Admitted, Tally
 from cellmill.ingest.ahead import read_ahead
 from cellmill.ingest.audit import Violation
-from cellmill.ingest.cell_table import cell_table
+from cellmill.ingest.cell_table import cell_table, known_facts
 from cellmill.ingest.convert import gene_hashes
 from cellmill.ingest.digests import Digests
 from cellmill.ingest.filters import FilteredObs
@@ -230,7 +230,7 @@ class _Shards:
         self._ingestion = ingestion
         self._plan = plan
         self._task = task
-        self._obs = cell_table(plan, ingestion.obs_of(source), start, task.stop)
+        self._obs = cell_table(plan, ingestion.obs_of(source), source.origins(), start, task.stop)
         self._first = start
         self._number = number
         options, schema = ingestion.plan.options, ingestion.plan.obs_schema
@@ -240,6 +240,7 @@ class _Shards:
             classes=plan.classes,
             filtered=FilteredObs.of(options.filters, self._obs, schema, first=start),
             allow_rounding=options.allow_rounding,
+            known=known_facts(source),
             head=ingestion.head,
             threads=ingestion.threads,
         )

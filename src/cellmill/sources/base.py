@@ -330,6 +330,14 @@ class Source(ABC):
             self._obs = self._read_obs()
         return self._obs
 
+    def origins(self) -> pa.Table | None:
+        """Return `dataset` and `uid` of each cell where the input settles them itself; None where `name` does.
+
+        Further columns are facts of whole cells by their names in a store, where the input knows more of the cells than
+        its counts tell.
+        """
+        return None
+
     def matrices(self) -> list[MatrixInfo]:
         """Return what can be read from this source, the default matrix first."""
         return [reader.info for reader in self._readers.values()]

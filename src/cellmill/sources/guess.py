@@ -37,7 +37,7 @@ from cellmill.sources.token_lists import EXPRESSIONS, GENES, has_token_lists
 from cellmill.sources.zarr import ZarrSource
 from cellmill.sources.zarr_arrays import is_zarr, top_names
 
-__all__ = ["FORMATS", "expand_inputs", "explain_guess", "guess_format", "open_source"]
+__all__ = ["FORMATS", "expand_inputs", "explain_guess", "guess_format", "open_source", "register_format"]
 
 FORMATS: dict[str, Callable[..., Source]] = {
     "h5ad": H5adSource,
@@ -76,6 +76,32 @@ TAR_ENDING = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)
 _LISTED = 8
 NAMED_INPUTS = (".h5ad", ".loom", ".zarr.zip")
 STORE_SUFFIXES = frozenset({".mill"})
+
+
+_recognisers: dict[str, Callable[[Path], str | None]] = {}
+
+
+def register_format(kind: str, opener: Callable[..., Source], *, recognise: Callable[[Path], str | None]) -> None:
+    """Make a kind of folder an input that a floor above knows how to read.
+
+    Parameters
+    ----------
+    kind : str
+        For `--format`.
+    opener : callable
+        Takes a path and `limits`.
+    recognise : callable
+        Takes a folder that was named as an input; returns why it is one of this kind, or None.
+    """
+    FORMATS[kind] = opener
+    _recognisers[kind] = recognise
+
+
+def _registered(folder: Path) -> tuple[str, str] | None:
+    for kind, recognise in _recognisers.items():
+        if why := recognise(folder):
+            return kind, why
+    return None
 
 
 def open_source(
@@ -214,6 +240,8 @@ def _explained_table(path: Path, found: str) -> str:
 
 
 def _guess_folder(path: Path) -> tuple[str, str]:
+    if registered := _registered(path):
+        return registered
     if is_scbank(path):
         return "scbank", "the folder holds the tables of an scBank with gene_vocab.json or manifest.json"
     if shards := find_token_shards(path):
@@ -354,6 +382,8 @@ def _identity(path: Path) -> Path:
 
 
 def _inputs_in(folder: Path, *, keep_unusable: bool) -> list[Path]:
+    if _registered(folder):
+        return [folder]
     passed: list[Path] = []
     found = list(_search(folder, passed, set()))
     more = ", ..." if len(passed) > _LISTED else ""

@@ -29,6 +29,7 @@ SIDE_TABLE = re.compile(r"(^|[._-])metadata\.parquet$", re.IGNORECASE)
 # scGPT writes all cells of a folder again, with the marker before each, into this file of the same folder.
 SECOND_COPY = "cls_prefix_data.parquet"
 NAME_COLUMNS = ("BARCODE_SUB_LIB_ID", "cell", "cell_name", "cell_id", "barcode", "obs_name")
+SHORT_GROUP_ROWS = 10_000
 LISTS = frozenset({GENES, EXPRESSIONS})
 # tables of labels -> the column by which they are joined; None: the one that names the cells
 LABEL_TABLES: dict[str, str | None] = {"obs_metadata.parquet": None, "sample_metadata.parquet": "sample"}
@@ -130,6 +131,11 @@ class ParquetSource(Source):
         if unread:
             more = ", ..." if len(unread) > 4 else ""
             self.note(f"{len(unread)} Parquet files without token lists are not read: {', '.join(unread[:4])}{more}")
+
+    def starts_anywhere(self, matrix: str) -> bool:
+        """Whether row groups are short: reading begins at one's first row, whichever is wanted."""
+        self._reader(matrix)
+        return max((rows for shard in self._shards for rows in shard.group_rows), default=0) <= SHORT_GROUP_ROWS
 
     @property
     def _readers(self) -> Mapping[str, MatrixReader]:

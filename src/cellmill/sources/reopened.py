@@ -83,6 +83,10 @@ class ReopenedSource(Source):
     def _read_obs(self) -> pa.Table:
         return self._opened().obs()
 
+    def origins(self) -> pa.Table | None:
+        """Return the data set and uid of each cell, where the input settles them."""
+        return self._opened().origins()
+
     def release(self) -> None:
         """Close the file; it is opened again for the next read."""
         if self._inner is not None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from cellmill.errors import FormatError, NotFoundError
 from cellmill.sources.base import Limits, MatrixReader, Source
 from cellmill.sources.gene_tokens import read_token_table
-from cellmill.sources.parquet import row_names, shard_labels
+from cellmill.sources.parquet import SHORT_GROUP_ROWS, row_names, shard_labels
 from cellmill.sources.side_table import cell_table
 from cellmill.sources.token_lists import TokenListReader, TokenShard, look_at_shard
 
@@ -82,6 +82,11 @@ class ScbankSource(Source):
     def name(self) -> str:
         """Name of the data set: that of the folder, without .scb."""
         return self.path.resolve().name.removesuffix(".scb")
+
+    def starts_anywhere(self, matrix: str) -> bool:
+        """Whether row groups are short: reading begins at one's first row, whichever is wanted."""
+        self._reader(matrix)
+        return max(self._tables[matrix].group_rows, default=0) <= SHORT_GROUP_ROWS
 
     @property
     def _readers(self) -> Mapping[str, MatrixReader]:

@@ -93,10 +93,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """Bytes that came, and the validator of their object; empty where the server gives none."""
+    """Bytes that came, the validator of their object (empty where the server gives none), and its length."""
 
     data: bytes
     tag: str
+    object_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,7 @@ def _get_once(remote: Remote, client: Any, asked: Asked) -> Answer:
     first, last = wanted or (0, size)
     if tuple(result.range) != (first, last) or len(data) != last - first:
         raise _Passing(f"asked for bytes {first} to {last}, {len(data)} came, said to be {result.range}")
-    return Answer(data, tag)
+    return Answer(data, tag, size)
 
 
 def _write_once(client: Any, path: str, to: Path) -> Downloaded:
