@@ -98,3 +98,12 @@ def tiny_h5ad(tmp_path: Path) -> Callable[..., TinyFile]:
         return write_tiny_h5ad(tmp_path / f"{name}.h5ad", values, **kw)
 
     return make
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes, unless it is asked for."""
+    if config.option.markexpr or os.environ.get("CELLMILL_SLOW"):
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes; run with -m slow"))

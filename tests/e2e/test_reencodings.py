@@ -290,7 +290,13 @@ ENCODINGS: dict[str, Callable[[Sample, Path], Path]] = {
 }
 
 
-@pytest.fixture(scope="module", params=list(FILES))
+# all encodings of all files take a quarter of an hour
+QUICK = ("pbmc_zheng68k_165.h5ad", "celllines3_celseq2.count.csv.gz")
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FILES]
+)
 def original(request, shared_data, tmp_path_factory) -> tuple[Sample, cm.Store]:
     """(cells of a real file, the store built of them as h5ad)."""
     cells = sample(shared_data / request.param)

@@ -116,7 +116,7 @@ def test_labels_beside_the_file_are_joined_by_barcode(truth, write, tmp_path):
     [
         ("barcode,type\nCELL000-1,a\nCELL000-1,b\n", "barcode 'CELL000-1' stands in more than one row"),
         ("barcode,type\nAAA,a\nBBB,b\n", r"none of its barcodes \(AAA, BBB\) is in run_a\.h5 \(CELL000-1"),
-        ("barcode,type\nCELL000-1,a,b\n", "not a CSV of labels"),
+        ("barcode,type\nCELL000-1,a,b,c\n", "not a CSV of labels"),  # one more would be row names, as R writes them
         ("barcode,a,a\nCELL000-1,a,b\n", "its header names a column twice"),
         ("", "not a CSV of labels"),
     ],

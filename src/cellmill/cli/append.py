@@ -49,7 +49,7 @@ EPILOG = examples(
     "cellmill append atlas.mill 'new-studies/*.h5ad' --rename donor=donor_id",
     "cellmill append atlas.mill counts.h5ad --dataset-name GSE132044",
     "cellmill append atlas.mill 'studies/*.h5ad' --skip-bad --dry-run",
-    "cellmill append atlas.mill 'new-studies/*.h5ad' --min-counts 500 --max-mito 0.2",
+    "cellmill append atlas.mill 'new/*.h5ad' --min-counts 500 --max-mito 0.2",
     "cellmill append atlas.mill 'new-studies/*.h5ad' --workers 4",
 )
 

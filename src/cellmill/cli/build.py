@@ -46,7 +46,6 @@ from cellmill.cli.parameters import (
 )
 from cellmill.cli.progress import drawn
 from cellmill.errors import ConfigError, InputError
-from cellmill.sources.download import recorded_url
 from cellmill.storage.urls import is_url
 from cellmill.units import count_text, size_text, time_text
 
@@ -68,8 +67,8 @@ EPILOG = examples(
     "cellmill build atlas.mill 'studies/*.h5ad' --obs-map labels.yaml --dry-run",
     "cellmill build atlas.mill 'studies/*.h5ad' --skip-bad",
     "cellmill build atlas.mill normalised.h5ad --counts layers/counts",
-    "cellmill build atlas.mill raw_feature_bc_matrix.h5 --min-counts 500 --min-genes 200 --max-mito 0.2",
-    "cellmill build atlas.mill 'studies/*.h5ad' --where \"tissue = 'blood' AND total_counts >= 1000\"",
+    "cellmill build atlas.mill raw.h5 --min-counts 500 --max-mito 0.2",
+    "cellmill build atlas.mill 'new/*.h5ad' --where \"tissue = 'blood'\"",
     "cellmill build atlas.mill 'studies/*.h5ad' --about about.yaml",
     "cellmill build atlas.mill 'studies/*.h5ad' --dry-run",
     "cellmill build atlas.mill GSE1_counts.csv.gz -v",
@@ -276,7 +275,10 @@ def show_guesses(inputs: list[str], file_format: str | None) -> None:
     out = error_console()
     urls = [one for one in inputs if is_url(one)]
     for one in urls:
-        out.print(Text(f"{recorded_url(one)}: fetched first, and then read as what it turns out to be"), soft_wrap=True)
+        out.print(
+            Text(f"{cm.sources.recorded_url(one)}: fetched first, and then read as what it turns out to be"),
+            soft_wrap=True,
+        )
     files = [one for one in inputs if one not in urls]
     for path in cm.sources.expand_inputs(files, keep_unusable=True) if files else []:
         if file_format is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,6 @@ import typer
 from rich.text import Text
 
 import cellmill as cm
-from cellmill.card import collect_card
 from cellmill.cli.display import console, examples, print_json
 from cellmill.cli.parameters import AsJson, StoreArgument, Threads, check_out
 from cellmill.cli.progress import drawn
@@ -50,7 +50,11 @@ def card(
     called = name or store.name
     with drawn():
         if target is None:
-            body = collect_card(opened, name=called, gene_cells=gene_cells, threads=threads).to_dict()
+            body = (
+                importlib.import_module("cellmill.card")
+                .collect_card(opened, name=called, gene_cells=gene_cells, threads=threads)
+                .to_dict()
+            )
         else:
             files = cm.card(opened, target, name=called, gene_cells=gene_cells, threads=threads)
             body = json.loads(files.json.read_text(encoding="utf-8"))

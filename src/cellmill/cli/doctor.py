@@ -39,6 +39,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "report": ("matplotlib", "jinja2"),
     "cloud": ("obstore",),
     "dask": ("distributed",),
+    "filters": ("hdf5plugin",),
+    "zarr": ("zarr",),
 }
 # distribution -> its module, where they are not called alike
 _MODULES = {"pyyaml": "yaml", "scvi-tools": "scvi"}

@@ -13,8 +13,6 @@ import cellmill as cm
 from cellmill.cli.display import console, examples, print_json, show_facts, show_table
 from cellmill.cli.parameters import AsJson, store_path
 from cellmill.cli.progress import drawn
-from cellmill.store.duplicates import MEMORY_BYTES
-from cellmill.store.equal_cells import FEW_COUNTS
 from cellmill.units import count_text
 
 __all__ = ["EPILOG", "duplicates"]
@@ -37,13 +35,13 @@ def duplicates(
     min_counts: Annotated[
         int,
         typer.Option("--min-counts", metavar="N", min=0, help="Cells of fewer counts are counted apart."),
-    ] = FEW_COUNTS,
+    ] = 50,
     mark: Annotated[
         bool, typer.Option("--mark", help="Write what is found into the store: obs gets duplicate_of and n_copies.")
     ] = False,
     memory: Annotated[
         int, typer.Option("--memory", metavar="MIB", min=1, help="Memory to take, in MiB; the rest goes to disk.")
-    ] = MEMORY_BYTES >> 20,
+    ] = 512,
     as_json: AsJson = False,
 ) -> None:
     """Find cells with equal counts within and between sources, and show a table of source by source."""

@@ -17,7 +17,6 @@ from cellmill.cli.display import console, examples, print_json, show_table
 from cellmill.cli.parameters import AsJson, store_path
 from cellmill.cli.vocabulary import EXAMPLES, load_vocabulary, vocabulary
 from cellmill.errors import GeneMatchError, InputError, NotFoundError
-from cellmill.ingest.gene_columns import align_columns, species_of
 from cellmill.storage.urls import UrlPath
 from cellmill.units import count_text
 
@@ -177,11 +176,13 @@ def _reports_of_store(path: Path) -> dict[str, Any]:
 def _report_of_input(path: Path, vocabulary: str | None) -> dict[str, Any]:
     with cm.sources.open_source(path) as source:
         columns = source.genes
-        species = species_of(columns)
+        species = cm.ingest.species_of(columns)
         words = load_vocabulary(vocabulary or species or "human")
         table = cm.genes.GeneTable.load(species) if species else None
         try:
-            found = align_columns(columns, vocabulary=words, table=table, min_match=_USUAL_MATCH, where=str(path))
+            found = cm.ingest.align_columns(
+                columns, vocabulary=words, table=table, min_match=_USUAL_MATCH, where=str(path)
+            )
         except GeneMatchError:  # reported all the same: that is what the user wants to see
             found = cm.genes.align(
                 columns.ids, columns.symbols, vocabulary=words, table=table, min_match=0.0, where=str(path)

@@ -11,7 +11,6 @@ from rich.text import Text
 import cellmill as cm
 from cellmill.cli.display import console, examples, plain, print_json, show_table
 from cellmill.cli.parameters import AsJson, StoreArgument, Where, listed, no_match_advice
-from cellmill.store.obs import FACT_COLUMNS
 
 __all__ = ["EPILOG", "first_cells", "head"]
 
@@ -63,7 +62,7 @@ def head(
     if wanted is None and not as_json:
         shown = [name for name in opened.obs.columns if name not in _HIDDEN_BY_DEFAULT]
         standard = [name for name in ("cell", "dataset", "total_counts", "n_genes_detected") if name in shown]
-        others = sorted((name for name in shown if name not in standard), key=FACT_COLUMNS.__contains__)
+        others = sorted((name for name in shown if name not in standard), key=cm.store.FACT_COLUMNS.__contains__)
         wanted = standard + others[: _SHOWN_BY_DEFAULT - len(standard)]  # the authors' columns before those of ours
         left_out = [name for name in opened.obs.columns if name not in wanted]
     cells = first_cells(opened, n=n, columns=wanted, where=where)

@@ -15,14 +15,13 @@ from cellmill.cli.display import console, examples, print_json, show_table
 from cellmill.cli.parameters import AsJson, BlockCells, StoreArgument, Threads, Where, check_out
 from cellmill.cli.progress import drawn
 from cellmill.cli.query import TABLE_ENDINGS, write_table
-from cellmill.statistics.analysis import write_analysis
 from cellmill.units import count_text
 
 __all__ = ["EPILOG", "Flavor", "hvg"]
 
 EPILOG = examples(
     "cellmill hvg atlas.mill -n 2000 -o hvg.txt",
-    "cellmill hvg atlas.mill --flavor dispersion --where \"tissue = 'blood'\" -o hvg/",
+    "cellmill hvg atlas.mill --where \"tissue = 'blood'\" -o hvg/",
     "cellmill hvg atlas.mill --flavor seurat_v3 --batch donor_id --json",
 )
 _SHOWN_GENES = 20
@@ -100,7 +99,7 @@ def _is_folder(out: Path) -> bool:
 def _write(result: cm.statistics.HvgResult, out: Path, store: cm.Store, asked: dict[str, str | None]) -> str:
     """Write what the path asks for, and return where it lies."""
     if _is_folder(out):
-        info, figure = write_analysis(result, out, store=store, asked=asked)
+        info, figure = cm.statistics.write_analysis(result, out, store=store, asked=asked)
         return f"{info} and {figure}"
     if out.suffix == ".txt":
         out.write_text("".join(f"{gene_id}\n" for gene_id in result.gene_ids), encoding="utf-8")

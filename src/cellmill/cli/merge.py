@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,8 +14,10 @@ from cellmill.cli.display import examples, print_json, show_facts
 from cellmill.cli.info import summary
 from cellmill.cli.parameters import AsJson, NoDuplicates, Threads
 from cellmill.cli.progress import drawn
-from cellmill.store.merge import ObsClash
 from cellmill.units import size_text, time_text
+
+if TYPE_CHECKING:
+    from cellmill.store.merge import ObsClash
 
 __all__ = ["EPILOG", "merge"]
 
@@ -45,7 +47,7 @@ def merge(
             overwrite=overwrite,
             threads=threads,
             duplicates=not no_duplicates,
-            obs_clash=cast(ObsClash, obs_clash),  # checked there
+            obs_clash=cast("ObsClash", obs_clash),  # checked there
         )
     found = {**summary(merged), "path": str(out)}
     found["seconds"] = round(time.perf_counter() - started, 3)

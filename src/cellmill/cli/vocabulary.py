@@ -21,9 +21,9 @@ EXAMPLES = (
     "cellmill genes vocabulary human",
     "cellmill genes vocabulary atlas.mill -o atlas-vocabulary.json",
     "cellmill genes vocabulary human --compare scgpt-vocab.json",
-    "cellmill genes vocabulary a.h5ad b.mill 'more/*.h5' --layout mosaicfm --form mosaicfm -o vocab.json",
-    "cellmill genes vocabulary census.h5ad --base tahoe.json --keep base -o vocab.json",
-    "cut -f1 genes.tsv | cellmill genes vocabulary - --layout scgpt --form scgpt -o vocab.json",
+    "cellmill genes vocabulary a.h5ad b.mill --form mosaicfm -o vocab.json",
+    "cellmill genes vocabulary a.h5ad --base tahoe.json --keep base -o v.json",
+    "cut -f1 genes.tsv | cellmill genes vocabulary - --form scgpt -o v.json",
 )
 
 

@@ -8,6 +8,7 @@ from cellmill.ingest.array import PartDone, build_part, commit
 from cellmill.ingest.estimate import Estimate, estimate
 from cellmill.ingest.fetch import fetched_inputs
 from cellmill.ingest.filters import CellFilters
+from cellmill.ingest.gene_columns import align_columns, species_of
 from cellmill.ingest.obs_map import ObsMap
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
@@ -28,6 +29,7 @@ __all__ = [
     "Skipped",
     "SourcePlan",
     "VocabularyPart",
+    "align_columns",
     "append_inputs",
     "build",
     "build_part",
@@ -38,5 +40,6 @@ __all__ = [
     "plan_append",
     "plan_build",
     "read_about",
+    "species_of",
     "summary_line",
 ]

@@ -25,6 +25,7 @@ handed on as stored, and `cellmill.ingest` proves that they are raw counts. Impo
 from __future__ import annotations
 
 from cellmill.sources.base import CountBlock, GeneColumns, Limits, MatrixInfo, Source
+from cellmill.sources.download import recorded_url
 from cellmill.sources.guess import FORMATS, expand_inputs, explain_guess, guess_format, open_source, register_format
 from cellmill.sources.h5ad import H5adSource
 from cellmill.sources.loom import LoomSource
@@ -60,5 +61,6 @@ __all__ = [
     "guess_format",
     "is_zarr",
     "open_source",
+    "recorded_url",
     "register_format",
 ]

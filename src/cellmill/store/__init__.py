@@ -5,7 +5,8 @@ Knows bytes, frames, genes and obs; knows nothing of where cells came from (`sou
 
 from __future__ import annotations
 
-from cellmill.store.duplicates import Duplicates, find_duplicates
+from cellmill.store.duplicates import MEMORY_BYTES, Duplicates, find_duplicates
+from cellmill.store.equal_cells import FEW_COUNTS
 from cellmill.store.manifest import (
     HEAD_NAME,
     MANIFEST_NAME,
@@ -18,13 +19,16 @@ from cellmill.store.manifest import (
     Sources,
 )
 from cellmill.store.merge import merge_stores
-from cellmill.store.obs import STANDARD_COLUMNS, ObsTable
+from cellmill.store.obs import FACT_COLUMNS, STANDARD_COLUMNS, ObsTable
 from cellmill.store.reader import Frames, Store, open_store
 from cellmill.store.verify import VerifyReport
 
 __all__ = [
+    "FACT_COLUMNS",
+    "FEW_COUNTS",
     "HEAD_NAME",
     "MANIFEST_NAME",
+    "MEMORY_BYTES",
     "STANDARD_COLUMNS",
     "VOCABULARY_NAME",
     "Duplicates",

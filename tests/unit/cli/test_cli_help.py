@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from cellmill.cli import app
+import cellmill
+from cellmill.cli import app, parameters
+from cellmill.cli.duplicates import duplicates
 
 
 def commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -28,7 +31,9 @@ def test_every_verb_is_there() -> None:
         *(
             "build",
             "append",
+            "commit",
             "merge",
+            "card",
             "info",
             "head",
             "query",
@@ -94,6 +99,14 @@ def test_help_begins_with_one_sentence(path: tuple[str, ...]) -> None:
     assert text
     assert "\n\n" not in text
     assert text.endswith(".")
+
+
+def test_help_knows_what_the_rooms_behind_it_have() -> None:
+    """Their names and numbers are written out, so that help does not import them."""
+    assert list(dict.fromkeys([*cellmill.sources.FORMATS, "store"])) == parameters._KINDS.split(", ")
+    defaults = {name: p.default for name, p in inspect.signature(duplicates).parameters.items()}
+    assert defaults["min_counts"] == cellmill.store.FEW_COUNTS
+    assert defaults["memory"] << 20 == cellmill.store.MEMORY_BYTES
 
 
 def test_no_command_shows_help() -> None:
