@@ -43,9 +43,10 @@ def main() -> None:
     except (SystemExit, BrokenPipeError) as error:
         if not _is_broken_pipe(error):
             raise
-        # Python flushes standard output once more at its end, and would complain about the same pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_EXIT_BROKEN_PIPE)
+        # Not by way of the interpreter's end: it would flush standard output once more and complain about the same pipe,
+        # and libraries whose threads are still starting abort there now and then.
+        sys.stderr.flush()
+        os._exit(_EXIT_BROKEN_PIPE)
     sys.exit(0)
 
 
