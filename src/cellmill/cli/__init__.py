@@ -43,7 +43,7 @@ def main() -> None:
     except (SystemExit, BrokenPipeError) as error:
         if not _is_broken_pipe(error):
             raise
-        # Not by way of the interpreter's end: it would flush standard output once more and complain about the same pipe,
+        # Not by the interpreter's end: it would flush standard output once more and complain about the same pipe,
         # and libraries whose threads are still starting abort there now and then.
         sys.stderr.flush()
         os._exit(_EXIT_BROKEN_PIPE)
