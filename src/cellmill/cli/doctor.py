@@ -40,10 +40,11 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "cloud": ("obstore",),
     "dask": ("distributed",),
     "filters": ("hdf5plugin",),
+    "hvg": ("scikit-misc",),
     "zarr": ("zarr",),
 }
 # distribution -> its module, where they are not called alike
-_MODULES = {"pyyaml": "yaml", "scvi-tools": "scvi"}
+_MODULES = {"pyyaml": "yaml", "scikit-misc": "skmisc", "scvi-tools": "scvi"}
 _IMPORT_SECONDS = 120
 
 
