@@ -177,6 +177,25 @@ def test_a_file_replaced_between_two_parts_is_begun_anew(remote, to):
     assert any("was replaced; fetched from its beginning" in event.message for event in events)
 
 
+def test_another_file_of_a_server_that_knows_no_if_range_is_noticed(remote, to):
+    """A weak ETag is not for ranges: the server gives the part that was asked for, of whatever it has."""
+    path, tags = remote.folder / "study" / "cells.bin", remote.etags
+    new = np.random.default_rng(1).bytes(3 * MIB + 17)
+    tags["study/cells.bin"] = 'W/"one"'
+    real, seen = remote.take_fault, []
+
+    def replace_after_a_cut(name):
+        seen.append(name)
+        if len(seen) == 3:
+            path.write_bytes(new)
+            tags[name] = 'W/"two"'
+        return "cut" if len(seen) == 2 else real(name)
+
+    remote.take_fault = replace_after_a_cut
+    got = download(f"{remote.url}/study/cells.bin", to)
+    assert got.path.read_bytes() == new and got.tag == 'W/"two"'
+
+
 def test_a_file_replaced_all_the_time_is_an_error(remote, to):
     path, number = remote.folder / "study" / "cells.bin", iter(range(1000))
     real = remote.take_fault

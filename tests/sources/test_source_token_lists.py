@@ -72,6 +72,14 @@ def test_a_negative_value_of_a_gene_is_no_marker(shard):
         assert not any("marker" in note for note in source.notes)
 
 
+def test_a_token_that_nobody_knows_is_a_marker_only_below_zero(shard):
+    with (
+        open_source(shard([[1, 3]], [[0, 5]])) as source,
+        pytest.raises(FormatError, match=r"row 0 of the file: token 1 is not in"),
+    ):
+        list(source.blocks())
+
+
 def test_a_marker_stands_first_or_is_refused(shard):
     with (
         open_source(shard([[3, 10], [3, 1]], [[1, 1], [4, -2]])) as source,

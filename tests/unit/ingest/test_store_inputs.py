@@ -6,6 +6,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from cellmill.errors import FormatError, InputError
@@ -166,6 +167,23 @@ def test_a_damaged_store_is_refused_and_nothing_is_published(inner, tmp_path, pa
     with pytest.raises(FormatError, match=rf"inner\.mill, a store that is an input, is damaged: .*{path.name}"):
         build(tmp_path / "a.mill", [inner.path], vocabulary="union")
     assert not (tmp_path / "a.mill").exists()
+
+
+def test_another_label_and_another_count_are_noticed_though_both_can_be_read(inner, tmp_path):
+    labels = inner.path / "obs" / "00002.parquet"
+    good = labels.read_bytes()
+    table = pq.ParquetFile(labels).read()
+    at = table.column_names.index("tissue")
+    pq.write_table(table.set_column(at, "tissue", table.column("donor_id")), labels)
+    with pytest.raises(FormatError, match=r"00002\.parquet: its checksum is not the manifest's"):
+        plan_build([inner.path], vocabulary="union")
+    labels.write_bytes(good)
+    shard = inner.path / "shards" / "00001.cells"
+    good = shard.read_bytes()
+    for at in range(len(good) // 4, len(good) // 2, 7):
+        shard.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        with pytest.raises(FormatError, match=r"00001\.cells: the checksum of its"), open_source(inner.path) as source:
+            list(source.blocks(start=32, stop=64))
 
 
 def test_a_build_from_a_store_that_was_stopped_gives_the_same_bytes(inner, tmp_path, monkeypatch):
