@@ -195,5 +195,5 @@ def _load(species: str) -> GeneTable:
         )
     resource = files("cellmill.genes") / "tables" / f"{species}.parquet"
     with resource.open("rb") as stream:
-        table = cast(pa.Table, pq.read_table(pa.py_buffer(stream.read())))
+        table = cast(pa.Table, pq.ParquetFile(pa.BufferReader(stream.read())).read(use_threads=False))
     return GeneTable(species=species, arrow=table)
