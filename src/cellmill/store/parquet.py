@@ -64,6 +64,6 @@ def read_proven_parquet(path: Path, entry: FileEntry, *, remedy: str = _REMEDY) 
                 f"{path}: its {len(raw)} bytes are not those that the manifest names ({entry.bytes} bytes, xxh3 "
                 f"{entry.xxh3}). {remedy}"
             )
-        # not read_table: that brings pandas in, for a third of a second. Not by threads: one of arrow's may hold the bytes
-        # a moment longer than this call, and give them back to an interpreter that has ended, which aborts the process
+        # Not read_table: that brings pandas in, for a third of a second. Not by threads: one of arrow's may hold the
+        # bytes a moment longer than this call, and give them back to an interpreter that has ended, which aborts.
         return pq.ParquetFile(pa.BufferReader(raw)).read(use_threads=False)
