@@ -23,6 +23,7 @@ __all__ = ["ReadAhead"]
 _BATCHES = 64
 _WHOLE_AFTER_ROWS = 512
 _WHOLE_SHARE = 0.25
+_WHOLE_BYTES = 256 << 20  # read in a fifth of a second; larger files would make batches wait for seconds
 _PIECE_BYTES = 1 << 20
 
 
@@ -31,7 +32,7 @@ class ReadAhead:
 
     A page that is not in memory is read when a frame on it is decoded, one after the other; asked for together, before
     the first is decoded, those of a batch are read side by side. When some hundred cells were asked for, and all counts
-    fit a quarter of the memory that is free, a thread reads the files from beginning to end: a disk gives pages in
+    are few enough (256 MiB, a quarter of the memory that is free), a thread reads the files from beginning to end: a disk gives pages in
     order many times faster than at random. Where nothing had to be read nothing is asked for.
 
     Notes
@@ -71,7 +72,7 @@ class ReadAhead:
 
     def _read_whole(self) -> None:
         paths, n_bytes = self._files()
-        if n_bytes > _WHOLE_SHARE * available_memory():
+        if n_bytes > min(_WHOLE_BYTES, _WHOLE_SHARE * available_memory()):
             return
         reading = threading.Thread(target=_read_files, args=(paths,), name="cellmill-readahead", daemon=True)
         try:
