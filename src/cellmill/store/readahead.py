@@ -32,8 +32,8 @@ class ReadAhead:
 
     A page that is not in memory is read when a frame on it is decoded, one after the other; asked for together, before
     the first is decoded, those of a batch are read side by side. When some hundred cells were asked for, and all counts
-    are few enough (256 MiB, a quarter of the memory that is free), a thread reads the files from beginning to end: a disk gives pages in
-    order many times faster than at random. Where nothing had to be read nothing is asked for.
+    are few enough (256 MiB, a quarter of the memory that is free), a thread reads the files from beginning to end: a
+    disk gives pages in order many times faster than at random. Where nothing had to be read nothing is asked for.
 
     Notes
     -----
