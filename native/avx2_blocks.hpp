@@ -153,33 +153,6 @@ AVX2_INLINE bool expand_ones(const std::uint8_t* section, std::uint32_t bytes, s
     return to - ones - behind == static_cast<std::ptrdiff_t>(size) && section[bytes - 1] != 0;
 }
 
-// The ones of a section of gaps without low bits are genes; `genes` has room for a section's ones and eight words more.
-AVX2_INLINE bool expand_genes(const std::uint8_t* section, std::uint32_t bytes, std::uint32_t size, std::uint32_t first,
-                              std::int32_t* genes) noexcept {
-    const __m256i eight = _mm256_set1_epi32(8);
-    __m256i base = _mm256_set1_epi32(static_cast<int>(first));
-    std::int32_t* to = genes;
-    std::uint32_t at = 0;
-    for (; at + 4 <= bytes; at += 4) {
-#pragma GCC unroll 4
-        for (std::uint32_t k = 0; k < 4; ++k) {
-            const std::uint64_t byte = section[at + k];
-            const __m256i places = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(kOnes.place[byte])));
-            store(to, _mm256_add_epi32(places, base));
-            to += _mm_popcnt_u64(byte);
-            base = _mm256_add_epi32(base, eight);
-        }
-    }
-    for (; at < bytes; ++at) {
-        const std::uint64_t byte = section[at];
-        const __m256i places = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(kOnes.place[byte])));
-        store(to, _mm256_add_epi32(places, base));
-        to += _mm_popcnt_u64(byte);
-        base = _mm256_add_epi32(base, eight);
-    }
-    return to - genes == static_cast<std::ptrdiff_t>(size) && section[bytes - 1] != 0;
-}
-
 // Whether what a unary section of gaps adds up to, its low bits included, fits 16 bits.
 inline bool fits_16_bits(const BlockHeader& block, std::uint32_t size) noexcept {
     return block.width <= kNarrowWidth &&
