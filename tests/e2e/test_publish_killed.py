@@ -47,8 +47,14 @@ def run_until(target: Path, source: Path, step: int, *extra: str) -> int:
     return subprocess.run(command, capture_output=True, env={**os.environ, "CELLMILL_THREADS": "1"}).returncode
 
 
-@pytest.mark.parametrize("two_steps", [False, True])
-@pytest.mark.parametrize("replaces", [False, True])
+# each way builds once for every step of publishing, so that only one is run every time
+@pytest.mark.parametrize(
+    ("replaces", "two_steps"),
+    [
+        (True, False),
+        *(pytest.param(*ways, marks=pytest.mark.slow) for ways in [(False, False), (False, True), (True, True)]),
+    ],
+)
 def test_killed_at_any_step_of_publishing(tmp_path, tiny_h5ad, replaces, two_steps):
     old, new = tiny_h5ad("old", n_cells=30), tiny_h5ad("new", n_cells=100, seed=3)
     extra = ["two"] if two_steps else []
