@@ -20,6 +20,7 @@ from cellmill.kernel import reference
 from kernels import IMPLEMENTATIONS, native, needs_native
 
 LARGEST_STEP_F32 = 2.0**-23
+WORTH_A_THREAD = 100_000  # Nonzeros; kLeastDecoded of native/gather.cpp. Smaller batches are decoded by one thread.
 
 
 class Shards(NamedTuple):
@@ -236,7 +237,8 @@ def test_fingerprints_tell_cells_apart():
 @needs_native
 def test_threads_change_no_number():
     batch = make_shards(3, 300, 700, 4)
-    rows = np.random.default_rng(0).integers(0, 300, 900)
+    rows = np.random.default_rng(0).integers(0, 300, 6000)
+    assert np.count_nonzero(batch.dense[rows]) > WORTH_A_THREAD * 5
     panel = make_panel(1, 700, 0.5, False)
     calls = [
         lambda threads: kernel.gather(*batch.rows(rows), n_genes=700, threads=threads),
@@ -253,9 +255,10 @@ def test_threads_change_no_number():
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_the_first_bad_row_is_named(threads):
-    batch = make_shards(4, 300, 700, 2)
+    batch = make_shards(4, 2400, 700, 2)
+    assert np.count_nonzero(batch.dense) > WORTH_A_THREAD * 4
     start, stop = batch.start.copy(), batch.stop.copy()
-    stop[[120, 290]] -= 1
+    stop[[120, 290, 2350]] -= 1
     with pytest.raises(FrameError, match="row 120") as caught:
         kernel.gather(batch.shards, batch.shard_of, start, stop, n_genes=700, threads=threads)
     assert caught.value.position == 120
@@ -322,7 +325,8 @@ def test_dense_arguments_are_checked():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_gathers_with_threads():
-    batch = make_shards(10, 300, 700, 2)
+    batch = make_shards(10, 2400, 700, 2)
+    assert np.count_nonzero(batch.dense) > WORTH_A_THREAD * 4
     wanted = kernel.gather(*batch.rows(slice(None)), n_genes=700, threads=4)
     child = os.fork()
     if child == 0:

@@ -58,7 +58,7 @@ def table_of(made_by: Any, cells: Cells) -> Any:
 @pytest.mark.parametrize("seed", range(4))
 def test_vectors_change_nothing(seed: int, dtype: str, threads: int) -> None:
     cells = make_cells(seed, largest=1 << 24)
-    rows = np.random.default_rng(seed).permutation(np.repeat(np.arange(cells.n), 2))
+    rows = np.random.default_rng(seed).permutation(np.repeat(np.arange(cells.n), 1 + threads))
     column_of = np.full(N_GENES, -1, np.int32)
     chosen = np.random.default_rng(seed).choice(N_GENES, 2000, replace=False)
     column_of[chosen] = np.arange(2000)
