@@ -140,6 +140,9 @@ def test_a_table_is_opened_and_read_in_bounded_memory(by_gene, tmp_path):
     """Opening scans the text: what it keeps meanwhile is bounded, too, and cells in rows need no files."""
     stored, spill = write_table(tmp_path / "a.csv", by_gene=by_gene), tmp_path / "spill"
     spill.mkdir()
+    (tmp_path / "first.csv").write_text(",ACTB,CD3E\nc1,0,1\nc2,2,3\n")  # loads the gene tables
+    with open_source(tmp_path / "first.csv") as source:
+        list(source.blocks())
     tracemalloc.start()
     try:
         with open_source(tmp_path / "a.csv", memory_budget=2 * MIB, spill_dir=spill) as source:

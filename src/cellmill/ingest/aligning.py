@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from cellmill.genes import Alignment, GeneTable, Vocabulary
 from cellmill.ingest.facts import classify_genes, classify_names
 from cellmill.ingest.gene_columns import align_columns
 from cellmill.sources import GeneColumns
 
-__all__ = ["AlignedGenes", "GeneAligner", "key_of_genes"]
+__all__ = ["AlignedGenes", "GeneAligner"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +46,7 @@ class GeneAligner:
         GeneMatchError
             When too few of them are found.
         """
-        key = key_of_genes(genes)
+        key = genes.key
         if key not in self._known:
             if self._classes is None:
                 self._classes = classify_names(self._vocabulary.ids, self._vocabulary.symbols)
@@ -60,12 +59,3 @@ class GeneAligner:
             )
             self._known[key] = AlignedGenes(alignment, classify_genes(genes, alignment.target, self._classes))
         return self._known[key]
-
-
-def key_of_genes(genes: GeneColumns) -> str:
-    """Return a hash of a gene axis: its index, and the names and texts of its columns."""
-    digest = xxhash.xxh3_128()
-    for texts in (genes.index, list(genes.columns), *genes.columns.values()):
-        digest.update(np.array([len(texts), *map(len, texts)], dtype=np.int64).tobytes())
-        digest.update("".join(texts).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()

@@ -10,7 +10,6 @@ import numpy as np
 
 from cellmill.errors import ConfigError, nearest
 from cellmill.events import emit
-from cellmill.ingest.aligning import key_of_genes
 from cellmill.ingest.audit import find_violation
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.refuse import refusal
@@ -108,7 +107,7 @@ class Candidates:
         return Candidate(source, matrix, windows, allow_rounding=options.allow_rounding)
 
     def _shared(self, genes: GeneColumns) -> GeneColumns:
-        return self._axes.setdefault(key_of_genes(genes), genes)
+        return self._axes.setdefault(genes.key, genes)
 
 
 def _choose_matrix(source: Source, counts: str, *, allow_rounding: float) -> str:

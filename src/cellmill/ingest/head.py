@@ -6,14 +6,17 @@ Pays where cells have few nonzeros, as in gene panels; ordinary stores have no h
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from cellmill import kernel
 from cellmill.ingest.audit import find_violation
 from cellmill.sources import CountBlock
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 __all__ = ["plan_head"]
 
@@ -35,6 +38,8 @@ def plan_head(
     n_cells
         How many cells the store will have.
     """
+    from scipy import sparse
+
     if not 0 < n_genes <= _MOST_GENES:
         return None
     sampled = [_cells(block, position_of, n_genes) for block, position_of in windows]
@@ -51,6 +56,8 @@ def plan_head(
 
 def _cells(block: CountBlock, position_of: npt.NDArray[np.int64], n_genes: int) -> sparse.csr_array | None:
     """Return cells over storage positions, genes that share one summed; None where they are no counts."""
+    from scipy import sparse
+
     if find_violation(block) is not None:
         return None
     position = position_of[block.indices]

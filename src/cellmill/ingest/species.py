@@ -33,8 +33,8 @@ def choose_vocabulary(
 
 def _union(candidates: Sequence[Candidate]) -> Vocabulary:
     symbols: dict[str, str] = {}
-    for candidate in candidates:
-        genes = candidate.source.genes_of(candidate.matrix)
+    axes = {genes.key: genes for genes in (candidate.source.genes_of(candidate.matrix) for candidate in candidates)}
+    for genes in axes.values():
         names = genes.symbols or genes.ids
         for gene_id, symbol in zip(genes.ids, names, strict=True):
             symbols.setdefault(gene_id, symbol)
@@ -46,9 +46,12 @@ def _recognised(candidates: Sequence[Candidate], *, skip_bad: bool) -> str:
     species: dict[str, list[str]] = {}
     n_cells: Counter[str] = Counter()
     unknown = []
+    known: dict[str, str | None] = {}  # a study has thousands of files and one gene axis
     for candidate in candidates:
         genes = candidate.source.genes_of(candidate.matrix)
-        found = species_of(genes)
+        if genes.key not in known:
+            known[genes.key] = species_of(genes)
+        found = known[genes.key]
         if found:
             species.setdefault(found, []).append(candidate.source.path.name)
             n_cells[found] += candidate.source.n_cells

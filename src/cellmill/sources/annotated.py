@@ -10,12 +10,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 from numpy.typing import NDArray
 
 from cellmill.errors import FormatError
@@ -24,6 +25,7 @@ from cellmill.sources.base import GeneColumns, Limits, MatrixReader, Source
 from cellmill.sources.dense import DenseReader
 from cellmill.sources.features import DROPPED, GenesOnly, keep_gene_expression, ten_x_types
 from cellmill.sources.frame import INDEX_NAMES, Frame, read_frame
+from cellmill.sources.known_files import Shared, stamp_of
 from cellmill.sources.matrix import Compressed, CscReader, CsrReader
 from cellmill.sources.side_table import cell_table
 
@@ -40,11 +42,23 @@ class GeneAxis:
     target : int32[n_features] or None
         Position of each feature in `genes`, -1 for what is no gene; None where all are.
     n_features : int
+    n_dropped : int
+        How many features are no genes.
     """
 
     genes: GeneColumns
     target: NDArray[np.int32] | None
     n_features: int
+    n_dropped: int
+
+    @property
+    def key(self) -> str:
+        """A hash of all of it."""
+        target = b"" if self.target is None else self.target.tobytes()
+        return f"{self.genes.key} {self.n_features} {self.n_dropped} {xxhash.xxh3_128_hexdigest(target)}"
+
+
+_AXES: Shared[GeneAxis] = Shared(most_files=65_536, most_values=8, digest=lambda axis: axis.key)
 
 
 class AnnotatedSource(Source):
@@ -67,6 +81,7 @@ class AnnotatedSource(Source):
 
     def __init__(self, path: Path, *, limits: Limits | None = None) -> None:
         super().__init__(path, limits=limits)
+        self._stamp = stamp_of(path)  # before it is opened: what is read of a newer state is known under an old stamp
         self._root = self._open_root()
         try:
             with reading(path, "its structure"):
@@ -139,11 +154,15 @@ class AnnotatedSource(Source):
 
     def _gene_axis(self, place: str, node: Node | None) -> GeneAxis:
         """Return the genes of a table of features; what else it lists is counted in `dropped`."""
+        axis = _AXES.get(self._stamp, place, partial(self._read_gene_axis, place, node))
+        if axis.n_dropped:
+            self.dropped[DROPPED if place == "var" else f"{DROPPED}, in {place}"] = axis.n_dropped
+        return axis
+
+    def _read_gene_axis(self, place: str, node: Node | None) -> GeneAxis:
         features = self._gene_columns(place, node)
         genes, target, n_dropped = keep_gene_expression(features, ten_x_types(features), where=f"{self.path}, {place}")
-        if n_dropped:
-            self.dropped[DROPPED if place == "var" else f"{DROPPED}, in {place}"] = n_dropped
-        return GeneAxis(genes, target, len(features))
+        return GeneAxis(genes, target, len(features), n_dropped)
 
     def _gene_columns(self, place: str, node: Node | None) -> GeneColumns:
         """Return the gene table's index and text columns."""
@@ -287,4 +306,9 @@ def _is_textual(column: Any) -> bool:
 
 
 def _texts(column: Any) -> list[str]:
+    if pa.types.is_dictionary(column.type):  # label by label, to_pylist takes ten times as long
+        labels = np.array([*_texts(column.dictionary), ""], dtype=object)
+        return cast(
+            "list[str]", labels[column.indices.fill_null(len(labels) - 1).to_numpy(zero_copy_only=False)].tolist()
+        )
     return ["" if item is None else item for item in column.to_pylist()]

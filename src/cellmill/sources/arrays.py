@@ -206,12 +206,10 @@ def read_text(values: Any) -> Any:
     UTF-8; an array that is not valid UTF-8 is read as Latin-1, which old R exports wrote.
     """
     listed = np.asarray(values).reshape(-1).tolist()
-    if all(isinstance(item, str) for item in listed):
-        return _single(pa.array(listed, pa.string()))
-    raw = [item.encode() if isinstance(item, str) else item for item in listed]
     try:
-        return _single(pa.array(raw, pa.binary()).cast(pa.string()))
+        return _single(pa.array(listed, pa.string()))  # takes bytes and str alike
     except pa.ArrowInvalid:
+        raw = [item.encode() if isinstance(item, str) else item for item in listed]
         return _single(pa.array([None if item is None else item.decode("latin-1") for item in raw], pa.string()))
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 from numpy.typing import NDArray
 
 from cellmill.errors import FormatError, InputError, nearest
@@ -175,6 +176,15 @@ class GeneColumns:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of the index, and of names and texts of the columns."""
+        digest = xxhash.xxh3_128()
+        for texts in (self.index, list(self.columns), *self.columns.values()):
+            digest.update(np.array([len(texts), *map(len, texts)], dtype=np.int64).tobytes())
+            digest.update("".join(texts).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
 
     def _first(self, wanted: Sequence[str], *, ensembl: bool) -> list[str] | None:
         by_name = {name.casefold(): column for name, column in self.columns.items()}

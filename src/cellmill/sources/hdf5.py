@@ -17,10 +17,14 @@ from cellmill.errors import FormatError
 from cellmill.sources.arrays import Array, ChunkVector, Group, Node, Vector, reading
 from cellmill.sources.hdf5_filters import filters_of, require_filters
 from cellmill.sources.hdf5_plain import plain_vector
+from cellmill.sources.known_files import FileStamp, KnownFiles, stamp_of
 
 __all__ = ["Hdf5Array", "Hdf5Group", "as_node", "open_hdf5", "top_level"]
 
 CHUNK_CACHE_BYTES = 16 << 20
+
+# Files that lead to no other, as they were when that was looked at.
+_SELF_CONTAINED: KnownFiles[FileStamp, bool] = KnownFiles(65_536)
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -36,13 +40,18 @@ def open_hdf5(path: Path) -> h5py.File:
     Every object of the file is looked at once, so that none takes its values from another file: a foreign input could
     otherwise hand out any file that its reader may read.
     """
+    stamp = stamp_of(path)
     file = _opened(path)
+    if stamp is not None and _SELF_CONTAINED.get(stamp):
+        return file
     try:
         with reading(path, "its structure"):
             _refuse_other_files(file, path)
     except BaseException:
         file.close()
         raise
+    if stamp is not None:
+        _SELF_CONTAINED.put(stamp, True)
     return file
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -80,6 +79,8 @@ def _left_join(obs: pa.Table, path: Path, schema: pa.Schema, *, column: str, key
         f"LEFT JOIN (SELECT * FROM read_parquet(?){_part_of(obs, schema)}) AS labels "
         f"ON cells.key = CAST(labels.{_quoted(key)} AS VARCHAR) ORDER BY cells.at"
     )
+    import duckdb
+
     connection = duckdb.connect()
     try:
         connection.execute("SET enable_progress_bar = false")

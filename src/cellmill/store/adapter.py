@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import sparse
 
 from cellmill.errors import MissingDependencyError
 
@@ -39,6 +38,8 @@ def to_anndata(store: Store, rows: npt.NDArray[np.int64]) -> anndata.AnnData:
     float32 cannot hold exactly. obs is indexed by the cells' names in their files; var by gene id. Columns with nulls
     are nullable ones: whole numbers and truth values of pandas' own types, text as categories, real numbers NaN.
     """
+    from scipy import sparse
+
     counts = store.read(rows)
     exact = counts.nnz == 0 or int(counts.data.max()) <= _EXACT_IN_FLOAT32
     x = sparse.csr_matrix(counts.astype(np.float32 if exact else np.float64))

@@ -1,19 +1,22 @@
 """SQL over obs (floor 3): one SELECT, run by DuckDB, which sees the table `obs` and nothing else of the machine."""
 
+# DuckDB is imported where it is asked something: it takes a tenth of a second, which each process of a build would pay.
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from cellmill.errors import QueryError, nearest
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = [
     "PRIVATE_NAMES",
@@ -35,7 +38,6 @@ _SQL = {
     "bool": "BOOLEAN", "int32": "INTEGER", "int64": "BIGINT", "uint64": "UBIGINT", "float32": "FLOAT",
     "float64": "DOUBLE", "string": "VARCHAR", "category": "VARCHAR", "null": "VARCHAR",
 }  # fmt: skip
-_FAULTS_OF_THE_TEXT = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
 
 
 class Marks(NamedTuple):
@@ -77,6 +79,8 @@ def check_select(sql: str, columns: Sequence[str]) -> None:
     QueryError
         When it is not one SELECT.
     """
+    import duckdb
+
     with duckdb.connect(":memory:") as connection:
         try:
             _require_select(connection, sql)
@@ -99,6 +103,8 @@ def check_condition(where: str, *, what: str) -> None:
     QueryError
         When it is no condition, asks for other cells (a SELECT in it), or calls what changes from run to run.
     """
+    import duckdb
+
     sql = f"SELECT 1 FROM obs WHERE {where}"  # balanced by itself, before it stands in parentheses
     with duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"}) as connection:
         try:
@@ -126,6 +132,8 @@ def check_condition(where: str, *, what: str) -> None:
 
 def columns_of_condition(where: str) -> list[str]:
     """Return the names of columns in a condition that DuckDB can parse, in order of appearance."""
+    import duckdb
+
     with duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"}) as connection:
         answer = connection.execute("SELECT json_serialize_sql(?)", [f"SELECT 1 FROM obs WHERE {where}"]).fetchone()
     found: dict[str, None] = {}
@@ -160,6 +168,8 @@ def run_query(
     QueryError
         When the text is not one SELECT, or DuckDB refuses it.
     """
+    import duckdb
+
     with duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"}) as connection:
         try:
             _require_select(connection, sql)
@@ -171,12 +181,14 @@ def run_query(
             connection.execute("SET lock_configuration=true")
             return connection.sql(sql).to_arrow_table()
         except duckdb.Error as error:
-            if not isinstance(error, _FAULTS_OF_THE_TEXT):
+            if not isinstance(error, (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)):
                 check_files()
             raise QueryError(_query_message(sql, str(error), [name for name, _ in schema])) from None
 
 
 def _require_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    import duckdb
+
     statements = connection.extract_statements(sql)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise QueryError(f"expected one SELECT over the table obs, found: {sql.strip()!r}")

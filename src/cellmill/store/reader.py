@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from scipy import sparse
 
 from cellmill import kernel
 from cellmill.errors import (
@@ -40,6 +39,7 @@ from cellmill.store.verify import VerifyReport, verify_store
 
 if TYPE_CHECKING:
     import anndata
+    from scipy import sparse
 
 __all__ = ["Frames", "Store", "open_store"]
 
@@ -362,6 +362,8 @@ class Store:
         FrameError
             For a cell whose bytes cannot be decoded, naming shard and row.
         """
+        from scipy import sparse  # here: most processes of a build open stores and never read them
+
         ids = self._checked_rows(rows)
         panel = self.panel(genes)
         wanted = np.dtype(dtype)
