@@ -90,6 +90,7 @@ def plan_build(
         path = candidate.source.path
         if (found_obs := guard(path, partial(map_obs, candidate.source, options.obs_map))) is not None:
             mapped[path] = found_obs
+        candidate.source.release()  # thousands of open files would be a gigabyte, and more than a process may have
     aligned = [pair for pair in aligned if pair[0].source.path in mapped]
     sources = [candidate.source for candidate, _ in aligned]
     names = dataset_names(sources, given=options.dataset_name, obs_map=options.obs_map)
