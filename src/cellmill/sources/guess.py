@@ -132,6 +132,7 @@ def open_source(
         What lies there is none of the supported formats, truncated, or contradicts itself.
     """
     path = Path(path)
+    _require_file_or_folder(path)
     if format is not None and format not in FORMATS:
         raise InputError(f"Unknown format {format!r}; supported are {', '.join(FORMATS)}.{nearest(format, FORMATS)}")
     limits = Limits(memory_budget=memory_budget, spill_dir=Path(spill_dir) if spill_dir is not None else None)
@@ -147,6 +148,15 @@ def _open(path: Path, *, format: str | None, limits: Limits) -> Source:
         raise _nothing_at(str(path))
     kind = guess_format(path)[0] if format is None else format
     return FORMATS[kind](path, limits=limits)
+
+
+def _require_file_or_folder(path: Path) -> None:
+    """Refuse pipes, sockets and devices: looking into one would wait for whoever writes to it, or never end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise FormatError(
+            f"{path} is no file but a pipe, a socket or a device; an input is read more than once. Write what comes "
+            "out of it to a file, and name that."
+        )
 
 
 def _only_input(archive: Path) -> Path:
@@ -171,6 +181,7 @@ def guess_format(path: str | Path) -> tuple[str, str]:
         None of the supported formats; the message says what was found.
     """
     path = Path(path)
+    _require_file_or_folder(path)
     if is_archive(path):
         path = _only_input(path)
     if file_behind(path) != path:

@@ -217,12 +217,27 @@ def _is_number(text: str) -> bool:
     return text in MISSING or NUMBER.fullmatch(text) is not None
 
 
+def _require_names(path: Path, name: str, fields: list[str], number: int, line: int) -> None:
+    """Refuse to take counts, one of them damaged, for names: a gene or a cell would be lost."""
+    text = next((at for at, field in enumerate(fields) if not _is_number(field)), None)
+    if text is None or name.strip().casefold() in ANNOTATION:
+        return
+    n_numbers = sum(map(_is_number, fields))
+    if ENSEMBL.match(name) or 2 * n_numbers > len(fields):
+        raise FormatError(
+            f"{path}, line {line + 1 + text}, field {number} ({name[:40]!r}): a field is no number: found "
+            f"{fields[text][:40]!r}, expected a count like the {n_numbers} of {len(fields)} fields around it. If the "
+            "column holds names, leave it out, or write text in all of its rows."
+        )
+
+
 def _count_labels(path: Path, header: list[str], rows: list[list[str]], line: int) -> int:
     """Return how many columns hold names: the first, and those after it that hold text or annotation of genes."""
     n = 1
     while n < len(header) and (
         header[n].strip().casefold() in ANNOTATION or any(not _is_number(row[n]) for row in rows)
     ):
+        _require_names(path, header[n], [row[n] for row in rows], n + 1, line)
         n += 1
     if n == len(header) and not rows:
         raise FormatError(f"{path}, line {line}: found columns {', '.join(header)[:60]!r} and no numbers under them.")

@@ -1,0 +1,110 @@
+"""A hundred damaged or wrong inputs: each a typed error that names the file, exit code 2, and an unharmed store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import scipy.sparse as sp
+from damaged import GENES, counts, damaged_inputs, write_h5ad
+
+import cellmill as cm
+from cellmill.cli import app
+from cellmill.errors import InputError
+
+CliRunner = pytest.importorskip("typer.testing").CliRunner
+DAMAGED = damaged_inputs()
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sound")
+    cm.build(folder / "s.mill", [write_h5ad(folder / "sound.h5ad", sp.csr_matrix(counts(9)))], vocabulary="union")
+    return folder / "s.mill"
+
+
+def test_there_are_a_hundred_and_the_sound_one_passes(tmp_path: Path, store: Path) -> None:
+    assert len(DAMAGED) >= 100
+    assert set(cm.open(store).gene_ids) == set(GENES)
+    path = write_h5ad(tmp_path / "more.h5ad", sp.csr_matrix(counts()))
+    assert (
+        CliRunner().invoke(app, ["build", str(tmp_path / "n.mill"), str(path), "--vocabulary", "union"]).exit_code == 0
+    )
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_input_is_told_and_harms_nothing(what: str, tmp_path: Path, store: Path) -> None:
+    path = DAMAGED[what](tmp_path)
+    before = files_of(store)
+    done = CliRunner().invoke(app, ["append", str(store), str(path)])
+    assert done.exit_code == 2, done.output
+    said = " ".join(done.output.split())
+    assert "Traceback" not in said
+    assert path.name in said.replace(" ", "") or path.name in said, said
+    assert files_of(store) == before
+    with pytest.raises(InputError):
+        cm.append(store, [path])
+    report = cm.open(store).verify()
+    assert report.ok
+
+
+def test_all_damaged_inputs_beside_a_sound_one(tmp_path: Path) -> None:
+    """One build of them all: the sound one is taken, each of the others is told, and the command ends with 2."""
+    places = []
+    for number, (what, write) in enumerate(DAMAGED.items()):
+        if what == "h5ad: genes nobody knows":  # with the genes of all as vocabulary these are as good as others
+            continue
+        if what in ("a pipe", "an empty folder", "nothing there", "a link to nothing", "an ending nobody knows"):
+            continue
+        folder = tmp_path / f"in_{number:03d}"
+        folder.mkdir()
+        path = write(folder)
+        places.append(path.rename(path.with_name(f"n{number:03d}_{path.name}")) if path.is_file() else path)
+    sound = write_h5ad(tmp_path / "sound.h5ad", sp.csr_matrix(counts(3)))
+    made = cm.build(tmp_path / "s.mill", [sound, *places], vocabulary="union", skip_bad=True)
+    assert made.n_cells == len(counts()), made
+    assert cm.open(tmp_path / "s.mill").verify().ok
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=192k", "tmpfs", str(place)], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"a small tmpfs cannot be mounted here: {made.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs root, to mount a small tmpfs")
+def test_a_disk_too_small_is_told_and_the_build_works_when_there_is_room(tmp_path: Path, small_disk: Path) -> None:
+    paths = []
+    for number in range(40):
+        folder = tmp_path / f"d{number}"
+        folder.mkdir()
+        paths.append(write_h5ad(folder / f"donor{number}.h5ad", sp.csr_matrix(counts(number))))
+    words = ["build", str(small_disk / "s.mill"), *map(str, paths), "--vocabulary", "union"]
+    done = CliRunner().invoke(app, words)
+    said = " ".join(done.output.split())
+    assert done.exit_code != 0 and "Traceback" not in said, said
+    assert "are free there" in said and "s.mill" in said, said  # told before anything is written
+    assert not (small_disk / "s.mill").exists() or not (small_disk / "s.mill" / "manifest.json").exists()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code == 0, again.output
+    cm.build(tmp_path / "whole.mill", paths, vocabulary="union")
+    assert cm.open(small_disk / "s.mill").verify().ok
+    assert (small_disk / "s.mill/manifest.json").read_bytes() == (tmp_path / "whole.mill/manifest.json").read_bytes()
