@@ -244,3 +244,19 @@ def test_columns_of_text_beside_the_counts_are_labels_or_names_of_genes(tmp_path
     text = "id,symbol,c1,c2\nENSG00000141510,TP53,1,0\nENSG00000198851,CD3E,0,2\n"
     with open_source(written(tmp_path, text)) as source:
         assert source.genes.ids[0] == "ENSG00000141510" and source.genes.symbols == ["TP53", "CD3E"]
+
+
+@pytest.mark.parametrize("cells_in_rows", [True, False])
+def test_a_damaged_field_in_the_first_column_of_counts_is_no_label(tmp_path, cells_in_rows):
+    """It is among the rows that tell labels from counts: a gene, or a cell, would be missing from what is read."""
+    genes, cells = [f"ENSG{i:011d}" for i in range(6)], [f"AAACCTGAGA{a}{b}-1" for a in "ACGT" for b in "ACG"]
+    rows, columns = (cells, genes) if cells_in_rows else (genes, cells)
+    lines = [[name, *(str((i + j) % 3) for j in range(len(columns)))] for i, name in enumerate(rows)]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(",".join(line) for line in [["", *columns], *lines]) + "\n")
+    with open_source(path) as source:
+        assert (source.n_cells, len(source.genes)) == (len(cells), len(genes))
+    lines[3][1] = "x1"
+    path.write_text("\n".join(",".join(line) for line in [["", *columns], *lines]) + "\n")
+    with pytest.raises(FormatError, match=rf"line 5, field 2 \('{columns[0]}'\): a field is no number: found 'x1'"):
+        open_source(path)
