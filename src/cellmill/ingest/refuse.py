@@ -40,8 +40,8 @@ def refusal(source: Source, matrix: str, violation: Violation, *, skip_bad: bool
 
 def _nearly_whole(violation: Violation) -> str:
     """What may be done about a value that a lossy conversion has moved a little; nothing is rounded unasked."""
-    distance = abs(violation.value - np.rint(violation.value))
-    if not distance <= _NEARLY_WHOLE:
+    distance = abs(violation.value - np.rint(violation.value)) if np.isfinite(violation.value) else np.inf
+    if distance > _NEARLY_WHOLE:
         return ""
     return (
         f"It lies {distance:.1g} from a whole number: where counts went through a lossy conversion, --allow-rounding "
