@@ -261,6 +261,8 @@ def write(result: dict[str, Any], folder: Path, *, stem: str) -> list[Path]:
     """Write JSON, Markdown and picture; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{stem}-{time.strftime('%Y-%m-%d')}"
+    if (folder / f"{stem}.json").exists():  # a second one of the day, perhaps of another machine, takes nothing away
+        stem += time.strftime("-%H%M")
     paths = [folder / f"{stem}.json", folder / f"{stem}.md", folder / f"{stem}.png"]
     paths[0].write_text(json.dumps(result, indent=1) + "\n")
     text = markdown(result)

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from cellmill.errors import FormatError
 from cellmill.sources import hdf5, open_source
-from cellmill.sources.known_files import KnownFiles, Shared, stamp_of
+from cellmill.sources.known_files import KnownFiles, Shared, file_stamp
 
 
 def write_h5ad(path: Path, genes: list[str], *, symbols: list[str] | None = None) -> Path:
@@ -139,7 +139,7 @@ def test_equal_values_are_one_and_a_failed_reading_leaves_nothing(tmp_path: Path
     shared: Shared[list[int]] = Shared(most_files=9, most_values=1, digest=str)
     for name in "ab":
         (tmp_path / name).write_text(name)
-    a, b = stamp_of(tmp_path / "a"), stamp_of(tmp_path / "b")
+    a, b = file_stamp(tmp_path / "a"), file_stamp(tmp_path / "b")
     with pytest.raises(OSError, match="once"):
         shared.get(a, "var", fails)
     one = shared.get(a, "var", lambda: [1])
@@ -147,4 +147,4 @@ def test_equal_values_are_one_and_a_failed_reading_leaves_nothing(tmp_path: Path
     assert shared.get(a, "var", lambda: [2]) is one
     assert shared.get(a, "raw/var", lambda: [3]) == [3]  # the first value makes room
     assert shared.get(a, "var", lambda: [4]) == [4]
-    assert stamp_of(tmp_path) is None and stamp_of(tmp_path / "none") is None
+    assert file_stamp(tmp_path) is None and file_stamp(tmp_path / "none") is None

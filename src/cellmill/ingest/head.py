@@ -38,10 +38,10 @@ def plan_head(
     n_cells
         How many cells the store will have.
     """
-    from scipy import sparse
-
     if not 0 < n_genes <= _MOST_GENES:
         return None
+    from scipy import sparse  # here: stores of all genes need none of it
+
     sampled = [_cells(block, position_of, n_genes) for block, position_of in windows]
     cells = [matrix for matrix in sampled if matrix is not None]
     if len(cells) < len(sampled) or not cells:

@@ -25,7 +25,7 @@ from cellmill.sources.base import GeneColumns, Limits, MatrixReader, Source
 from cellmill.sources.dense import DenseReader
 from cellmill.sources.features import DROPPED, GenesOnly, keep_gene_expression, ten_x_types
 from cellmill.sources.frame import INDEX_NAMES, Frame, read_frame
-from cellmill.sources.known_files import Shared, stamp_of
+from cellmill.sources.known_files import Shared, file_stamp
 from cellmill.sources.matrix import Compressed, CscReader, CsrReader
 from cellmill.sources.side_table import cell_table
 
@@ -81,7 +81,7 @@ class AnnotatedSource(Source):
 
     def __init__(self, path: Path, *, limits: Limits | None = None) -> None:
         super().__init__(path, limits=limits)
-        self._stamp = stamp_of(path)  # before it is opened: what is read of a newer state is known under an old stamp
+        self._stamp = file_stamp(path)  # before it is opened: what is read of a newer state is known under an old stamp
         self._root = self._open_root()
         try:
             with reading(path, "its structure"):

@@ -17,7 +17,7 @@ from cellmill.errors import FormatError
 from cellmill.sources.arrays import Array, ChunkVector, Group, Node, Vector, reading
 from cellmill.sources.hdf5_filters import filters_of, require_filters
 from cellmill.sources.hdf5_plain import plain_vector
-from cellmill.sources.known_files import FileStamp, KnownFiles, stamp_of
+from cellmill.sources.known_files import FileStamp, KnownFiles, file_stamp
 
 __all__ = ["Hdf5Array", "Hdf5Group", "as_node", "open_hdf5", "top_level"]
 
@@ -40,7 +40,7 @@ def open_hdf5(path: Path) -> h5py.File:
     Every object of the file is looked at once, so that none takes its values from another file: a foreign input could
     otherwise hand out any file that its reader may read.
     """
-    stamp = stamp_of(path)
+    stamp = file_stamp(path)
     file = _opened(path)
     if stamp is not None and _SELF_CONTAINED.get(stamp):
         return file

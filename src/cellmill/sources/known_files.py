@@ -7,29 +7,31 @@ stamps; must not know containers or layouts.
 
 from __future__ import annotations
 
+import stat
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-__all__ = ["FileStamp", "KnownFiles", "Shared", "stamp_of"]
+from cellmill.storage.stamps import Stamp, stamp_of
+
+__all__ = ["FileStamp", "KnownFiles", "Shared", "file_stamp"]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-FileStamp = tuple[str, int, int, int, int, int]
-"""Path, device, inode, size, and times of the last change of content and of status, in ns."""
+FileStamp = tuple[str, Stamp]
+"""Path and state of a file."""
 
 
-def stamp_of(path: Path) -> FileStamp | None:
+def file_stamp(path: Path) -> FileStamp | None:
     """Return what tells one state of a file from another, None for what is no regular file."""
     try:
         found = path.stat()
     except OSError:
         return None
-    if not path.is_file():
-        return None  # a folder's own times say nothing of the files within
-    return str(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    # a folder's own times say nothing of the files within
+    return (str(path), stamp_of(found)) if stat.S_ISREG(found.st_mode) else None
 
 
 class KnownFiles(Generic[K, V]):

@@ -1,7 +1,7 @@
 """Bytes (floor 2): files on this machine, objects behind a URL, and the cache between them. Knows nothing of cells.
 
 `local` is files, and what this package gives by name; `memory` is how much of that there is; `urls` tells a URL from a
-path; `cache` keeps on disk what was fetched; `remote` fetches, and is the one module that knows obstore (extra
+path; `stamps` tells one state of a file from another; `cache` keeps on disk what was fetched; `remote` fetches, and is the one module that knows obstore (extra
 `cloud`).
 """
 

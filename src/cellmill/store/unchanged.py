@@ -11,22 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cellmill.errors import CellmillError, StoreError
+from cellmill.storage.stamps import Stamp, stamp_of
 from cellmill.store.manifest import MANIFEST_NAME, Manifest
 
 __all__ = ["Stamp", "Unchanged", "read_stamped"]
-
-Stamp = tuple[int, ...]
 
 
 def read_stamped(path: Path) -> tuple[bytes, Stamp]:
     """Return a file's bytes, and what tells it from every other file that may come to lie there."""
     with path.open("rb") as file:
-        stamp = _stamp_of(os.fstat(file.fileno()))
+        stamp = stamp_of(os.fstat(file.fileno()))
         return file.read(), stamp
-
-
-def _stamp_of(found: os.stat_result) -> Stamp:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class Unchanged:
@@ -56,7 +51,7 @@ class Unchanged:
             When another store, or none, lies there now.
         """
         try:
-            if _stamp_of(self._manifest.stat()) == self._stamp:
+            if stamp_of(self._manifest.stat()) == self._stamp:
                 return
             raw, stamp = read_stamped(self._manifest)
             manifest = Manifest.from_json(raw, where=str(self._manifest))

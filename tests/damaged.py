@@ -378,3 +378,14 @@ def damaged_inputs() -> dict[str, Writer]:
         bad_values, broken_structures, foreign_files, bad_tables, bad_mex, bad_ten_x, bad_looms, bad_zarr
     )  # fmt: skip
     return {name: write for family in families for name, write in family()}
+
+
+SOUND: dict[str, Writer] = {
+    **{f"h5ad {layout}": edited(lambda file: None, layout) for layout in LAYOUTS},
+    "csv": table(lambda lines: lines),
+    "csv.gz": raw("whole.csv.gz", gzip.compress("\n".join(table_text()).encode())),
+    "mtx": mex(lambda files: None),
+    "10x": ten_x(lambda file: None),
+    "loom": loom(lambda file: None),
+    "zarr": zarr_store(lambda path: None),
+}
