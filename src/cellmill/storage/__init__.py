@@ -1,8 +1,8 @@
 """Bytes (floor 2): files on this machine, objects behind a URL, and the cache between them. Knows nothing of cells.
 
-`local` is files, and what this package gives by name; `memory` is how much of that there is; `urls` tells a URL from a
-path; `stamps` tells one state of a file from another; `cache` keeps on disk what was fetched; `remote` fetches, and is the one module that knows obstore (extra
-`cloud`).
+`local` is files, and what this package gives by name; `memory` is how much of that there is; `stamps` tells one state
+of a file from another; `urls` tells a URL from a path; `cache` keeps on disk what was fetched; `remote` fetches, and is
+the one module that knows obstore (extra `cloud`).
 """
 
 from __future__ import annotations
