@@ -161,6 +161,10 @@ def measure(stores: dict[int, Path], options: argparse.Namespace) -> dict[int, d
             store = cm.open(path)
             store.read(np.arange(64) * (size // 64))
             numbers["first batch, ms"].append(1e3 * (time.perf_counter() - begin))
+            rate = cells_per_second(store, WORKLOADS[0], None, seconds=options.seconds, seed=repeat + 1000)
+            numbers[f"{WORKLOADS[0].order} {WORKLOADS[0].batch_cells} on pages not met, µs a cell"].append(1e6 / rate)
+            for start in range(0, size, 4096):  # the system maps a page when the process first meets it
+                store.gather(np.arange(start, min(start + 4096, size)))
             for load in WORKLOADS:
                 rate = cells_per_second(store, load, None, seconds=options.seconds, seed=repeat)
                 numbers[f"{load.order} {load.batch_cells}, µs a cell"].append(1e6 / rate)

@@ -212,6 +212,20 @@ nb::tuple gather(const nb::sequence& shards, const In<std::int64_t>& shard_of, c
     return gather_found([&]() -> const Frames& { return opened.frames(); }, rows, n_genes, head, panel, kind, totals, threads);
 }
 
+// (fault, nonzeros of each row up to the first that is at fault).
+nb::tuple frame_sizes(const nb::sequence& shards, const In<std::int64_t>& shard_of, const In<std::int64_t>& start,
+                      const In<std::int64_t>& stop, std::int64_t n_genes, const nb::object& head) {
+    const Model* const model = to_head(head, n_genes);
+    const Shards opened(shards, shard_of.data(), start.data(), stop.data(), row_count(shard_of, start, stop));
+    auto [fault, before] = [&] {
+        const nb::gil_scoped_release release;
+        return nonzeros_before(opened.frames(), gene_count(n_genes), model);
+    }();
+    Buffer<std::int64_t> sizes(before.size() - 1);
+    for (std::size_t row = 0; row + 1 < before.size(); ++row) sizes.data()[row] = before[row + 1] - before[row];
+    return nb::make_tuple(to_fault(fault), to_array(std::move(sizes)));
+}
+
 nb::tuple gather_rows(const HeldRows& held, const In<std::int64_t>& rows, std::int64_t n_genes, const nb::object& head, const nb::object& panel,
                       int kind, bool totals, std::size_t threads) {
     return gather_found([&] { return held.table.find(view(rows)); }, rows.shape(0), n_genes, head, panel, kind, totals, threads);
@@ -328,6 +342,8 @@ NB_MODULE(_native, m) {
              arg("rows").noconvert());
     m.def("gather", &gather, arg("shards"), arg("shard_of").noconvert(), arg("start").noconvert(),
           arg("stop").noconvert(), arg("n_genes"), arg("head").none(), arg("panel").none(), arg("kind"), arg("totals"), arg("threads"));
+    m.def("frame_sizes", &frame_sizes, arg("shards"), arg("shard_of").noconvert(), arg("start").noconvert(),
+          arg("stop").noconvert(), arg("n_genes"), arg("head").none());
     m.def("gather_rows", &gather_rows, arg("table"), arg("rows").noconvert(), arg("n_genes"), arg("head").none(), arg("panel").none(),
           arg("kind"), arg("totals"), arg("threads"));
     m.def("gather_dense", &gather_shards_dense, arg("shards"), arg("shard_of").noconvert(), arg("start").noconvert(),

@@ -380,6 +380,11 @@ Encoded encode_cells(std::span<const std::int64_t> indptr, std::span<const Gene>
     return encoded;
 }
 
+std::pair<RowFault, std::vector<std::int64_t>> nonzeros_before(const Frames& frames, std::uint32_t n_genes, const Model* head) {
+    Sizes sizes = read_sizes(frames, n_genes, head);
+    return {sizes.fault, std::move(sizes.upto)};
+}
+
 std::pair<RowFault, Csr> gather_sparse(const Frames& frames, std::uint32_t n_genes, const Model* head, const Panel* panel, Kind kind,
                                        std::uint64_t* totals, std::size_t threads) {
     const Sizes sizes = read_sizes(frames, n_genes, head);

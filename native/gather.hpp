@@ -46,6 +46,9 @@ Encoded encode_cells(std::span<const std::int64_t> indptr, std::span<const Gene>
 std::pair<RowFault, Csr> gather_sparse(const Frames& frames, std::uint32_t n_genes, const Model* head, const Panel* panel, Kind kind,
                                        std::uint64_t* totals, std::size_t threads);
 
+// Nonzeros before each row, frames.size() + 1 of them where no front is at fault; reads no more than the fronts.
+std::pair<RowFault, std::vector<std::int64_t>> nonzeros_before(const Frames& frames, std::uint32_t n_genes, const Model* head);
+
 // `divisors` is null for each cell's own total; `out` holds frames.size() * columns values; `totals` as above.
 RowFault gather_dense(const Frames& frames, std::uint32_t n_genes, const Model* head, const Panel* panel, Transform transform,
                       const std::uint64_t* divisors, float* out, std::uint64_t* totals, std::size_t threads);

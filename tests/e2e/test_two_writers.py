@@ -5,7 +5,10 @@ from __future__ import annotations
 import pickle
 import shutil
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,3 +101,53 @@ def test_readers_read_on_before_during_and_after_an_append(world, warm):
     for store in (used, untouched, pickle.loads(sent)):
         check(store)
     assert open_store(target).n_cells == 450
+
+
+SCRIPT = """
+import collections, sys, time
+from pathlib import Path
+from cellmill.errors import StoreLockedError
+from cellmill.store.staging import Staging
+seen, end = collections.Counter(), time.time() + float(sys.argv[2])
+while time.time() < end:
+    try:
+        with Staging.locked(Path(sys.argv[1])) as staging:
+            staging.prepare("key")
+        seen["held"] += 1
+    except StoreLockedError:
+        seen["locked"] += 1
+print(dict(seen))
+"""
+
+
+def test_a_place_that_is_left_and_taken_at_once_is_never_another_kind_of_error(tmp_path):
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "s.mill"), "3"]
+    working = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate(timeout=120) for process in working]
+    assert [process.returncode for process in working] == [0, 0, 0], said
+    assert all("held" in out for out, _ in said)
+    assert "locked" in "".join(out for out, _ in said)  # they did meet
+
+
+def test_who_leaves_removes_nothing_of_who_came_since(tmp_path, monkeypatch):
+    """One leaves the place; at the instant at which its lock is gone, another takes it and makes something there."""
+    target = tmp_path / "s.mill"
+    unlink, others = Path.unlink, []
+
+    def then_another_comes(path, missing_ok=False):
+        unlink(path, missing_ok=missing_ok)
+        if path.name == "lock" and not others:
+            others.append(Staging.locked(target))
+            others[0].__enter__().prepare("other")
+
+    with Staging.locked(target) as staging:
+        staging.prepare("one")
+        monkeypatch.setattr(Path, "unlink", then_another_comes)
+    monkeypatch.undo()
+    place = Staging.folder_of(target)
+    assert (place / "key").read_text() == "other"
+    assert (place / "store" / "shards").is_dir()
+    with pytest.raises(StoreLockedError), Staging.locked(target):
+        pass
+    others[0].__exit__(None, None, None)
+    assert not place.exists()

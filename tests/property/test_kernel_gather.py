@@ -356,3 +356,20 @@ def test_the_number_of_threads_is_chosen_by_call_setting_and_environment(monkeyp
     assert kernel.default_threads() >= 1
     with pytest.raises(ValueError, match="threads"):
         kernel.set_threads(-1)
+
+
+@pytest.mark.parametrize("module", IMPLEMENTATIONS)
+def test_sizes_are_told_without_decoding(module):
+    rng = np.random.default_rng(4)
+    counts = rng.integers(0, 3, (60, 50)) * (rng.random((60, 1)) < 0.8)
+    indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(counts, axis=1))])
+    frames, offsets = kernel.encode(indptr, np.nonzero(counts)[1], counts[counts > 0], n_genes=50)
+    rows = rng.integers(0, 60, 200)
+    where = np.zeros(200, np.int64), offsets[rows].astype(np.int64), offsets[rows + 1].astype(np.int64)
+    fault, sizes = module.frame_sizes([frames], *where, 50, None)
+    assert fault is None
+    np.testing.assert_array_equal(sizes, np.diff(indptr)[rows])
+    where[2][100] = len(frames) + 1
+    fault, sizes = module.frame_sizes([frames], *where, 50, None)
+    assert fault[0] == 100
+    np.testing.assert_array_equal(sizes[:100], np.diff(indptr)[rows[:100]])

@@ -11,12 +11,14 @@ import cellmill as cm
 from cellmill.errors import (
     CellmillError,
     CorruptStoreError,
+    FrameError,
     NotFoundError,
     RemoteChangedError,
     RemoteDeniedError,
     RemoteError,
     RemoteTimeoutError,
 )
+from cellmill.events import listening
 
 QUICK = {"max_retries": 2, "timeout_seconds": 0.5}
 ROWS = np.arange(0, 200, 7)
@@ -170,3 +172,38 @@ def test_a_damaged_frame_names_shard_and_row(wide, serve):
     served = serve(wide.path)
     with pytest.raises(CellmillError, match=f"{served.url}/{SHARD}: cell 0 of this shard"):
         cm.open(served.url).read([0])
+
+
+def test_bytes_that_came_wrong_once_are_fetched_once_more(wide, serve):
+    served = serve(wide.path)
+    expected = wide.read(range(200)).toarray()
+    remote = cm.open(served.url)
+    remote.read([0])  # footer and offsets are here
+    served.fail("zeros", times=1, only="cells")
+    np.testing.assert_array_equal(remote.read(range(200)).toarray(), expected)
+    np.testing.assert_array_equal(cm.open(served.url).read(range(200)).toarray(), expected)
+
+
+def test_bytes_that_are_always_wrong_are_an_error(wide, serve):
+    served = serve(wide.path)
+    remote = cm.open(served.url)
+    remote.read([0])
+    served.fail("zeros", only="cells")
+    with pytest.raises(FrameError, match="row 199"):
+        remote.read([199])
+
+
+def test_verify_forgets_blocks_of_the_cache_that_are_not_the_shards(wide, serve, cache_folder):
+    served = serve(wide.path)
+    expected = wide.read(range(200)).toarray()
+    remote = cm.open(served.url)
+    remote.read([0])
+    served.fail("zeros", times=1, only="cells")
+    remote.prefetch(range(150, 200))  # into the cache, undecoded
+    told = []
+    with listening(lambda event: told.append(event.message)):
+        assert cm.open(served.url).verify().ok
+    assert any("in the cache were not its bytes" in line for line in told)
+    served.forget()
+    np.testing.assert_array_equal(cm.open(served.url).read(range(200)).toarray(), expected)
+    assert served.seen

@@ -35,7 +35,14 @@ def main() -> None:
     """
     try:
         _say_what_can_be_said()
-        _run()
+        interrupts = importlib.import_module("cellmill.cli.interrupts")
+        interrupts.remember_interrupts()
+        try:
+            _run()
+        except SystemExit as end:
+            if end.code in (0, None) and interrupts.was_interrupted():
+                raise KeyboardInterrupt from None  # somebody took it for a failure of his own, and went on
+            raise
         sys.stdout.flush()
     except KeyboardInterrupt:
         os.write(2, b"interrupted\n")

@@ -24,6 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cellmill.cli.interrupts import raise_if_swallowed
 from cellmill.events import Event, listening
 from cellmill.units import count_text, size_text, time_text
 
@@ -213,6 +214,12 @@ class BarListener:
 def drawn(console: Console | None = None) -> Iterator[None]:
     """Draw the progress of the enclosed code on standard error, as fits where that goes."""
     console = console or Console(stderr=True, highlight=False)
+    with listening(raise_if_swallowed), _drawn(console):
+        yield
+
+
+@contextmanager
+def _drawn(console: Console) -> Iterator[None]:
     if _quiet.get():
         yield
     elif console.is_terminal and not os.environ.get("CI"):

@@ -479,7 +479,7 @@ def _read_json(path: Path) -> tuple[str, Mapping[str, Any]]:
             f"There is no vocabulary {str(path)!r}: it is neither a file nor one of {', '.join(SPECIES)}."
             f"{nearest(str(path), SPECIES)}"
         ) from None
-    except (IsADirectoryError, UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as problem:
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as problem:
         raise VocabularyError(f"{path} cannot be read as a vocabulary: expected a JSON file ({problem})") from problem
     try:
         content = json.loads(text, object_pairs_hook=lambda pairs: _unique_keys(pairs, path))

@@ -48,6 +48,9 @@ def gather_rows(
     totals: bool,
     threads: int,
 ) -> tuple[tuple[int, int] | None, I64, I32, npt.NDArray[Any], U64 | None]: ...
+def frame_sizes(
+    shards: Sequence[npt.NDArray[np.uint8]], shard_of: I64, start: I64, stop: I64, n_genes: int, head: HeadModel | None
+) -> tuple[tuple[int, int] | None, I64]: ...
 def gather_dense(
     shards: Sequence[U8],
     shard_of: I64,

@@ -59,6 +59,7 @@ def frame_error(position: int, code: int, *, n_genes: int) -> FrameError:
         "The store is damaged or belongs to another gene list; `cellmill verify` finds every damaged shard."
     )
     error.position = position  # type: ignore[attr-defined]
+    error.reason = _WORDS[code]  # type: ignore[attr-defined]
     return error
 
 

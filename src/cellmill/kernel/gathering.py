@@ -21,6 +21,7 @@ __all__ = [
     "Gathered",
     "Panel",
     "RowTable",
+    "frame_sizes",
     "gather",
     "gather_dense",
     "gather_frames",
@@ -291,6 +292,21 @@ def gather_frames(
     if fault is not None:
         raise _error(fault, n_genes, dtype)
     return Gathered(*arrays)
+
+
+def frame_sizes(
+    shards: Sequence[U8], shard_of: Integers, start: Integers, stop: Integers, *, n_genes: int, head: Any = None
+) -> I64:
+    """Return how many nonzeros each frame says it holds, i64 (m,); arguments and errors are those of `gather_frames`.
+
+    Only the first bytes of each frame are read, so that memory for a batch can be bounded before it is decoded.
+    """
+    shard_of, start, stop = check_rows(shards, shard_of, start, stop)
+    fault, sizes = chosen.frame_sizes(shards, shard_of, start, stop, n_genes, head)
+    if fault is not None:
+        raise frame_error(*fault, n_genes=n_genes)
+    result: I64 = sizes
+    return result
 
 
 def gather(

@@ -168,6 +168,11 @@ class Cache:
             for number, data in blocks.items():
                 _write_renamed(folder / str(number), _checked(data, key, number))
 
+    def drop_block(self, key: str, number: int) -> None:
+        """Forget a block, whose bytes turned out not to be the object's: it is fetched when it is next wanted."""
+        with contextlib.suppress(OSError):
+            self._block_path(key, number).unlink(missing_ok=True)
+
     def _block_path(self, key: str, number: int) -> Path:
         return self.folder / "blocks" / key[:2] / key / str(number)
 

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from cellmill.errors import DiskSpaceError, NotFoundError, StoreLockedError
+from cellmill.errors import DiskSpaceError, InputError, NotFoundError, StoreLockedError
 from cellmill.units import size_text
 
 __all__ = [
@@ -68,11 +68,15 @@ def map_file(path: Path, *, at_random: bool = False) -> npt.NDArray[np.uint8]:
     ------
     NotFoundError
         When there is no such file.
+    InputError
+        When the system does not read it: a folder, a circle of links, a bad disk.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise NotFoundError(f"{path}: no such file") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
     try:
         n_bytes = os.fstat(descriptor).st_size
         if n_bytes == 0:  # an empty file cannot be mapped
@@ -81,8 +85,15 @@ def map_file(path: Path, *, at_random: bool = False) -> npt.NDArray[np.uint8]:
         if at_random and hasattr(mmap, "MADV_RANDOM"):
             mapping.madvise(mmap.MADV_RANDOM, 0, n_bytes)
         return np.asarray(mapping)
+    except OSError as error:
+        raise _unreadable(path, error) from None
     finally:
         os.close(descriptor)
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    what = "this is a folder, not a file" if path.is_dir() else f"the system does not read it ({error.strerror})"
+    return InputError(f"{path}: {what}. See what lies there, and restore it from a copy.")
 
 
 class _Mapping:
@@ -253,16 +264,23 @@ def shared_lock(path: Path, *, what: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+_MOST_MISSES = 1000  # in a row, each of some microseconds; what lasts longer is no passing state
+
+
 def _open_locked(path: Path, *, what: str, kind: int = fcntl.LOCK_EX) -> int:
     """Return a descriptor that holds the lock of the file which lies at `path` now."""
+    misses = 0
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except (FileNotFoundError, FileExistsError):
+            misses += 1  # the holder before us may be removing the folder: there one moment, gone the next
+            if misses == _MOST_MISSES:
+                raise
+            continue
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-            # the holder before us may have moved or removed the file between our open and our lock
-            if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
-                return descriptor
         except OSError as error:
             os.close(descriptor)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
@@ -271,7 +289,17 @@ def _open_locked(path: Path, *, what: str, kind: int = fcntl.LOCK_EX) -> int:
                 f"{what} is being written by another process ({_owner_text(path)}). "
                 "Wait for it to finish, or stop it; finished work is kept."
             ) from None
-        os.close(descriptor)
+        if _lies_at(path, descriptor):
+            return descriptor
+        os.close(descriptor)  # the holder before us moved or removed the file between our open and our lock
+
+
+def _lies_at(path: Path, descriptor: int) -> bool:
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(descriptor), there)
 
 
 def _owner_text(path: Path) -> str:

@@ -360,7 +360,7 @@ def _read_body(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
         sound = stated == _hash_of(body)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         sound, body = False, {}
     if not sound:
         raise CorruptStoreError(f"{path}: damaged, or changed by hand. {_remedy(folder)}")

@@ -20,10 +20,12 @@ def checked_gene_ids(genes: Sequence[str]) -> Sequence[str]:
     Raises
     ------
     QueryError
-        For a single text, whose letters would be taken as ids.
+        For a single text, whose letters would be taken as ids, and for what is no text.
     """
     if isinstance(genes, str):
         raise QueryError(f"genes must be a list of gene ids, found the text {genes!r}. For one gene give [{genes!r}]")
+    if other := [gene for gene in genes if not isinstance(gene, str)]:
+        raise QueryError(f"genes must be gene ids, found {other[0]!r}. For genes by position: store.gene_ids[position]")
     return genes
 
 

@@ -150,7 +150,7 @@ class Manifest:
             stated = body.pop("manifest_xxh3")
             version = body["format_version"]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CorruptStoreError(f"{where}: not a cellmill manifest ({error!r})") from None
+            raise CorruptStoreError(f"{where}: not a cellmill manifest ({_short(error)}). {_FOREIGN}") from None
         if type(version) is not int or version != FORMAT_VERSION:
             raise CorruptStoreError(f"{where}: {version_problem(version)}")
         if not raw.startswith(_BEGINNING) or stated != _self_hash(raw):
@@ -161,10 +161,18 @@ class Manifest:
         try:
             manifest = _manifest_from(body)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptStoreError(f"{where}: not a manifest of version {FORMAT_VERSION} ({error!r})") from None
+            raise CorruptStoreError(f"{where}: not a manifest of version {FORMAT_VERSION} ({_short(error)})") from None
         if manifest.digest != manifest.compute_digest():
             raise CorruptStoreError(f"{where}: the digest does not belong to the contents named")
         return manifest
+
+
+_FOREIGN = "Is this the folder or URL of a store, and does a server send the file as it lies (not packed by gzip)?"
+
+
+def _short(error: Exception) -> str:
+    """Name an error without the bytes that it may carry along: a text that is not UTF-8 is in it whole."""
+    return f"{type(error).__name__}: {error}"[:200]
 
 
 def _next_number(paths: Iterable[str]) -> int:

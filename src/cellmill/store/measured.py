@@ -128,14 +128,20 @@ def _of_entry(store: Store, entry: SourceEntry) -> Bools:
     where = f"{store.location}/{entry.report.path}"
     try:
         raw = path.read_bytes()
-    except FileNotFoundError:
+    except OSError:
         raw = b""
     if len(raw) != entry.report.bytes or hash_bytes(raw) != entry.report.xxh3:
         raise CorruptStoreError(
             f"{where}: missing, or not the bytes that the manifest names. Restore it from a copy or build the store "
             "again."
         )
-    measured = read_record(json.loads(raw), vocabulary_hash=vocabulary.hash, n_vocabulary=len(vocabulary), where=where)
+    try:
+        report = json.loads(raw)
+    except (ValueError, RecursionError):
+        report = None
+    if not isinstance(report, dict):
+        raise CorruptStoreError(f"{where}: not the report of a source. Build the store again.")
+    measured = read_record(report, vocabulary_hash=vocabulary.hash, n_vocabulary=len(vocabulary), where=where)
     if measured is None:
         raise StoreError(
             f"{where}: does not say which genes {entry.name!r} measured; it was written before that was kept. Build "

@@ -77,7 +77,7 @@ def merge_stores(
     threads
         Threads of the kernel; 0 for all cores.
     block_cells
-        Cells encoded anew at once; memory grows with it.
+        Cells encoded anew at once, at most; fewer where they hold more than four million nonzeros.
     duplicates
         Look for equal cells at the end, among all stores (`store.duplicates`).
     obs_clash
@@ -309,7 +309,8 @@ class _Merge:
         shard = open_shard(source, entry, n_genes=store.n_genes)
         n_genes = len(self.plan.gene_ids)
         with ShardWriter(self.folder / path, n_genes=n_genes) as writer:
-            for cells in _blocks(entry.n_cells, self.block_cells):
+            every = np.arange(entry.n_cells, dtype=np.int64)
+            for cells in shard.portions(every, n_genes=store.n_genes, head=store.head, most_cells=self.block_cells):
                 try:
                     indptr, indices, values = kernel.gather(
                         [shard.frames],
@@ -323,8 +324,9 @@ class _Merge:
                     )
                 except FrameError as error:
                     cell = cells[getattr(error, "position", 0)]
+                    reason = getattr(error, "reason", error)
                     raise FrameError(
-                        f"{source}: cell {cell} of this shard cannot be decoded: {error}. Run `cellmill verify "
+                        f"{source}: cell {cell} of this shard cannot be decoded: {reason}. Run `cellmill verify "
                         f"{store.path}`, then restore the shard from a copy or build the store again."
                     ) from None
                 frames, offsets = kernel.encode(

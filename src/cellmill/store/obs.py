@@ -130,7 +130,7 @@ class ObsTable:
         return f"ObsTable({len(self)} cells, columns: {', '.join(self.columns)})"
 
     def to_arrow(self, columns: Sequence[str] | None = None, rows: npt.ArrayLike | None = None) -> pa.Table:
-        """Return columns as an Arrow table, one row per cell.
+        """Return columns as an Arrow table, one row per cell (a table without columns has no rows in Arrow).
 
         Parameters
         ----------
@@ -238,6 +238,8 @@ class ObsTable:
                 f"{path}: not the obs of a shard: {wrong[0]!r} is {kinds.get(wrong[0], 'missing')}, expected "
                 f"{STANDARD_COLUMNS[wrong[0]]}. Restore it from a copy or build the store again."
             )
+        if len(kinds) != len(file.schema_arrow):
+            raise CorruptStoreError(f"{path}: two columns of one name. Restore it from a copy.")
         self._kinds[shard] = kinds
         return file, kinds
 

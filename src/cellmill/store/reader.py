@@ -27,6 +27,7 @@ from cellmill.storage import hash_bytes
 from cellmill.storage.urls import is_url
 from cellmill.store.duplicates import Duplicates, read_duplicates, read_marks
 from cellmill.store.gene_lookup import checked_gene_ids, positions_of_genes
+from cellmill.store.gene_table import check_genes
 from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest
 from cellmill.store.measured import measured_genes, sources_of_rows
 from cellmill.store.obs import ObsTable
@@ -107,7 +108,8 @@ class Store:
     Notes
     -----
     `path` is absolute, so that a later change of the working folder does not matter. Reads of a store that was
-    replaced after it was opened raise StoreError: row ids of the old one do not fit the new one. One to which cells
+    replaced after it was opened raise StoreError when they want a file that is not open yet: row ids of the old one do
+    not fit the new one; cells of shards that are open go on being those of the old one. One to which cells
     were added goes on with the cells that it had when it was opened; open it again to see the new ones.
     """
 
@@ -181,8 +183,7 @@ class Store:
         entry = self.manifest.genes
         with self._unchanged.during():
             table = read_proven_parquet(self.local_file(entry), entry)
-        if table.column_names != ["gene_id", "symbol", "token", "detection_rate"]:
-            raise CorruptStoreError(f"{self.path / entry.path}: not a table of genes (columns {table.column_names})")
+        check_genes(table, where=str(self.path / entry.path))
         return table
 
     @cached_property
@@ -211,7 +212,7 @@ class Store:
         with self._unchanged.during():
             try:
                 data = self.local_file(entry).read_bytes()
-            except FileNotFoundError:
+            except OSError:
                 data = b""
             if len(data) != entry.bytes or hash_bytes(data) != entry.xxh3:
                 raise CorruptStoreError(
@@ -427,6 +428,7 @@ class Store:
 
         Raises as `read` does.
         """
+        rows = np.ascontiguousarray(rows, dtype=np.int64)
         try:
             return self._gather(rows, panel=panel, dtype=dtype, totals=totals, threads=threads)
         except (FrameError, InputError) as error:
@@ -444,6 +446,7 @@ class Store:
         threads: int = 0,
     ) -> npt.NDArray[np.float32]:
         """Return cells as a dense matrix; see `kernel.gather_rows_dense`. Raises as `read` does."""
+        rows = np.ascontiguousarray(rows, dtype=np.int64)
         try:
             return self._gather_dense(
                 rows,
@@ -574,9 +577,10 @@ class Store:
             return InputError(f"{self.path}: {str(error).replace(f'row {position} of this batch', f'row {row}', 1)}")
         index = int(self._shard_of(np.array([row]))[0])
         entry = self.manifest.shards[index]
+        reason = getattr(error, "reason", error)
         return FrameError(
             f"{self.path / entry.cells.path}: cell {row - int(self._bases[index])} of this shard (row {row} of the "
-            f"store) cannot be decoded: {error}. Run `cellmill verify {self.path}`, then restore the shard from a "
+            f"store) cannot be decoded: {reason}. Run `cellmill verify {self.path}`, then restore the shard from a "
             "copy or build the store again."
         )
 

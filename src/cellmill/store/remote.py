@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +27,7 @@ from cellmill.errors import (
     ConfigError,
     CorruptStoreError,
     DiskSpaceError,
+    FrameError,
     NotFoundError,
     RemoteChangedError,
     StoreError,
@@ -156,10 +157,20 @@ class RemoteStore(Store):
         return buffers, local.astype(np.int64), start, stop
 
     def _gather(self, rows: I64, **how: Any) -> kernel.Gathered:
-        return kernel.gather_frames(*self.frames(rows), n_genes=self.n_genes, head=self.head, **how)
+        got: kernel.Gathered = self._decoded(kernel.gather_frames, rows, how)
+        return got
 
     def _gather_dense(self, rows: I64, **how: Any) -> npt.NDArray[np.float32]:
-        return kernel.gather_dense(*self.frames(rows), n_genes=self.n_genes, head=self.head, **how)
+        made: npt.NDArray[np.float32] = self._decoded(kernel.gather_dense, rows, how)
+        return made
+
+    def _decoded(self, decode: Callable[..., Any], rows: I64, how: Mapping[str, Any]) -> Any:
+        """Decode cells. Bytes that are no frame may have come wrong: they are fetched once more before it is said."""
+        try:
+            return decode(*self.frames(rows), n_genes=self.n_genes, head=self.head, **how)
+        except FrameError:
+            self._with_shards(rows, self._remote_shards.forget)
+        return decode(*self.frames(rows), n_genes=self.n_genes, head=self.head, **how)
 
     def prefetch(self, rows: npt.ArrayLike) -> None:
         """Fetch what a later `read` of these cells needs, as far as the cache has room; raises as `read` does."""
@@ -192,9 +203,17 @@ class RemoteStore(Store):
     def verify(self, sample: float = 1.0) -> VerifyReport:
         """Check every byte against its checksum, and decode every frame (or a share of them, 0 < sample <= 1).
 
-        Everything is fetched anew, past the cache, one shard at a time, and removed again.
+        Everything is fetched anew, past the cache, one shard at a time, and removed again. Blocks in the cache that
+        differ from what is proven are forgotten.
         """
-        return _verify(self._remote, self._cache, self.manifest, sample=sample)
+
+        def compare(number: int, path: Path) -> None:
+            forgotten = self._remote_shards.forget_unlike(number, path, n_genes=self.n_genes)
+            if forgotten:
+                words = f"{path.name}: {forgotten} blocks in the cache were not its bytes, and are forgotten"
+                emit("verifying", message=words)
+
+        return _verify(self._remote, self._cache, self.manifest, sample=sample, compare=compare)
 
 
 class RemoteUnchanged(Unchanged):
@@ -343,7 +362,9 @@ class RemoteObs(ObsTable):
 # ---- verify ----------------------------------------------------------------------------------------------------
 
 
-def _verify(remote: Remote, cache: Cache, manifest: Manifest, *, sample: float) -> VerifyReport:
+def _verify(
+    remote: Remote, cache: Cache, manifest: Manifest, *, sample: float, compare: Callable[[int, Path], None]
+) -> VerifyReport:
     """Verify a store at a URL as a local one, in pieces of one shard each."""
     largest = max((sum(file.bytes for file in shard.files) for shard in manifest.shards), default=0)
     require_free_bytes(cache.folder, largest, what="verifying one shard after the other")
@@ -354,6 +375,8 @@ def _verify(remote: Remote, cache: Cache, manifest: Manifest, *, sample: float) 
         for number, shard in enumerate(manifest.shards):
             part = replace(manifest, shards=Shards([shard]), sources=Sources())
             reports.append(_verify_part(remote, folder, part, shard.files, sample=sample))
+            if reports[-1].ok:
+                compare(number, folder / shard.cells.path)
             for file in shard.files:
                 (folder / file.path).unlink(missing_ok=True)
             emit("verifying", done=number + 1, total=len(manifest.shards), unit="shards")

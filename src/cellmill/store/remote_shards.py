@@ -228,6 +228,29 @@ class RemoteShards:
         for _ in self._fetch(missing):
             pass
 
+    def forget(self, wanted: Sequence[tuple[RemoteShard, U64, U64]]) -> None:
+        """Forget the cached bytes that spans of shards lie in."""
+        for shard, start, stop in wanted:
+            for number in blocks_of(start, stop).tolist():
+                self._cache.drop_block(shard.key, number)
+
+    def forget_unlike(self, number: int, path: Path, *, n_genes: int) -> int:
+        """Forget cached bytes of a shard that are not those of the file `path`, which is proven; returns how many."""
+        shard = self._open.get(number) or self._kept(number, n_genes=n_genes)
+        if shard is None or path.stat().st_size != shard.n_bytes:
+            return 0
+        forgotten = 0
+        with path.open("rb") as file:
+            for block in range(-(-shard.n_bytes // BLOCK_BYTES)):
+                held = self._cache.read_block(shard.key, block, n_bytes=_block_bytes(shard, block))
+                if held is None:
+                    continue
+                file.seek(block * BLOCK_BYTES)
+                if file.read(BLOCK_BYTES) != held:
+                    self._cache.drop_block(shard.key, block)
+                    forgotten += 1
+        return forgotten
+
     def _fetch(self, missing: Sequence[tuple[RemoteShard, I64]]) -> Iterator[tuple[int, int, memoryview]]:
         """Fetch blocks into the cache; yields position in `missing`, number and bytes of each, neighbours included."""
         plan = [(position, *span) for position, (_, numbers) in enumerate(missing) for span in plan_ranges(numbers)]

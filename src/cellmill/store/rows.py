@@ -37,7 +37,7 @@ def checked_rows(rows: npt.ArrayLike, *, n_cells: int, where: str) -> npt.NDArra
     lowest, highest = int(ids.min()), int(ids.max())
     if lowest < 0 or highest >= n_cells:
         raise IndexError(f"{where}: row {lowest if lowest < 0 else highest} is outside 0..{n_cells - 1}")
-    return ids.astype(np.int64, copy=False)
+    return np.ascontiguousarray(ids, dtype=np.int64)  # the kernel takes no views with strides
 
 
 def exact_counts(got: kernel.Gathered, dtype: np.dtype[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:

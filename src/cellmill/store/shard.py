@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from cellmill.errors import CorruptStoreError
+from cellmill import kernel
+from cellmill.errors import CorruptStoreError, FrameError
 from cellmill.storage import map_file
 from cellmill.store.format import Footer, parse_footer, parse_offsets, parse_uids
 from cellmill.store.manifest import FileEntry, ShardEntry
@@ -70,6 +73,40 @@ class Shard:
         """
         return self._entries(cells), self._entries(cells + 1)
 
+    def portions(
+        self, cells: npt.NDArray[np.int64], *, n_genes: int, head: Any, most_cells: int = 4096
+    ) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield cells in pieces that hold some four million nonzeros at most, or one cell; memory is bounded by them.
+
+        A cell whose frame cannot be told the size of is a piece of its own and the last: who decodes it finds out why.
+        """
+        for at in range(0, len(cells), most_cells):
+            part = cells[at : at + most_cells]
+            sizes, faulty = self._sizes(part, n_genes=n_genes, head=head)
+            begin, before = 0, np.concatenate([[0], np.cumsum(sizes)])
+            while begin < len(sizes):
+                end = int(np.searchsorted(before, before[begin] + _MOST_NONZEROS, side="right")) - 1
+                end = max(end, begin + 1)
+                yield part[begin:end]
+                begin = end
+            if faulty:
+                yield part[len(sizes) : len(sizes) + 1]
+                return
+
+    def _sizes(self, cells: npt.NDArray[np.int64], *, n_genes: int, head: Any) -> tuple[npt.NDArray[np.int64], bool]:
+        """Return nonzeros of cells up to the first at fault, and whether there is such a one."""
+        start, stop = self.spans(cells)
+
+        def sizes_of(n: int) -> npt.NDArray[np.int64]:
+            return kernel.frame_sizes(
+                [self.frames], np.zeros(n, np.int64), start[:n], stop[:n], n_genes=n_genes, head=head
+            )
+
+        try:
+            return sizes_of(len(cells)), False
+        except FrameError as error:
+            return sizes_of(getattr(error, "position", 0)), True
+
     def _entries(self, at: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
         if self.offset_bits == 32:
             return self.offset_bases[at].astype(np.uint64)
@@ -120,4 +157,5 @@ def _mapped(path: Path, entry: FileEntry) -> npt.NDArray[np.uint8]:
     return data
 
 
+_MOST_NONZEROS = 4_000_000  # 32 MiB of genes and counts
 _REMEDY = "Restore it from a copy or build the store again."

@@ -116,7 +116,7 @@ class Staging:
             finally:
                 # published, or left by an error before any work was finished: nothing worth keeping
                 if not any(staging._journal.glob("*.npz")) and not staging._call.exists():
-                    shutil.rmtree(staging.place)
+                    staging._leave()
 
     @classmethod
     @contextmanager
@@ -154,8 +154,7 @@ class Staging:
             else:
                 self._retired.replace(self.target)
         if self._finished.exists():
-            manifest = self._finished / MANIFEST_NAME
-            if manifest.exists() and hash_file(manifest) == self._publishing.read_text():
+            if self._is_announced(self._finished):
                 self._finished.replace(self.folder)
             else:  # the old store, after the exchange
                 shutil.rmtree(self._finished)
@@ -165,7 +164,11 @@ class Staging:
 
     def _is_published(self) -> bool:
         """Whether what was finished here is what lies at the target: only the tidying up was interrupted."""
-        manifest = self.target / MANIFEST_NAME
+        return self._is_announced(self.target)
+
+    def _is_announced(self, folder: Path) -> bool:
+        """Whether the store in `folder` is the one that was about to be published."""
+        manifest = folder / MANIFEST_NAME
         return self._publishing.exists() and manifest.exists() and hash_file(manifest) == self._publishing.read_text()
 
     def _take_back(self) -> None:
@@ -276,11 +279,26 @@ class Staging:
         self._clear()
 
     def _clear(self) -> None:
-        """Remove all but the lock, the journal first: what it names must not be missed."""
-        for entry in sorted(self.place.iterdir(), key=lambda path: path != self._journal):
+        """Remove all but the lock.
+
+        The journal goes first: what it names must not be missed. What tells whether `finished` is the old store or the
+        new one goes last.
+        """
+        order = {self._journal: 0, self._publishing: 2}
+        for entry in sorted(self.place.iterdir(), key=lambda path: order.get(path, 1)):
             if entry == self._lock:
                 continue
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def _leave(self) -> None:
+        """Remove the place, the lock after all else: from then on it is another's, who may be in it already."""
+        self._clear()
+        self._lock.unlink(missing_ok=True)
+        try:
+            self.place.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 
 def _unnamed_files(folder: Path, manifest: Manifest) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["VerifyReport", "verify_store"]
 
-_CELLS_AT_ONCE = 4096
 _COMPARED = {"uid": STANDARD_COLUMNS["uid"], **{name: FACT_COLUMNS[name] for name in STORED_COLUMNS}}
 
 
@@ -82,6 +82,7 @@ def verify_store(store: Store, *, sample: float = 1.0) -> VerifyReport:
     files += [entry for shard in manifest.shards for entry in (shard.obs, shard.uids, shard.cells)]
     for entry in files:
         problems += _check_file(store, entry)
+    problems += _check_sources(store)
     decoded = 0
     n_genes, head = _genes_and_head(store)
     for number, entry_of_shard in enumerate(manifest.shards):
@@ -108,16 +109,34 @@ def _genes_and_head(store: Store) -> tuple[int | None, Any]:
         return n_genes, False
 
 
+def _check_sources(store: Store) -> Iterator[str]:
+    """Compare what the manifest says of sources with what it says of their shards."""
+    sources, shards = store.manifest.sources, store.manifest.shards
+    if not len(sources):  # a part of a store is verified
+        return
+    cells: Counter[str] = Counter()
+    for name, n_cells in zip(shards.texts("source"), shards.n_cells.tolist(), strict=True):
+        cells[name] += n_cells
+    for entry in sources:
+        if len(shards) and cells.pop(entry.name, 0) != entry.n_cells:
+            yield f"{store.path}: the manifest says {entry.n_cells} cells of {entry.name!r}, its shards hold others"
+    for name in cells:
+        yield f"{store.path}: shards are of the source {name!r}, which the manifest lacks"
+
+
 def _check_file(store: Store, entry: FileEntry) -> Iterator[str]:
     path = store.path / entry.path
-    if not path.is_file():
-        yield f"{path}: missing"
-        return
-    size = path.stat().st_size
-    if size != entry.bytes:
-        yield f"{path}: {size} bytes, the manifest says {entry.bytes}"
-    elif hash_file(path) != entry.xxh3:
-        yield f"{path}: its checksum is not the manifest's; the bytes have changed"
+    try:
+        if not path.is_file():
+            yield f"{path}: {'no file' if path.exists() else 'missing'}"
+            return
+        size = path.stat().st_size
+        if size != entry.bytes:
+            yield f"{path}: {size} bytes, the manifest says {entry.bytes}"
+        elif hash_file(path) != entry.xxh3:
+            yield f"{path}: its checksum is not the manifest's; the bytes have changed"
+    except OSError as error:  # of this file alone: what else is damaged is wanted too
+        yield f"{path}: the system does not read it ({error.strerror})"
 
 
 def _check_shard(
@@ -172,20 +191,21 @@ def _check_cells(
     if sample < 1:
         wanted = max(1, round(sample * entry.n_cells))
         cells = np.sort(np.random.default_rng(entry.n_cells).choice(entry.n_cells, wanted, replace=False))
-    nnz = 0
-    for at in range(0, len(cells), _CELLS_AT_ONCE):
-        part = cells[at : at + _CELLS_AT_ONCE]
+    nnz = done = 0
+    for part in shard.portions(cells, n_genes=shard.footer.n_genes, head=head):
         start, stop = shard.spans(part)
         try:
-            indptr, _, values = kernel.gather(
-                [shard.frames], np.zeros(len(part), np.int64), start, stop, n_genes=shard.footer.n_genes, head=head
-            )
+            got = kernel.gather_frames(
+                [shard.frames], np.zeros(len(part), np.int64), start, stop, n_genes=shard.footer.n_genes, head=head,
+                totals=True,
+            )  # fmt: skip
         except CellmillError as error:
             cell = part[getattr(error, "position", 0)]
-            return [*problems, f"{path}: cell {cell} cannot be decoded: {error}"], at
-        nnz += int(indptr[-1])
-        sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
-        wrong = (np.diff(indptr) != detected[part]) | (sums[indptr[1:]] - sums[indptr[:-1]] != totals[part])
+            return [*problems, f"{path}: cell {cell} cannot be decoded: {error}"], done
+        assert got.totals is not None  # they were asked for
+        done += len(part)
+        nnz += int(got.indptr[-1])
+        wrong = (np.diff(got.indptr) != detected[part]) | (got.totals.astype(np.int64) != totals[part])
         if wrong.any():
             problems.append(f"{path}: cell {part[np.flatnonzero(wrong)[0]]}: counts and obs differ in total or genes")
     if sample == 1 and nnz != entry.nnz:

@@ -28,6 +28,7 @@ from cellmill.store.format import (
     pack_uids,
     padding_bytes,
 )
+from cellmill.store.gene_table import GENE_SCHEMA
 from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest
 
 __all__ = ["ShardWriter", "file_entry", "own_version", "write_genes", "write_manifest", "write_uids"]
@@ -156,14 +157,8 @@ def write_genes(
 ) -> FileEntry:
     """Write the table of genes, in storage order, under the name of its generation; returns its entry."""
     name = f"genes-{generation}.parquet" if generation else "genes.parquet"
-    table = pa.table(
-        {
-            "gene_id": pa.array(gene_ids, pa.string()),
-            "symbol": pa.array(symbols, pa.string()),
-            "token": pa.array(tokens, pa.int64()),
-            "detection_rate": pa.array(detection_rate, pa.float64()),
-        }
-    )
+    columns = {"gene_id": gene_ids, "symbol": symbols, "token": tokens, "detection_rate": detection_rate}
+    table = pa.table(columns, schema=GENE_SCHEMA)
     temporary = folder / f".{name}.tmp"
     pq.write_table(table, temporary, compression="zstd")
     sync_file(temporary)

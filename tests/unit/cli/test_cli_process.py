@@ -95,3 +95,45 @@ def test_training_without_its_libraries_names_the_extra(
     assert done.returncode == 2, done.stderr
     assert f"pip install -c constraints.txt '.{extra}'".encode() in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_command_all_the_same(tmp_path: Path, small_store: Path) -> None:
+    # Verify's first look at a file sends the signal, and takes what comes for a failure of its own.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import cellmill.store.verify as verify\n"
+        "check = verify._check_file\n"
+        "def swallowing(*args):\n"
+        "    try:\n"
+        f"        os.kill(os.getpid(), {int(signal.SIGINT)})\n"
+        "    except BaseException:\n"
+        "        pass\n"
+        "    return check(*args)\n"
+        "verify._check_file = swallowing\n"
+        "emit = verify.emit\n"
+        "verify.emit = lambda *args, **how: (emit(*args, **how), print('went on'))\n"
+    )
+    done = cellmill("verify", small_store, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 130, done.stderr
+    assert b"is sound" not in done.stdout
+    assert b"went on" not in done.stdout  # the first event raised it again
+
+
+def test_an_interrupt_that_is_swallowed_at_the_end_is_in_the_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import rich.console as console\n"
+        "show = console.Console.print\n"
+        "def swallowing(self, *args, **how):\n"
+        "    show(self, *args, **how)\n"
+        "    try:\n"
+        f"        os.kill(os.getpid(), {int(signal.SIGINT)})\n"
+        "    except BaseException:\n"
+        "        pass\n"
+        "console.Console.print = swallowing\n"
+    )
+    done = cellmill("--version", PYTHONPATH=str(tmp_path))
+    assert b"cellmill" in done.stdout
+    assert done.returncode == 130

@@ -11,7 +11,7 @@ import cellmill as cm
 from cellmill.errors import CorruptStoreError, InputError, StoreError, StoreExistsError, VocabularyError
 from cellmill.genes import Vocabulary
 from cellmill.ingest import append_inputs, build
-from cellmill.store import Sources, merge_stores, open_store
+from cellmill.store import Shards, Sources, merge_stores, open_store
 from cellmill.store import merge as merge_module
 from cellmill.store.staging import Staging
 
@@ -87,7 +87,9 @@ def _renamed(store, old, new):
     from dataclasses import replace
 
     sources = Sources(replace(s, name=new) if s.name == old else s for s in store.manifest.sources)
-    (store.path / "manifest.json").write_bytes(replace(store.manifest, sources=sources).sealed().to_json())
+    shards = Shards(replace(s, source=new) if s.source == old else s for s in store.manifest.shards)
+    manifest = replace(store.manifest, sources=sources, shards=shards)
+    (store.path / "manifest.json").write_bytes(manifest.sealed().to_json())
     return open_store(store.path)
 
 

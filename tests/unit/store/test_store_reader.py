@@ -238,3 +238,21 @@ def test_genes_named_by_symbols_are_told_their_ids():
     assert positions_of_genes(table, ["ENSG2", "ENSG1"], where="s").tolist() == [1, 0]
     with pytest.raises(QueryError, match=r"s: 2 of 3 genes.*1 of them are symbols here: MS4A1 is ENSG2\. Give the ids"):
         positions_of_genes(table, ["ENSG1", "MS4A1", "nowhere"], where="s")
+
+
+def test_rows_with_strides_are_rows(store_and_file):
+    store, _ = store_and_file
+    rows = np.arange(20)
+    for some in (rows[::2], rows[::-1], rows[::-3].astype(np.int32)):
+        want = store.read(some.copy()).toarray()
+        np.testing.assert_array_equal(store.read(some).toarray(), want)
+        np.testing.assert_array_equal(store.read_dense(some), want)
+        got = store.gather(some)
+        np.testing.assert_array_equal(got.indptr, store.read(some.copy()).indptr)
+        store.prefetch(some)
+
+
+def test_genes_that_are_no_texts_are_refused(store_and_file):
+    store, _ = store_and_file
+    with pytest.raises(QueryError, match="found 0"):
+        store.read([1], genes=[0])

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cellmill import kernel
 from cellmill.errors import CellmillError, CorruptStoreError, FrameError, InputError
 from cellmill.ingest import build
+from cellmill.storage import hash_file
 from cellmill.store import open_store
+from cellmill.store import shard as shard_module
 from cellmill.store.format import pack_uids
+from cellmill.store.manifest import Sources
 
 
 @pytest.fixture
@@ -148,3 +153,77 @@ def test_a_sample_decodes_a_part(store):
     assert 0 < store.verify(sample=0.1).n_cells_decoded < 20
     with pytest.raises(InputError):
         store.verify(sample=0)
+
+
+@pytest.mark.parametrize("what", ["folder", "circle of links"])
+@pytest.mark.parametrize("part", ["cells", "obs", "uids", "vocabulary"])
+def test_what_the_system_does_not_read_is_found_beside_all_else(store, part, what):
+    shard = store.manifest.shards[1]
+    entries = {"cells": shard.cells, "obs": shard.obs, "uids": shard.uids, "vocabulary": store.manifest.vocabulary}
+    path = store.path / entries[part].path
+    path.unlink()
+    path.mkdir() if what == "folder" else path.symlink_to(path.name)
+    other = store.path / store.manifest.shards[2].cells.path
+    flip(other, 30)
+    report = open_store(store.path).verify()
+    assert any(str(path) in line for line in report.problems)
+    assert any(str(other) in line for line in report.problems)
+    reads = {"cells": lambda s: s.read([50]), "obs": lambda s: s.obs.to_arrow(["cell"]), "uids": lambda s: s.uids()}
+    with pytest.raises(CellmillError, match=path.name):
+        reads.get(part, lambda s: s.vocabulary)(open_store(store.path))
+
+
+def test_memory_of_verify_is_bounded_by_nonzeros(tmp_path, tiny_h5ad, monkeypatch):
+    counts = np.ones((300, 400), dtype=np.int64)
+    counts[::7] = 0
+    counts[5, 3:] = 0
+    made = build(tmp_path / "d.mill", [tiny_h5ad("dense", counts=counts).path], vocabulary="union")
+    monkeypatch.setattr(shard_module, "_MOST_NONZEROS", 1000)
+    batches = []
+    gather = kernel.gather_frames
+
+    def watched(*args, **how):
+        got = gather(*args, **how)
+        batches.append(int(got.indptr[-1]))
+        return got
+
+    monkeypatch.setattr(kernel, "gather_frames", watched)
+    report = open_store(made.path).verify()
+    assert report.ok and report.n_cells_decoded == 300
+    assert sum(batches) == np.count_nonzero(counts)
+    assert max(batches) <= 1000
+
+
+def test_sources_whose_cells_are_not_those_of_their_shards_are_found(store):
+    for change in ({"n_cells": 99}, {"name": "nobody"}):
+        entry = replace(store.manifest.sources[0], **change)
+        manifest = replace(store.manifest, sources=Sources([entry])).sealed()
+        (store.path / "manifest.json").write_bytes(manifest.to_json())
+        report = open_store(store.path).verify()
+        assert any("source" in line or "its shards hold others" in line for line in report.problems)
+
+
+def test_a_manifest_that_is_no_text_is_not_shown_whole(tmp_path):
+    folder = tmp_path / "s.mill"
+    folder.mkdir()
+    (folder / "manifest.json").write_bytes(bytes([0x1F, 0x8B, 0xFF]) * 100_000)
+    with pytest.raises(CorruptStoreError, match="gzip") as found:
+        open_store(folder)
+    assert len(str(found.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.set_column(0, "gene_id", pa.array([None] * len(t), pa.string())), "without an id"),
+        (lambda t: t.set_column(0, "gene_id", pa.array(["one"] * len(t))), "the id of another"),
+        (lambda t: t.set_column(0, "gene_id", pa.array(range(len(t)))), "not a table of genes"),
+    ],
+)
+def test_genes_that_are_none_are_refused(store, change, said):
+    path = store.path / store.manifest.genes.path
+    pq.write_table(change(pq.read_table(path)), path)
+    genes = replace(store.manifest.genes, bytes=path.stat().st_size, xxh3=hash_file(path))
+    (store.path / "manifest.json").write_bytes(replace(store.manifest, genes=genes).sealed().to_json())
+    with pytest.raises(CorruptStoreError, match=said):
+        open_store(store.path).read([0], genes=["g"])

@@ -6,7 +6,14 @@ Knows nothing of the native module, of files, or of threads (the argument is tak
 
 from __future__ import annotations
 
-from cellmill.kernel.reference.gather import fingerprint, gather, gather_dense, gather_rows, gather_rows_dense
+from cellmill.kernel.reference.gather import (
+    fingerprint,
+    frame_sizes,
+    gather,
+    gather_dense,
+    gather_rows,
+    gather_rows_dense,
+)
 from cellmill.kernel.reference.ingest import ingest
 from cellmill.kernel.reference.model import HeadModel
 from cellmill.kernel.reference.random import keyed_u64, mix64, permute
@@ -19,6 +26,7 @@ __all__ = [
     "RowTable",
     "encode",
     "fingerprint",
+    "frame_sizes",
     "gather",
     "gather_dense",
     "gather_rows",

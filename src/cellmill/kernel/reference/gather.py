@@ -23,6 +23,7 @@ __all__ = [
     "LOG1P_CP10K",
     "RAW",
     "fingerprint",
+    "frame_sizes",
     "gather",
     "gather_dense",
     "gather_rows",
@@ -86,6 +87,14 @@ def gather(
         decoded = _to_columns(decoded, panel.column_of)
     fault = decoded.fault or _beyond_kind(decoded, kind)
     return fault, decoded.indptr, decoded.indices.astype(np.int32), decoded.counts.astype(_KINDS[kind]), totals
+
+
+def frame_sizes(
+    shards: Sequence[npt.NDArray[np.uint8]], shard_of: I64, start: I64, stop: I64, n_genes: int, head: HeadModel | None
+) -> tuple[tuple[int, int] | None, I64]:
+    """Return (fault, nonzeros of each row)."""
+    decoded = _decode_rows(shards, shard_of, start, stop, n_genes, head)
+    return decoded.fault, np.diff(decoded.indptr).astype(np.int64)
 
 
 def _beyond_kind(decoded: Decoded, kind: int) -> tuple[int, int] | None:
