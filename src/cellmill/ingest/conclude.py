@@ -63,7 +63,7 @@ def conclude(
     own: dict[int, list[ShardRecord]] = {}
     for record in records:
         own.setdefault(record.source, []).append(record)
-    _require_cells(plan, used, own)
+    _require_cells(plan, staging, used, own)
     sources = [_write_source(plan, staging, source, own.get(source[0], []), digest_of) for source in used]
     manifest = Manifest(
         vocabulary_hash=plan.vocabulary.hash,
@@ -222,7 +222,10 @@ def _matched(source: SourcePlan, tally: _Tally) -> float | None:
 
 
 def _require_cells(
-    plan: BuildPlan, used: Sequence[tuple[int, SourcePlan]], records: Mapping[int, Sequence[ShardRecord]]
+    plan: BuildPlan,
+    staging: Staging,
+    used: Sequence[tuple[int, SourcePlan]],
+    records: Mapping[int, Sequence[ShardRecord]],
 ) -> None:
     """Refuse to make a store, or add to one, when filters have removed every cell.
 
@@ -238,7 +241,12 @@ def _require_cells(
         removed = _tally(source, records.get(number, ())).admitted.removed
         told = ", ".join(f"{name} removed {n}" for name, n in removed.items())
         lines.append(f"  {source.name}: {source.n_cells} cells read, {told}")
-    raise InputError("no cell is left after the filters:\n" + "\n".join(lines))
+    staging.forget()  # what is kept would be found again to be nothing
+    told = "\n".join(lines)
+    raise InputError(
+        f"no cell is left after the filters:\n{told}\nAsk less of cells; what they hold, a store that is built without "
+        'filters shows: cellmill query STORE "SUMMARIZE obs"'
+    )
 
 
 def _write_run_report(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -58,16 +59,28 @@ def plan_build(
         in `skipped` (with `options.skip_bad`) or `refused`.
     """
     options = options or BuildOptions()
+    guard = _Guard(skip=options.skip_bad)
+    with guard.told_beside():
+        return _planned(inputs, vocabulary, options, base, fetched or Fetched(tuple(inputs)), guard)
+
+
+def _planned(
+    inputs: Sequence[str | Path],
+    vocabulary: str | Path | Vocabulary | None,
+    options: BuildOptions,
+    base: Base | None,
+    fetched: Fetched,
+    guard: _Guard,
+) -> BuildPlan:
     check_policy(options, vocabulary)
-    fetched = fetched or Fetched(tuple(inputs))
     if urls := [str(one) for one in inputs if is_url(one)]:
         raise ConfigError(
             f"{recorded_url(urls[0])}: a file behind a URL is fetched by `cellmill build` and `append`, not for a "
             "part of a build; fetch it first, and name the file"
         )
-    guard = _Guard(skip=options.skip_bad)
     # with all of them skipped, those are to be told, not that there is no input
     paths = expand_inputs(inputs, keep_unusable=options.skip_bad) if inputs or not fetched.skipped else []
+    guard.n_inputs = len(paths)
     if options.about:
         options.about.check(paths)
     looked_at = Candidates(options, n_inputs=len(paths))
@@ -183,6 +196,7 @@ class _Guard:
 
     def __init__(self, *, skip: bool) -> None:
         self.refused: list[Refused] = []
+        self.n_inputs = 0
         self._skip = skip
 
     def __call__(self, path: Path, step: Callable[[], T]) -> T | None:
@@ -200,7 +214,18 @@ class _Guard:
 
     def _keep(self, path: Path, error: CellmillError) -> None:
         self.refused.append(Refused(path, error))
-        tell_refused(path, skip=self._skip)
+        tell_refused(path, skip=self._skip, others=self.n_inputs > 1)
+
+    @contextmanager
+    def told_beside(self) -> Iterator[None]:
+        """Let an error that ends the plan say what was found wrong with inputs before it."""
+        try:
+            yield
+        except CellmillError as error:
+            for one in self.refused:
+                if str(one.path) not in str(error):
+                    error.add_note(f"Besides: {one.error}")
+            raise
 
 
 def _align(candidate: Candidate, aligner: GeneAligner, base: Base | None) -> AlignedGenes:

@@ -51,11 +51,12 @@ class Progress:
         if task.source in self.refused:
             return
         self.refused[task.source] = error
-        tell_refused(self._plan.sources[task.source].path, skip=self._plan.options.skip_bad)
+        others = len(self._plan.sources) > 1
+        tell_refused(self._plan.sources[task.source].path, skip=self._plan.options.skip_bad, others=others)
 
 
-def tell_refused(path: Path, *, skip: bool) -> None:
-    """Say that an input cannot be used; why is said at the end."""
+def tell_refused(path: Path, *, skip: bool, others: bool) -> None:
+    """Say that an input cannot be used, and whether `others` are worked on; why is said at the end."""
     what = "skipped" if skip else "cannot use"
-    rest = "" if skip else "; the others are worked on, and the end says why"
+    rest = "" if skip or not others else "; the others are worked on, and the end says why"
     emit(f"{what} {path.name}", message=f"{what} {path}{rest}")

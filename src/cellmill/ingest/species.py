@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cellmill.errors import GeneMatchError
+from cellmill.events import emit
 from cellmill.genes import GeneTable, Vocabulary
+from cellmill.genes.describe import describe_ids
 from cellmill.ingest.base import table_for
 from cellmill.ingest.candidates import Candidate
 from cellmill.ingest.gene_columns import species_of, unknown_species
@@ -33,12 +35,30 @@ def choose_vocabulary(
 
 def _union(candidates: Sequence[Candidate]) -> Vocabulary:
     symbols: dict[str, str] = {}
-    axes = {genes.key: genes for genes in (candidate.source.genes_of(candidate.matrix) for candidate in candidates)}
+    named = [(one.source.path, one.source.genes_of(one.matrix)) for one in candidates]
+    axes = {genes.key: genes for _, genes in named}
     for genes in axes.values():
         names = genes.symbols or genes.ids
         for gene_id, symbol in zip(genes.ids, names, strict=True):
             symbols.setdefault(gene_id, symbol)
+    _tell_strangers({genes.key: (path, genes.ids) for path, genes in named})
     return Vocabulary(list(symbols), symbols=list(symbols.values()), name="union")
+
+
+def _tell_strangers(axes: Mapping[str, tuple[Path, Sequence[str]]]) -> None:
+    """Warn of inputs whose genes no other input has: their ids are of another kind, or of another species."""
+    if len(axes) < 2:
+        return
+    held = Counter(gene for _, ids in axes.values() for gene in set(ids))
+    for path, ids in axes.values():
+        if ids and all(held[gene] == 1 for gene in ids):
+            told = f"warning: {path.name} shares no gene with the other inputs; {describe_ids(ids)}"
+            emit("genes", message=told)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _recognised(candidates: Sequence[Candidate], *, skip_bad: bool) -> str:
@@ -58,10 +78,11 @@ def _recognised(candidates: Sequence[Candidate], *, skip_bad: bool) -> str:
         else:
             unknown.append(candidate)
     if len(species) > 1 and not skip_bad:
-        listed = "; ".join(f"{name}: {', '.join(files[:3])}" for name, files in species.items())
+        listed = "; ".join(f"{name}: {_some(files)}" for name, files in species.items())
         raise GeneMatchError(
-            f"the inputs are of more than one species ({listed}). Build one store for each, or pass "
-            "--vocabulary union to keep the files' own gene ids (in Python: vocabulary='union')."
+            f"the inputs are of more than one species ({listed}). Build one store for each. (Or pass "
+            "--vocabulary union, in Python vocabulary='union', to keep the files' own gene ids: genes of two species "
+            "then have nothing in common.)"
         )
     if not species:
         genes = unknown[0].source.genes_of(unknown[0].matrix)

@@ -278,6 +278,10 @@ class Staging:
         sync_folder(self.target)
         self._clear()
 
+    def forget(self) -> None:
+        """Forget finished work of which nothing can become."""
+        self._clear()
+
     def _clear(self) -> None:
         """Remove all but the lock.
 

@@ -105,6 +105,7 @@ def test_an_input_of_which_no_cell_is_taken_is_in_the_store_with_its_report(tmp_
     with pytest.raises(InputError, match=r"(?s)no cell is left.*empty: 30 cells read, where removed 30"):
         build(tmp_path / "t.mill", [empty.path], vocabulary="union", where="tissue = 'blood'")
     assert not (tmp_path / "t.mill").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_append_takes_the_same_filters(tmp_path, file, tiny_h5ad):

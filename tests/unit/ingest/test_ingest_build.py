@@ -131,6 +131,37 @@ def test_with_skip_bad_the_species_of_most_cells_decides(tmp_path, tiny_h5ad):
     assert "--vocabulary mouse" in skipped[0]["reason"]
 
 
+def test_an_error_about_all_inputs_tells_of_bad_ones_and_how_many_there_are(tmp_path, tiny_h5ad):
+    human, mouse = (list(Vocabulary.load(s).ids[:40]) for s in ("human", "mouse"))
+    files = [tiny_h5ad(f"human{i}", genes=human, seed=i).path for i in range(5)]
+    files += [tiny_h5ad("a_mouse", genes=mouse).path, tiny_h5ad("bad", counts=np.full((20, 40), 0.5)).path]
+    with pytest.raises(
+        GeneMatchError, match=r"human0.h5ad, human1.h5ad, human2.h5ad and 2 more; mouse: a_mouse"
+    ) as told:
+        build(tmp_path / "s.mill", files)
+    assert [note for note in told.value.__notes__ if "bad.h5ad" in note and "0.5" in note]
+
+
+@pytest.mark.parametrize("n_others", [0, 1])
+def test_only_where_there_are_others_they_are_said_to_be_worked_on(n_others, tmp_path, tiny_h5ad):
+    said = []
+    bad = tiny_h5ad("bad", counts=np.full((20, 40), 0.5)).path
+    with events.listening(lambda event: said.append(event.message)), pytest.raises(InputError):
+        build(tmp_path / "s.mill", [bad, *(tiny_h5ad("sound").path for _ in range(n_others))], vocabulary="union")
+    told = next(line for line in said if "cannot use" in line)
+    assert ("the others are worked on" in told) == bool(n_others)
+
+
+def test_inputs_that_share_no_gene_are_warned_of(tmp_path, tiny_h5ad):
+    human, mouse = (list(Vocabulary.load(s).ids[:40]) for s in ("human", "mouse"))
+    files = [tiny_h5ad("one", genes=human).path, tiny_h5ad("two", genes=[*human[:39], "x"]).path]
+    for more, strangers in (([], []), ([tiny_h5ad("mouse", genes=mouse).path], ["mouse.h5ad"])):
+        said = []
+        with events.listening(lambda event, said=said: said.append(event.message)):
+            build(tmp_path / "s.mill", files + more, vocabulary="union", overwrite=True)
+        assert [line.split()[1] for line in said if "shares no gene" in line] == strangers
+
+
 def test_nothing_left_to_build_is_an_error(tmp_path, tiny_h5ad):
     late = np.ones((5000, 40))
     late[4500, 3] = 0.25
