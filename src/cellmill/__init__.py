@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cellmill.loader import Loader as Loader
     from cellmill.loader import lightning as lightning
     from cellmill.loader import scvi as scvi
+    from cellmill.mixture import Balance as Balance
     from cellmill.mixture import Component as Component
     from cellmill.mixture import Exclusion as Exclusion
     from cellmill.mixture import Mixture as Mixture
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from cellmill.train import train_run as train
 
 __all__ = [
+    "Balance",
     "Batch",
     "Component",
     "Dataset",
@@ -84,6 +86,7 @@ except importlib.metadata.PackageNotFoundError:  # run from the source tree, not
 
 # name -> (module, attribute in it); an attribute of "" means the module itself
 _FACE: dict[str, tuple[str, str]] = {
+    "Balance": ("cellmill.mixture", "Balance"),
     "Batch": ("cellmill.loader", "Batch"),
     "Component": ("cellmill.mixture", "Component"),
     "Dataset": ("cellmill.loader", "Dataset"),

@@ -189,7 +189,7 @@ def _choose_split(store: Store, sets: _DataSets, donors: str | None) -> _ChosenS
 
 
 def _try_split(store: Store, sets: _DataSets, by: str | None, seed: int) -> _ChosenSplit | None:
-    split = Split(by=by or "cell", **SHARES)
+    split = Split(by or "cell", SHARES["train"], SHARES["validation"], SHARES["test"])
     counts = []
     for side in ("train", "test"):
         mixture = Mixture([Component(side, store, split=side)], seed=seed, split=split)

@@ -6,12 +6,13 @@ are tested on a billion imaginary cells.
 
 from __future__ import annotations
 
-from cellmill.mixture.config import Component, Exclusion, Seeds, Split
+from cellmill.mixture.config import Balance, Component, Exclusion, Seeds, Split
 from cellmill.mixture.mixture import Mixture
 from cellmill.mixture.order import Blocked, Exact, Order, Stored, choose_order
 from cellmill.mixture.plan import Plan, PlanRow, plan_cells
 
 __all__ = [
+    "Balance",
     "Blocked",
     "Component",
     "Exact",

@@ -17,9 +17,11 @@ from cellmill.storage.urls import is_url
 from cellmill.store import Store
 
 __all__ = [
+    "Balance",
     "Component",
     "Exclusion",
     "Kind",
+    "Op",
     "Seeds",
     "Split",
     "SplitName",
@@ -32,6 +34,8 @@ __all__ = [
 StoreLike = str | Path | Store
 SplitName = Literal["train", "validation", "test", "all"]
 Kind = Literal["proportion", "repeat", "choose"]
+Op = Literal["add", "replace", "only"]
+OnLeak = Literal["remove", "refuse"]
 
 SPLIT_NAMES: Final = ("train", "validation", "test")
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -82,16 +86,23 @@ class Split:
         A column of obs whose values stay together ("donor_id", "dataset", ...); "cell" for each cell on its own.
     train, validation, test
         Shares of the values, not of the cells; what is missing to 1 is left out of all three.
+    stratify
+        A column of obs of which each value ("tissue": each tissue) shall be divided by these shares. The values of `by`
+        are then ranked by their keys within the stratum that most of their cells are of, over all cells of the
+        mixture's stores, and cut at the shares: more cells move nobody, a new donor at most those at a cut.
     """
 
     by: str = "donor_id"
     train: float = 0.8
     validation: float = 0.1
     test: float = 0.1
+    stratify: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.by, str) or not self.by:
             raise ConfigError(f"split: `by` must name a column of obs, or be 'cell', found {self.by!r}")
+        if self.stratify is not None and (not isinstance(self.stratify, str) or not self.stratify):
+            raise ConfigError(f"split: `stratify` must name a column of obs, found {self.stratify!r}")
         for name in SPLIT_NAMES:
             share = getattr(self, name)
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
@@ -120,11 +131,14 @@ class Exclusion:
     by
         What a cell must share with a registered one to be removed: "uid" (the same cell), "fingerprint" (the same
         counts), or a column of obs ("donor_id", "dataset"). Rules apply in this order; a cell counts once.
+    on_leak
+        "remove" such cells, or "refuse" to plan while there are any.
     """
 
     store: StoreLike
     where: str | None = None
     by: tuple[str, ...] = ("uid", "fingerprint")
+    on_leak: OnLeak = "remove"
 
     def __post_init__(self) -> None:
         by: object = self.by
@@ -136,7 +150,77 @@ class Exclusion:
         for rule in self.by:
             if not isinstance(rule, str):
                 raise ConfigError(f"exclude: each rule in `by` is a name such as uid or donor_id, found {rule!r}")
+        _one_of("exclude: on_leak", self.on_leak, get_args(OnLeak))
         _check_selection("exclude", [self.store], self.where)
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How often cells of a component are drawn, where not all are drawn alike.
+
+    Parameters
+    ----------
+    column
+        A column of obs whose values are classes; cells without a value are a class of their own.
+    temperature
+        A class has a share in proportion to its cells to the power of 1 / temperature: 1 as they are, 2 evened out,
+        infinity (`.inf` in YAML) the same for all.
+    weights
+        Shares of the classes instead, up to a factor: a mapping, or the path of a table (.csv, .tsv, .json) of values
+        and weights. Each class must be named, or `other` given.
+    other
+        Weight of classes that `weights` does not name.
+    cell_weights
+        Instead of classes: a column of obs with a weight, 0 or more, of each cell.
+    floor
+        Least share of each class.
+    max_repeat
+        Most draws of one cell in a pass; what a class may not take is shared by the others.
+    """
+
+    column: str | None = None
+    temperature: float = 1.0
+    weights: Mapping[str, float] | str | Path | None = None
+    other: float | None = None
+    cell_weights: str | None = None
+    floor: float = 0.0
+    max_repeat: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.column is None) == (self.cell_weights is None):
+            raise ConfigError("balance: give `column`, whose values are classes, or `cell_weights`, one of the two")
+        for name in ("column", "cell_weights"):
+            if (value := getattr(self, name)) is not None and (not isinstance(value, str) or not value):
+                raise ConfigError(f"balance: {name} must name a column of obs, found {value!r}")
+        if self.cell_weights is not None and (self.weights is not None or self.temperature != 1 or self.floor):
+            raise ConfigError("balance: temperature, weights and floor are of classes, and go with `column`")
+        if self.weights is not None and self.temperature != 1:
+            raise ConfigError("balance: give `temperature` or `weights`, not both")
+        if not _is_number(self.temperature) or not self.temperature >= 1:
+            raise ConfigError(f"balance: temperature must be 1 or more, found {self.temperature!r}")
+        if not _is_number(self.floor) or not 0 <= self.floor <= 1:
+            raise ConfigError(f"balance: floor must be a share between 0 and 1, found {self.floor!r}")
+        if self.max_repeat is not None and not (_is_number(self.max_repeat) and self.max_repeat >= 1):
+            raise ConfigError(f"balance: max_repeat must be 1 or more, found {self.max_repeat!r}")
+        if self.other is not None and self.weights is None:
+            raise ConfigError("balance: `other` is the weight of classes that `weights` does not name; give `weights`")
+        if isinstance(self.weights, Mapping):
+            for value, weight in self.weights.items():
+                check_weight(value, weight, where="balance: weights")
+        if self.other is not None:
+            check_weight("other", self.other, where="balance")
+
+
+def check_weight(value: object, weight: object, *, where: str) -> None:
+    """Refuse a weight that is none.
+
+    Raises
+    ------
+    ConfigError
+        When it is no number, below 0, or not finite.
+    """
+    if not _is_number(weight) or not 0 <= float(weight) < float("inf"):  # type: ignore[arg-type]
+        raise ConfigError(f"{where}: the weight of {value!r} must be a number, 0 or more, found {weight!r}")
 
 
 @dataclass(frozen=True)
@@ -156,7 +240,14 @@ class Component:
         where it has none.
     proportion, repeat, choose
         At most one of them, and the same kind for all components; all None means repeat=1.
-        proportion: share of every batch. repeat: times per epoch, 2.5 too. choose: this many of its cells.
+        proportion: share of every batch. repeat: times per epoch, 2.5 too. choose: this many of its cells, or a share
+        of them ("10%"): nested, a larger choice holds every smaller one.
+    evenly
+        With choose: as many cells of each value of this column of obs, as far as they have so many.
+    balance
+        How often its cells are drawn; that of the mixture when None.
+    op
+        Where the mixture has a base: "add" to it, "replace" as many cells of it, or "only" this.
     """
 
     name: str
@@ -165,7 +256,10 @@ class Component:
     split: SplitName | None = None
     proportion: float | None = None
     repeat: float | None = None
-    choose: int | None = None
+    choose: int | str | None = None
+    evenly: str | None = None
+    balance: Balance | Mapping[str, Any] | None = None
+    op: Op = "add"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -181,6 +275,9 @@ class Component:
         if not self.stores:
             raise ConfigError(f"component {self.name!r}: names no store")
         _check_selection(f"component {self.name!r}", self.stores, self.where)
+        _one_of(f"component {self.name!r}: op", self.op, get_args(Op))
+        if isinstance(self.balance, Mapping):
+            object.__setattr__(self, "balance", balance_of(self.balance, where=f"component {self.name!r}: balance"))
         self._check_amounts()
 
     def _check_amounts(self) -> None:
@@ -191,8 +288,34 @@ class Component:
             )
         if repeat is not None and not (_is_number(repeat) and 0 < repeat < 1e9):
             raise ConfigError(f"component {self.name!r}: repeat must be a number above 0, found {repeat!r}")
-        if choose is not None and (isinstance(choose, bool) or not isinstance(choose, int) or choose < 1):
-            raise ConfigError(f"component {self.name!r}: choose must be a whole number of cells, found {choose!r}")
+        whole = isinstance(choose, int) and not isinstance(choose, bool) and choose >= 1
+        if choose is not None and not whole and self.chosen_share is None:
+            raise ConfigError(
+                f"component {self.name!r}: choose must be a whole number of cells, or a share of them as '10%', "
+                f"found {choose!r}"
+            )
+        if self.evenly is not None and (choose is None or not isinstance(self.evenly, str)):
+            raise ConfigError(
+                f"component {self.name!r}: `evenly` names a column of obs and goes with `choose`, which says how many"
+            )
+
+    @property
+    def chosen_share(self) -> float | None:
+        """The share of its cells that `choose` asks for, where it is written as a share."""
+        if not isinstance(self.choose, str) or not self.choose.endswith("%"):
+            return None
+        try:
+            share = float(self.choose[:-1]) / 100
+        except ValueError:
+            return None
+        return share if 0 < share <= 1 else None
+
+    def n_chosen(self, n_cells: int) -> int | None:
+        """Return how many of so many cells `choose` asks for; None without it."""
+        share = self.chosen_share
+        if share is not None:
+            return max(1, round(share * n_cells))
+        return None if self.choose is None else int(self.choose)
 
     @property
     def stores(self) -> tuple[StoreLike, ...]:
@@ -256,13 +379,17 @@ def parse(content: Mapping[str, Any], base: Path | None, *, where: str) -> dict[
     ConfigError
         For an unknown key, naming the nearest known one, and for values that cannot be meant.
     """
-    known = ("name", "seed", "split", "exclude", "dedupe", "cells", "draws", "components")
+    known = ("name", "seed", "split", "exclude", "dedupe", "cells", "draws", "balance", "base", "components")
     _known(content, known, where=where)
     if not content.get("components"):
         raise ConfigError(f"{where}: `components` is empty; a mixture needs at least one")
     arguments = {key: value for key, value in content.items() if key in {"name", "seed", "dedupe", "cells", "draws"}}
     if content.get("split") is not None:
         arguments["split"] = _split(content["split"], where=f"{where}: split")
+    if content.get("balance") is not None:
+        arguments["balance"] = balance_of(content["balance"], where=f"{where}: balance", base=base)
+    if content.get("base") is not None:
+        arguments["base"] = content["base"] if base is None else base / content["base"]
     arguments["exclude"] = [
         Exclusion(**_entry(entry, Exclusion, base, where=f"{where}: exclude {i + 1}"))
         for i, entry in enumerate(_listed(content.get("exclude"), where=f"{where}: exclude"))
@@ -281,7 +408,26 @@ def _split(value: object, *, where: str) -> Split:
         raise ConfigError(f"{where}: expected {{by: donor_id, train: 0.8, ...}}, found {value!r}")
     _known(value, _names(Split), where=where)
     named = {name: value.get(name, 0.0) for name in SPLIT_NAMES} if any(n in value for n in SPLIT_NAMES) else {}
-    return Split(**{"by": value.get("by", Split.by), **named})
+    return Split(**{"by": value.get("by", Split.by), "stratify": value.get("stratify"), **named})
+
+
+def balance_of(value: object, *, where: str, base: Path | None = None) -> Balance:
+    """Return a balance from a mapping as YAML gives it; the path of a table begins at `base`.
+
+    Raises
+    ------
+    ConfigError
+        For unknown keys and values that cannot be meant.
+    """
+    if isinstance(value, Balance):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: expected {{column: cell_type, temperature: 2, ...}}, found {value!r}")
+    _known(value, _names(Balance), where=where)
+    weights = value.get("weights")
+    if isinstance(weights, str) and base is not None:
+        return Balance(**{**value, "weights": base / weights})
+    return Balance(**value)
 
 
 def _entry(value: object, kind: type, base: Path | None, *, where: str) -> dict[str, Any]:
@@ -294,7 +440,9 @@ def _entry(value: object, kind: type, base: Path | None, *, where: str) -> dict[
             raise ConfigError(f"{where}: `{name}` is missing")
     store = value["store"]
     placed = [_placed(item, base) for item in store] if isinstance(store, list | tuple) else _placed(store, base)
-    return {**value, "store": placed}
+    balance = value.get("balance")
+    more = {} if balance is None else {"balance": balance_of(balance, where=f"{where}: balance", base=base)}
+    return {**value, "store": placed, **more}
 
 
 def _placed(store: StoreLike, base: Path | None) -> StoreLike:
@@ -309,6 +457,11 @@ def _listed(value: object, *, where: str) -> Sequence[object]:
     if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
         raise ConfigError(f"{where}: expected a list, found {value!r}")
     return value
+
+
+def _one_of(what: str, value: object, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"{what} must be one of {', '.join(known)}, found {value!r}.{nearest(str(value), known)}")
 
 
 def _known(given: Mapping[str, object], known: Sequence[str], *, where: str) -> None:

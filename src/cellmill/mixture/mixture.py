@@ -5,63 +5,56 @@ Knows stores by their obs and uids. Knows no counts, no batches, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from cellmill.errors import ConfigError, InputError, MixtureError
-from cellmill.mixture.cells import Cells
+from cellmill.errors import ConfigError, MixtureError
+from cellmill.mixture.bases import onto_base, replace_cells
 from cellmill.mixture.config import (
     SPLIT_NAMES,
+    Balance,
     Component,
     Exclusion,
     Kind,
     Seeds,
     Split,
     SplitName,
-    StoreLike,
+    balance_of,
     kind_of,
     parse,
     read_yaml,
 )
+from cellmill.mixture.drafts import (
+    Draft,
+    OpenStores,
+    drop_duplicates,
+    in_component,
+    leak_warnings,
+    overlap_warnings,
+    repeat_warnings,
+    share_warnings,
+    smallest,
+    split_warnings,
+)
 from cellmill.mixture.plan import Part, Plan, PlanRow
-from cellmill.mixture.quotas import MAX_PERIOD, quota_pattern
+from cellmill.mixture.quotas import quota_pattern
 from cellmill.mixture.select import (
     Removal,
-    SplitCount,
-    apply_split,
     build_removals,
     choice_keys,
     count_values,
-    duplicated,
     match_removals,
     select_cells,
-    uids_of,
 )
-from cellmill.store import Store, open_store
-from cellmill.store.equal_cells import FEW_COUNTS
+from cellmill.mixture.splitting import Sides, SplitCount, apply_split, donors_on_both_sides
+from cellmill.mixture.turns import even_choice, turns_of
+from cellmill.store import Store
 
 __all__ = ["Mixture"]
-
-Mask = npt.NDArray[np.bool_]
-
-
-@dataclass
-class _Draft:
-    """A component on its way into a plan."""
-
-    component: Component
-    split: str
-    cells: Cells
-    story: list[str]
-    excluded: dict[str, int]
-    duplicates: int = 0
-    repeat: float = 1.0
 
 
 class Mixture:
@@ -87,6 +80,12 @@ class Mixture:
     draws
         Cells presented in one epoch. None: each cell as often as `repeat` says; with `proportion`, as many draws as
         there are cells.
+    balance
+        How often the cells of each component are drawn, where not all are drawn alike: by classes of a column of obs,
+        or by a weight of each cell (`Balance`, or a mapping of its arguments).
+    base
+        Another mixture (or the path of its YAML file) that this one differs from: each component's `op` says how. Its
+        split, exclusions, seeds, balance and `dedupe` hold where this one has none.
 
     Examples
     --------
@@ -99,22 +98,39 @@ class Mixture:
         components: Sequence[Component],
         *,
         name: str = "",
-        seed: int | Mapping[str, int] | Seeds = 0,
+        seed: int | Mapping[str, int] | Seeds | None = None,
         split: Split | Mapping[str, Any] | None = None,
         exclude: Iterable[Exclusion] = (),
         dedupe: bool = False,
         cells: int | None = None,
         draws: int | None = None,
+        balance: Balance | Mapping[str, Any] | None = None,
+        base: Mixture | str | Path | None = None,
     ) -> None:
-        self.components = tuple(components)
+        self.base = Mixture.from_yaml(base) if isinstance(base, str | Path) else base
+        self.own_components = tuple(components)
+        self.components = self.own_components
         self.name = name
-        self.seeds = Seeds.of(seed)
+        inherited = Seeds() if self.base is None else self.base.seeds
+        self.seeds: Seeds = inherited if seed is None else Seeds.of(seed)
         self.split = Split(**split) if isinstance(split, Mapping) else split
         self.exclude = tuple(exclude)
         self.dedupe = dedupe
         self.cells = cells
         self.draws = draws
+        self.balance = None if balance is None else balance_of(balance, where="balance")
+        self._check_values()
+        if self.base is not None:
+            self._take_over(self.base)
         self._check()
+
+    def _take_over(self, base: Mixture) -> None:
+        """Put the components onto those of the base, whose settings hold where this mixture has none."""
+        self.components = onto_base(base.components, self.own_components)
+        self.split = self.split or base.split
+        self.exclude = (*base.exclude, *self.exclude)
+        self.dedupe = self.dedupe or base.dedupe
+        self.balance = self.balance or base.balance
 
     def __repr__(self) -> str:
         names = ", ".join(one.name for one in self.components[:6]) + (", ..." if len(self.components) > 6 else "")
@@ -132,8 +148,16 @@ class Mixture:
         ConfigError
             For an unknown key, naming the nearest known one, and for values that cannot be meant.
         """
-        arguments = parse(read_yaml(path), Path(path).parent, where=str(path))
-        return cls(**{"name": Path(path).stem, **arguments})
+        return cls._from_yaml(Path(path), ())
+
+    @classmethod
+    def _from_yaml(cls, path: Path, within: tuple[Path, ...]) -> Mixture:
+        if path.absolute() in within:
+            raise ConfigError(f"{path}: it is its own base, by way of {', '.join(map(str, within))}")
+        arguments = parse(read_yaml(path), path.parent, where=str(path))
+        if isinstance(arguments.get("base"), str | Path):
+            arguments["base"] = cls._from_yaml(Path(arguments["base"]), (*within, path.absolute()))
+        return cls(**{"name": path.stem, **arguments})
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], base: str | Path | None = None) -> Mixture:
@@ -165,17 +189,39 @@ class Mixture:
             dedupe=self.dedupe,
         )
 
+    def ladder(self, shares: Sequence[float] = (0.01, 0.1, 0.25, 0.5, 1.0)) -> list[Mixture]:
+        """Return the same mixture with a share of the cells of every component, nested: each holds those before it.
+
+        Raises
+        ------
+        ConfigError
+            When components have an amount already, or a share is not above 0 and at most 1.
+        """
+        if any(c.proportion is not None or c.repeat is not None or c.choose is not None for c in self.components):
+            raise ConfigError("a ladder says how many cells of each component; leave proportion, repeat and choose out")
+        rungs = []
+        for share in shares:
+            if not 0 < share <= 1:
+                raise ConfigError(f"a share of a ladder is above 0 and at most 1, found {share!r}")
+            text = f"{100 * share:.10g}%"
+            rungs.append(
+                Mixture(
+                    [replace(component, choose=text, op="add") for component in self.components],
+                    name=f"{self.name} {text}".strip(), seed=self.seeds, split=self.split, exclude=self.exclude,
+                    dedupe=self.dedupe, draws=self.draws, balance=self.balance,
+                )
+            )  # fmt: skip
+        return rungs
+
     def _check(self) -> None:
-        if not self.components:
-            raise ConfigError("a mixture needs at least one component")
+        if self.base is None and (ops := [c for c in self.components if c.op != "add"]):
+            raise ConfigError(
+                f"component {ops[0].name!r}: `op: {ops[0].op}` says how it differs from a base, but the mixture "
+                "has none; add  base: other-mix.yaml"
+            )
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
             raise ConfigError(f"names of components are unique, but {', '.join(map(repr, twice))} comes twice")
-        for label, number in (("cells", self.cells), ("draws", self.draws)):
-            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-                raise ConfigError(f"`{label}` must be a whole number above 0, found {number!r}")
-        if not isinstance(self.dedupe, bool):
-            raise ConfigError(f"`dedupe` must be true or false, found {self.dedupe!r}")
         if self.kind == "choose" and self.cells is not None:
             raise ConfigError("`choose` already says how many cells each component has; leave `cells` out")
         needing = [c.name for c in self.components if c.split in SPLIT_NAMES]
@@ -184,6 +230,15 @@ class Mixture:
                 f"component {needing[0]!r} names a split, but the mixture has none; "
                 "add for example  split: {by: donor_id, train: 0.8, validation: 0.1, test: 0.1}"
             )
+
+    def _check_values(self) -> None:
+        if not self.own_components:
+            raise ConfigError("a mixture needs at least one component")
+        for label, number in (("cells", self.cells), ("draws", self.draws)):
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+                raise ConfigError(f"`{label}` must be a whole number above 0, found {number!r}")
+        if not isinstance(self.dedupe, bool):
+            raise ConfigError(f"`dedupe` must be true or false, found {self.dedupe!r}")
 
     # ---- planning ---------------------------------------------------------------------------------------------
 
@@ -198,7 +253,7 @@ class Mixture:
         QueryError, ConfigError
             For a `where`, a split or an exclusion that names a column that is not there.
         """
-        opened = _Stores()
+        opened = OpenStores()
         warnings: list[str] = []
         drafts = self._select(opened, warnings)
         stores = tuple(opened.stores)
@@ -206,51 +261,76 @@ class Mixture:
             if not len(draft.cells):
                 raise MixtureError(f"component {draft.component.name!r} has no cells: {', '.join(draft.story)}")
         self._limit(drafts, stores)
+        replace_cells(drafts, stores, seed=self.seeds.data)
         if not self.dedupe:
-            warnings += _overlaps(drafts, stores)
+            warnings += overlap_warnings(drafts, stores)
         return self._finish(drafts, stores, warnings)
 
-    def _select(self, opened: _Stores, warnings: list[str]) -> list[_Draft]:
+    def _select(self, opened: OpenStores, warnings: list[str]) -> list[Draft]:
         rules, said = build_removals([(e, opened.get(e.store)) for e in self.exclude])
         warnings += said
         registered = len(opened.stores)
         found = SplitCount({})
         drafts = []
         for component in self.components:
-            with _in_component(component):
+            with in_component(component):
                 drafts.append(self._begin(component, opened))
         if self.dedupe:
-            warnings += _drop_duplicates(drafts, opened.stores)
+            warnings += drop_duplicates(drafts, opened.stores)
+        sides = None
+        if self.split is not None:
+            sides = Sides(self.split, opened.stores, seed=self.seeds.split)
+            warnings += leak_warnings(donors_on_both_sides([draft.cells for draft in drafts], sides), self.split)
         for draft in drafts:
-            with _in_component(draft.component):
-                self._narrow(draft, opened.stores, rules, found)
+            with in_component(draft.component):
+                self._narrow(draft, opened.stores, rules, sides, found)
+        self._refuse_leaks(drafts)
         opened.drop_unused(registered, drafts)
         if self.split is not None:
-            warnings += _split_warnings(self.split, found)
+            warnings += split_warnings(self.split, found)
         return drafts
 
-    def _begin(self, component: Component, opened: _Stores) -> _Draft:
+    def _refuse_leaks(self, drafts: Sequence[Draft]) -> None:
+        told = [
+            f"{draft.component.name!r}: " + ", ".join(f"{n:,} by {rule}" for rule, n in draft.refused.items() if n)
+            for draft in drafts
+            if any(draft.refused.values())
+        ]
+        if told:
+            raise MixtureError(
+                f"cells of an evaluation set are among those to train on ({'; '.join(told)}). Leave them out with "
+                "`where`, or have them removed: on_leak: remove"
+            )
+
+    def _begin(self, component: Component, opened: OpenStores) -> Draft:
         unique = dict.fromkeys(opened.index(store) for store in component.stores)
         cells = select_cells([(i, opened.stores[i]) for i in unique], component.where)
         split = component.split or ("train" if self.split is not None else "")
-        return _Draft(component, split, cells, [f"{len(cells):,} cells selected"], {})
+        return Draft(component, split, cells, [f"{len(cells):,} cells selected"], {})
 
-    def _narrow(self, draft: _Draft, stores: Sequence[Store], rules: Sequence[Removal], found: SplitCount) -> None:
+    def _narrow(
+        self,
+        draft: Draft,
+        stores: Sequence[Store],
+        rules: Sequence[Removal],
+        sides: Sides | None,
+        found: SplitCount,
+    ) -> None:
         """Take the cells of the split, without those that are excluded."""
-        if self.split is not None and draft.split in SPLIT_NAMES:
-            draft.cells = apply_split(draft.cells, stores, self.split, draft.split, seed=self.seeds.split, found=found)
-            draft.story.append(f"{len(draft.cells):,} of them in split {draft.split!r} by {self.split.by}")
-        draft.cells, draft.excluded = match_removals(draft.cells, stores, rules)
+        if sides is not None and draft.split in SPLIT_NAMES:
+            draft.cells = apply_split(draft.cells, sides, draft.split, found=found)
+            draft.story.append(f"{len(draft.cells):,} of them in split {draft.split!r} by {sides.split.by}")
+        draft.cells, draft.excluded, draft.refused = match_removals(draft.cells, stores, rules)
         if rules:
             draft.story.append(f"{len(draft.cells):,} after exclusions")
 
-    def _limit(self, drafts: Sequence[_Draft], stores: Sequence[Store]) -> None:
+    def _limit(self, drafts: Sequence[Draft], stores: Sequence[Store]) -> None:
         """Apply `choose`, the budget of unique cells, and note repeats."""
         for draft in drafts:
             draft.repeat = float(draft.component.repeat or 1.0)
         if self.kind == "choose":
             for draft in drafts:
-                self._choose(draft, int(draft.component.choose or 0), stores, "choose")
+                self._choose(draft, draft.component.n_chosen(len(draft.cells)) or 0, stores, "choose")
         elif self.cells is not None and self.kind == "proportion":
             counts = quota_pattern(tuple(float(d.component.proportion or 0) for d in drafts)).counts(self.cells)
             for draft, n in zip(drafts, counts.tolist(), strict=True):
@@ -260,22 +340,26 @@ class Mixture:
             if available < self.cells:
                 raise MixtureError(f"`cells` asks for {self.cells:,} unique cells, but there are {available:,}")
             keys = [choice_keys(draft.cells, stores, seed=self.seeds.data) for draft in drafts]
-            kept = _smallest(np.concatenate(keys), self.cells)
+            kept = smallest(np.concatenate(keys), self.cells)
             edges = np.cumsum([len(k) for k in keys])[:-1]
             for draft, mask in zip(drafts, np.split(kept, edges), strict=True):
                 draft.cells = draft.cells.keep(mask)
                 if not len(draft.cells):
                     raise MixtureError(f"`cells`={self.cells} leaves component {draft.component.name!r} without a cell")
 
-    def _choose(self, draft: _Draft, n: int, stores: Sequence[Store], what: str) -> None:
+    def _choose(self, draft: Draft, n: int, stores: Sequence[Store], what: str) -> None:
         if not 0 < n <= len(draft.cells):
             raise MixtureError(
                 f"component {draft.component.name!r}: {what} asks for {n:,} cells, but it has "
                 f"{len(draft.cells):,} ({', '.join(draft.story)}). Ask for fewer, or widen its selection"
             )
-        draft.cells = draft.cells.keep(_smallest(choice_keys(draft.cells, stores, seed=self.seeds.data), n))
+        if draft.component.evenly is not None:
+            mask = even_choice(draft.cells, stores, draft.component.evenly, n, seed=self.seeds.data)
+        else:
+            mask = smallest(choice_keys(draft.cells, stores, seed=self.seeds.data), n)
+        draft.cells = draft.cells.keep(mask)
 
-    def _finish(self, drafts: Sequence[_Draft], stores: tuple[Store, ...], warnings: Sequence[str]) -> Plan:
+    def _finish(self, drafts: Sequence[Draft], stores: tuple[Store, ...], warnings: Sequence[str]) -> Plan:
         parts = tuple(self._part(draft, stores) for draft in drafts)
         if self.kind == "proportion":
             n_draws = self.draws or sum(len(part.cells) for part in parts)
@@ -300,16 +384,18 @@ class Mixture:
                 donors=count_values(part.cells, stores, column),
                 duplicates_removed=draft.duplicates,
                 excluded=draft.excluded,
+                most_repeats=_most_repeats(part) * draw / part.n_slots,
+                classes=draft.classes,
             )
             for part, draft, draw, want in zip(parts, drafts, draws, wanted, strict=True)
         )
-        warnings = [*warnings, *_share_warnings(table, n_draws)]
+        warnings = [*warnings, *share_warnings(table, n_draws), *repeat_warnings(table)]
         never = [row.name for row in table if row.draws == 0]
         if never:
             raise MixtureError(f"`draws`={n_draws} is too few: {', '.join(map(repr, never))} would never be drawn")
         return Plan(self.name, self.kind, stores, parts, n_draws, self.seeds, table, tuple(warnings))
 
-    def _part(self, draft: _Draft, stores: Sequence[Store]) -> Part:
+    def _part(self, draft: Draft, stores: Sequence[Store]) -> Part:
         copies = int(draft.repeat)
         n_extra = round((draft.repeat - copies) * len(draft.cells))
         ladder = np.empty(0, dtype=np.int64)
@@ -320,122 +406,15 @@ class Mixture:
                 f"component {draft.component.name!r}: repeat={draft.repeat} of {len(draft.cells):,} cells is no cell"
             )
         share = float(draft.component.proportion or 0.0)
+        balance = draft.component.balance or self.balance
+        if isinstance(balance, Balance):
+            total = round(draft.repeat * len(draft.cells))
+            with in_component(draft.component):
+                turns, draft.classes = turns_of(draft.cells, stores, balance, total, seed=self.seeds.data)
+            return Part(draft.component.name, draft.cells, share=share, turns=turns)
         return Part(draft.component.name, draft.cells, copies, n_extra, ladder, share)
 
 
-class _Stores:
-    """The stores of a mixture, each opened once: the same contents are the same store, however it is named."""
-
-    def __init__(self) -> None:
-        self.stores: list[Store] = []
-        self._known: dict[object, int] = {}
-        self._digests: dict[str, int] = {}
-
-    def index(self, store: StoreLike) -> int:
-        """Return the position of a store, opening it where that is needed."""
-        key: object = Path(store).absolute() if isinstance(store, str | Path) else id(store)
-        if key not in self._known:
-            found = open_store(store) if isinstance(store, str | Path) else store
-            self._known[key] = self._digests.setdefault(found.digest, len(self.stores))
-            if self._known[key] == len(self.stores):
-                self.stores.append(found)
-        return self._known[key]
-
-    def get(self, store: StoreLike) -> Store:
-        """Return the open store."""
-        return self.stores[self.index(store)]
-
-    def drop_unused(self, n_registered: int, drafts: Sequence[_Draft]) -> None:
-        """Forget stores that only exclusions named, so that they have no part in the plan."""
-        if not n_registered:
-            return
-        used = sorted({s.store for d in drafts for s in d.cells.segments})
-        place = {old: new for new, old in enumerate(used)}
-        self.stores = [self.stores[old] for old in used]
-        for draft in drafts:
-            draft.cells = Cells(tuple(type(s)(place[s.store], s.rows) for s in draft.cells.segments))
-
-
-def _smallest(keys: npt.NDArray[np.uint64], n: int) -> Mask:
-    """Return a mask of the `n` smallest keys; of equal ones the first."""
-    mask = np.zeros(len(keys), dtype=bool)
-    mask[np.argsort(keys, kind="stable")[:n]] = True
-    return mask
-
-
-@contextmanager
-def _in_component(component: Component) -> Iterator[None]:
-    """Name the component in errors that arise within."""
-    try:
-        yield
-    except InputError as error:
-        error.add_note(f"in component {component.name!r}")
-        raise
-
-
-def _drop_duplicates(drafts: Sequence[_Draft], stores: Sequence[Store]) -> list[str]:
-    """Keep the first of equal cells; returns what to warn of."""
-    found = duplicated([d.cells for d in drafts], stores)
-    for draft, mask in zip(drafts, found.masks, strict=True):
-        draft.duplicates = int(mask.sum())
-        draft.cells = draft.cells.keep(~mask) if draft.duplicates else draft.cells
-        draft.story.append(f"{len(draft.cells):,} without duplicates")
-    if not found.n_few:
-        return []
-    advice = f"`where: stored_counts >= {FEW_COUNTS}` leaves such cells out from the beginning"
-    few = f"{found.n_few:,} of the cells removed have fewer than {FEW_COUNTS} counts"
-    return [f"dedupe: {few}, where equality by chance is likely; {advice}"]
-
-
-def _overlaps(drafts: Sequence[_Draft], stores: Sequence[Store]) -> list[str]:
-    """Say which cells come twice: those are trained on more often than the table shows.
-
-    Over several stores cells are compared by uid, in one store by row id.
-    """
-    used = {segment.store for draft in drafts for segment in draft.cells.segments}
-    if len(used) == 1 and len(drafts) == 1:
-        return []
-    several = len(used) > 1
-    said, seen = [], []
-    for draft in drafts:
-        ids = uids_of(draft.cells, stores) if several else draft.cells.rows(min(used))
-        unique = np.unique(ids)
-        if len(unique) < len(ids):
-            said.append(
-                f"{draft.component.name!r} holds {len(ids) - len(unique):,} cells more than once, from several "
-                "stores; `dedupe: true` keeps the first"
-            )
-        seen.append(unique)
-    for i, one in enumerate(drafts):
-        for j in range(i + 1, len(drafts)):
-            shared = len(np.intersect1d(seen[i], seen[j], assume_unique=True))
-            if shared:
-                names = f"{one.component.name!r} and {drafts[j].component.name!r}"
-                said.append(f"{names} share {shared:,} cells, which count in both; `dedupe: true` keeps the first")
-    return said
-
-
-def _share_warnings(table: Sequence[PlanRow], n_draws: int) -> list[str]:
-    """Say which shares are missed by more than a hundredth, and by more than the cell that rounding costs."""
-    return [
-        f"{row.name!r} gets {row.draws:,} draws, where its share of {row.share_wanted:.3g} means "
-        f"{row.share_wanted * n_draws:,.0f}: shares are held in a pattern of at most {MAX_PERIOD:,} draws"
-        for row in table
-        if abs(row.draws - row.share_wanted * n_draws) > max(1.0, 0.01 * row.share_wanted * n_draws)
-    ]
-
-
-def _split_warnings(split: Split, found: SplitCount) -> list[str]:
-    if split.by == "cell":
-        return ["split by cell: cells of one donor are on both sides, so results are 'within donor'"]
-    said = []
-    if found.n_null:
-        said.append(f"{found.n_null:,} cells have no {split.by} and are split one by one: a donor may be on both sides")
-    if found.values:
-        for name, share in zip(SPLIT_NAMES, split.shares, strict=True):
-            if share and name not in found.values.values():
-                said.append(
-                    f"split {name!r} ({share:.0%}) holds none of the {len(found.values)} values of {split.by}: "
-                    "too few for this share; choose another split seed or larger shares"
-                )
-    return said
+def _most_repeats(part: Part) -> float:
+    """Draws of the cell that a pass draws most."""
+    return part.turns.most_repeats if part.turns is not None else float(part.copies + (part.n_extra > 0))

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from cellmill.errors import InputError, MixtureError
 from cellmill.kernel import derive_key
+from cellmill.mixture.balance import Grouped, Weighted
 from cellmill.mixture.cells import Cells, Segment
 from cellmill.mixture.config import Kind, Seeds
 from cellmill.mixture.order import Exact, Order, by_group
@@ -48,6 +49,8 @@ class Part:
         places p * n_extra to (p + 1) * n_extra - 1, around: no cell comes again before all others had their turn.
     share : float
         Share of the draws (kind "proportion").
+    turns : Grouped, Weighted or None
+        How the cells take turns where not all are drawn alike; then `copies`, `n_extra` and `ladder` do not count.
     """
 
     name: str
@@ -56,14 +59,19 @@ class Part:
     n_extra: int = 0
     ladder: I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     share: float = 0.0
+    turns: Grouped | Weighted | None = None
 
     @property
     def n_slots(self) -> int:
-        """Draws in one pass: cells times copies, and the extra ones."""
+        """Draws in one pass: cells times copies, and the extra ones; or what `turns` say."""
+        if self.turns is not None:
+            return self.turns.n_slots
         return len(self.cells) * self.copies + self.n_extra
 
     def cells_at(self, slots: I64, number: I64) -> I64:
         """Return the index of the cell in each slot of a pass, int64[k]; `number` is the pass of each."""
+        if self.turns is not None:
+            return self.turns.cells_at(slots, number)
         if self.copies == 1 and not self.n_extra:
             return slots
         cells = slots % len(self.cells)
@@ -132,6 +140,7 @@ class Plan:
                     "n_extra": part.n_extra,
                     "ladder": hashlib.blake2b(part.ladder.astype("<i8").tobytes(), digest_size=16).hexdigest(),
                     "share": repr(part.share),
+                    **({} if part.turns is None else {"turns": part.turns.digest()}),
                 }
                 for part in self.parts
             ],
@@ -204,13 +213,14 @@ class Plan:
         index = np.empty(len(at), dtype=np.int64)
         for code, part in enumerate(self.parts):
             here = component == code
-            n = len(part.cells)
+            n = part.n_slots if part.turns is not None else len(part.cells)
             number, inside = np.divmod(draw[here], n)
 
             def one_pass(places: I64, number: int, n: int = n, name: str = part.name) -> I64:
                 return order.index(places, n, derive_key(seed, f"order of {name}", self.seeds.order, number))
 
-            index[here] = by_group(number, inside, one_pass)
+            slots = by_group(number, inside, one_pass)
+            index[here] = slots if part.turns is None else part.turns.cells_at(slots, number)
         return component, index
 
     def _locate(self, component: I64, index: I64) -> tuple[I64, I64]:

@@ -12,22 +12,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from cellmill.errors import ConfigError, MixtureError, QueryError, nearest
-from cellmill.kernel import derive_key, keyed_u64, keyed_uniform
+from cellmill.kernel import derive_key, keyed_u64
 from cellmill.mixture.cells import Cells, Segment
-from cellmill.mixture.config import SPLIT_NAMES, Exclusion, Split
+from cellmill.mixture.config import Exclusion
 from cellmill.store import Store
 from cellmill.store.equal_cells import FEW_COUNTS, repeats_earlier
 
 __all__ = [
     "Duplicated",
     "Removal",
-    "SplitCount",
-    "apply_split",
     "build_removals",
+    "cell_numbers",
     "choice_keys",
+    "class_codes",
+    "column_codes",
     "count_values",
     "duplicated",
     "match_removals",
@@ -39,6 +39,7 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 HASHES = ("uid", "fingerprint")
+NO_VALUE = "(no value)"
 
 
 def select_cells(stores: Sequence[tuple[int, Store]], where: str | None) -> Cells:
@@ -65,62 +66,6 @@ def choice_keys(cells: Cells, stores: Sequence[Store], *, seed: int) -> U64:
     return keyed_u64(derive_key(seed, "choose"), uids_of(cells, stores))
 
 
-# ---- split ------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class SplitCount:
-    """What a split found.
-
-    Attributes
-    ----------
-    values : dict of str to str
-        Each value of the column, and the split that it falls into ("" for none).
-    n_null : int
-        Cells without a value, which fall by their own uid.
-    """
-
-    values: dict[str, str]
-    n_null: int = 0
-
-
-def apply_split(
-    cells: Cells, stores: Sequence[Store], split: Split, wanted: str, *, seed: int, found: SplitCount
-) -> Cells:
-    """Return the cells of one split; adds what it saw to `found`.
-
-    Notes
-    -----
-    A value's place is a number in [0, 1) keyed by its text and the seed alone, so it stays when cells, donors or whole
-    stores are added, and the same donor falls on the same side in every store.
-    """
-    edges = np.cumsum([0.0, *split.shares])
-    low, high = edges[SPLIT_NAMES.index(wanted)], edges[SPLIT_NAMES.index(wanted) + 1]
-    value_key, cell_key = derive_key(seed, "split"), derive_key(seed, "split by cell")
-    kept = []
-    for segment in cells.segments:
-        store, rows = stores[segment.store], segment.array
-        if split.by == "cell":
-            place = keyed_uniform(cell_key, store.uids(rows))
-        else:
-            codes, values = _encoded(_column(store, split.by, rows, needed_for="split"))
-            u_value = keyed_uniform(value_key, _hash_texts(values))
-            side = np.searchsorted(edges, u_value, side="right") - 1
-            for value, number in zip(values, side.tolist(), strict=True):
-                found.values[value] = SPLIT_NAMES[number] if number < len(SPLIT_NAMES) else ""
-            null = codes < 0
-            place = u_value[codes] if len(u_value) else np.empty(len(rows))
-            if null.any():
-                found.n_null += int(null.sum())
-                place[null] = keyed_uniform(cell_key, store.uids(rows[null]))
-        kept.append((place >= low) & (place < high))
-    return cells.keep(_joined(kept) if kept else np.empty(0, dtype=bool))
-
-
-def _hash_texts(texts: Sequence[str]) -> U64:
-    return np.array([xxhash.xxh3_64_intdigest(text.encode()) for text in texts], dtype=np.uint64)
-
-
 # ---- exclusion --------------------------------------------------------------------------------------------------
 
 
@@ -134,17 +79,20 @@ class Removal:
         For "uid" and "fingerprint".
     texts : frozenset of str
         For a column of obs.
+    refuses : bool
+        Whether such cells are refused instead.
     """
 
     by: str
     hashes: U64
     texts: frozenset[str]
+    refuses: bool = False
 
     def matches(self, store: Store, rows: I64) -> Mask:
         """Return which rows share this rule's property with a registered cell."""
         if self.by in HASHES:
             return np.isin(_hashes(store, self.by, rows), self.hashes)
-        codes, values = _encoded(_column(store, self.by, rows, needed_for="exclude"))
+        codes, values = column_codes(store, self.by, rows, needed_for="exclude")
         hit = np.array([*(value in self.texts for value in values), False], dtype=bool)  # the last for nulls, code -1
         found: Mask = hit[codes]
         return found
@@ -160,6 +108,7 @@ def build_removals(exclusions: Iterable[tuple[Exclusion, Store]]) -> tuple[list[
     """
     rules, warnings = [], []
     for exclusion, store in exclusions:
+        refuses = exclusion.on_leak == "refuse"
         rows = store.select(exclusion.where)
         if not len(rows):
             condition = "" if exclusion.where is None else f" meets {exclusion.where!r}"
@@ -169,10 +118,10 @@ def build_removals(exclusions: Iterable[tuple[Exclusion, Store]]) -> tuple[list[
             )
         for by in exclusion.by:
             if by in HASHES:
-                rules.append(Removal(by, np.unique(_hashes(store, by, rows)), frozenset()))
+                rules.append(Removal(by, np.unique(_hashes(store, by, rows)), frozenset(), refuses))
             else:
-                _, values = _encoded(_column(store, by, rows, needed_for="exclude"))
-                rules.append(Removal(by, np.empty(0, dtype=np.uint64), frozenset(values)))
+                _, values = column_codes(store, by, rows, needed_for="exclude")
+                rules.append(Removal(by, np.empty(0, dtype=np.uint64), frozenset(values), refuses))
                 if not values:
                     warnings.append(
                         f"exclude: none of the {len(rows):,} registered cells of {store.path} has a {by}, "
@@ -181,15 +130,19 @@ def build_removals(exclusions: Iterable[tuple[Exclusion, Store]]) -> tuple[list[
     return rules, warnings
 
 
-def match_removals(cells: Cells, stores: Sequence[Store], rules: Sequence[Removal]) -> tuple[Cells, dict[str, int]]:
-    """Return the cells that no rule removes, and how many each rule removed (the first that matches counts)."""
+def match_removals(
+    cells: Cells, stores: Sequence[Store], rules: Sequence[Removal]
+) -> tuple[Cells, dict[str, int], dict[str, int]]:
+    """Return the cells that no rule removes, and how many each removes, and refuses; the first that matches counts."""
     removed: dict[str, int] = {}
+    refused: dict[str, int] = {}
     gone = np.zeros(len(cells), dtype=bool)
     for rule in rules:
         hit = _joined([rule.matches(stores[s.store], s.array) for s in cells.segments]) & ~gone
-        removed[rule.by] = removed.get(rule.by, 0) + int(hit.sum())
+        told = refused if rule.refuses else removed
+        told[rule.by] = told.get(rule.by, 0) + int(hit.sum())
         gone |= hit
-    return (cells.keep(~gone) if gone.any() else cells), removed
+    return (cells.keep(~gone) if gone.any() else cells), removed, refused
 
 
 @dataclass(frozen=True)
@@ -228,6 +181,45 @@ def count_values(cells: Cells, stores: Sequence[Store], column: str) -> int | No
             codes, values = _encoded(store.column(column, segment.array))
             seen.update(values[code] for code in np.unique(codes) if code >= 0)
     return len(seen) if known else None
+
+
+def column_codes(store: Store, name: str, rows: I64, *, needed_for: str) -> tuple[I64, list[str]]:
+    """Return the values of a column of obs as codes, int64, -1 for null, and the texts of those that occur.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such column.
+    """
+    return _encoded(_column(store, name, rows, needed_for=needed_for))
+
+
+def class_codes(cells: Cells, stores: Sequence[Store], name: str, *, needed_for: str) -> tuple[I64, list[str]]:
+    """Return a column as codes over all stores, int64[n_cells], and its values, sorted; null is one, "(no value)"."""
+    found = [column_codes(stores[s.store], name, s.array, needed_for=needed_for) for s in cells.segments]
+    texts = [[*values, NO_VALUE] for _, values in found]  # the last for the code -1
+    used = [set(np.unique(codes).tolist()) for codes, _ in found]
+    named = {text[code] for text, codes in zip(texts, used, strict=True) for code in codes}
+    names = sorted(named)
+    place = {value: i for i, value in enumerate(names)}
+    parts = [
+        np.array([place.get(value, -1) for value in text], dtype=np.int64)[codes]
+        for text, (codes, _) in zip(texts, found, strict=True)
+    ]
+    joined: I64 = _joined(parts).astype(np.int64)
+    return joined, names
+
+
+def cell_numbers(cells: Cells, stores: Sequence[Store], name: str, *, needed_for: str) -> npt.NDArray[np.float64]:
+    """Return a numeric column of obs, float64[n_cells], NaN for null."""
+    parts = []
+    for segment in cells.segments:
+        column = _column(stores[segment.store], name, segment.array, needed_for=needed_for)
+        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+            raise ConfigError(f"{needed_for}: {name!r} of {stores[segment.store].path} holds {column.type}, no numbers")
+        parts.append(column.cast(pa.float64()).fill_null(float("nan")).to_numpy(zero_copy_only=False))
+    joined: npt.NDArray[np.float64] = _joined(parts).astype(np.float64)
+    return joined
 
 
 def _hashes(store: Store, name: str, rows: I64) -> U64:

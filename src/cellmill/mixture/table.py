@@ -8,7 +8,24 @@ from typing import Any
 
 from cellmill.units import count_text
 
-__all__ = ["PlanRow", "plan_text"]
+__all__ = ["ClassRow", "PlanRow", "plan_text"]
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """What one class of a balanced component gets.
+
+    Attributes
+    ----------
+    value : str
+    cells : int
+    draws : int
+        In one pass over the component.
+    """
+
+    value: str
+    cells: int
+    draws: int
 
 
 @dataclass(frozen=True)
@@ -33,6 +50,10 @@ class PlanRow:
         Selected cells, of all splits, with a fingerprint that came before in the mixture.
     excluded : dict of str to int
         Cells removed by each rule of the exclusions.
+    most_repeats : float
+        Draws of the cell that is drawn most, in one epoch.
+    classes : tuple of ClassRow
+        Of a balanced component; else empty.
     """
 
     name: str
@@ -45,6 +66,8 @@ class PlanRow:
     donors: int | None = None
     duplicates_removed: int = 0
     excluded: dict[str, int] = field(default_factory=dict)
+    most_repeats: float = 1.0
+    classes: tuple[ClassRow, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON values."""

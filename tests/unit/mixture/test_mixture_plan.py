@@ -15,7 +15,8 @@ from cellmill.errors import ConfigError, MixtureError, QueryError
 from cellmill.ingest import build
 from cellmill.mixture import Component, Exclusion, Mixture, Split, plan_cells
 from cellmill.mixture.cells import Cells, Segment
-from cellmill.mixture.select import SplitCount, apply_split, build_removals
+from cellmill.mixture.select import build_removals
+from cellmill.mixture.splitting import Sides, SplitCount, apply_split
 from cellmill.store import open_store
 
 
@@ -330,7 +331,7 @@ def test_cells_without_a_donor_fall_one_by_one_on_all_sides():
     cells = Cells((Segment.of(0, range(450)),))
     split, found, sides = Split(train=0.5, validation=0.25, test=0.25), SplitCount({}), []
     for name in ("train", "validation", "test"):
-        rows = apply_split(cells, [store], split, name, seed=0, found=found).rows(0)
+        rows = apply_split(cells, Sides(split, [store], seed=0), name, found=found).rows(0)
         sides.append(rows[rows < 400])
         assert np.count_nonzero(rows >= 400) in (0, 50)
     assert sorted(np.concatenate(sides).tolist()) == list(range(400))

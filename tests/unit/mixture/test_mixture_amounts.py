@@ -1,0 +1,235 @@
+"""How many of which cells: balance by class or weight, even choices, ladders, mixtures that differ from a base."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from cellmill.errors import ConfigError, MixtureError, NotFoundError
+from cellmill.mixture import Balance, Component, Exclusion, Mixture, Split
+
+
+def drawn(plan, n=None):
+    _, _, row, _ = plan.draw(np.arange(plan.n_draws if n is None else n), seed=3)
+    return row
+
+
+def by_class(store, rows, column="cell_type"):
+    values = np.array(store.column(column).to_pylist())[rows]
+    return dict(zip(*(x.tolist() for x in np.unique(values, return_counts=True)), strict=True))
+
+
+def test_all_classes_alike_and_no_cell_more_often_than_allowed(atlas):
+    sizes = by_class(atlas, np.arange(atlas.n_cells))
+    plan = Mixture([Component("all", atlas)], balance=Balance("cell_type", temperature=float("inf"))).plan()
+    found = by_class(atlas, drawn(plan))
+    assert plan.n_draws == 300
+    assert max(found.values()) - min(found.values()) <= 1
+    assert {row.value: (row.cells, row.draws) for row in plan.table[0].classes} == {
+        k: (sizes[k], found[k]) for k in sizes
+    }
+    capped = Mixture(
+        [Component("all", atlas)], balance={"column": "cell_type", "temperature": float("inf"), "max_repeat": 1.5}
+    ).plan()
+    counts = np.bincount(drawn(capped, 2 * 300), minlength=300)
+    assert counts.max() <= 3  # two passes of at most 1.5
+    assert capped.table[0].most_repeats <= 1.5
+    json.loads(capped.to_json())
+
+
+def test_classes_hold_in_every_pass_with_proportions_too(atlas):
+    parts = [
+        Component(
+            "blood", atlas, where="tissue = 'blood'", proportion=0.5, balance={"column": "donor_id", "temperature": 2}
+        ),
+        Component("gut", atlas, where="tissue <> 'blood'", proportion=0.5),
+    ]
+    plan = Mixture(parts).plan()
+    component, _, row, _ = plan.draw(np.arange(4 * 200), seed=1)
+    blood = row[component == 0]
+    want = {c.value: c.draws for c in plan.table[0].classes}
+    for number in range(2):
+        assert by_class(atlas, blood[number * 200 : (number + 1) * 200], "donor_id") == want
+
+
+def test_weights_come_from_a_mapping_a_table_and_a_column(atlas, tmp_path):
+    names = sorted(by_class(atlas, np.arange(300)))
+    weights = {name: float(i) for i, name in enumerate(names)}
+    given = Mixture([Component("all", atlas)], balance=Balance("cell_type", weights=weights)).plan()
+    found = by_class(atlas, drawn(given))
+    total = sum(weights.values())
+    for name, weight in weights.items():
+        assert abs(found.get(name, 0) - 300 * weight / total) <= (1 if weight else 0) + 1
+    (tmp_path / "w.csv").write_text("cell_type,weight\n" + "".join(f'"{k}",{v}\n' for k, v in weights.items()))
+    (tmp_path / "w.tsv").write_text("".join(f"{k}\t{v}\n" for k, v in weights.items()))
+    (tmp_path / "w.json").write_text(json.dumps(weights))
+    for name in ("w.csv", "w.tsv", "w.json"):
+        read = Mixture([Component("all", atlas)], balance=Balance("cell_type", weights=tmp_path / name)).plan()
+        assert read.hash == given.hash
+    column = Mixture([Component("all", atlas)], balance=Balance(cell_weights="total_counts")).plan()
+    counts = np.bincount(drawn(column), minlength=300)
+    w = atlas.column("total_counts").to_numpy()
+    assert np.abs(counts - w / w.sum() * 300).max() < 1
+
+
+@pytest.mark.parametrize(
+    ("balance", "said"),
+    [
+        ({"column": "cell_tipe"}, "Did you mean 'cell_type'"),
+        ({"column": "cell_type", "weights": {"B cell": 1}}, "have no weight"),
+        ({"column": "cell_type", "weights": {"B cell": -1}}, "0 or more"),
+        ({"column": "cell_type", "temperature": 0.5}, "1 or more"),
+        ({"column": "cell_type", "cell_weights": "total_counts"}, "one of the two"),
+        ({"cell_weights": "cell_type"}, "no numbers"),
+        ({"column": "cell_type", "floor": 0.9}, "more than all"),
+        ({"column": "cell_type", "max_repeat": 0.5}, "1 or more"),
+        ({"column": "cell_type", "temprature": 2}, "Did you mean 'temperature'"),
+    ],
+    ids=str,
+)
+def test_balances_that_cannot_be_meant_are_refused(atlas, balance, said):
+    with pytest.raises((ConfigError, MixtureError), match=said):
+        Mixture([Component("all", atlas)], balance=balance).plan()
+
+
+def test_a_table_of_weights_that_is_none_names_file_and_line(atlas, tmp_path):
+    def plan(text):
+        (tmp_path / "w.csv").write_text(text)
+        return Mixture([Component("all", atlas)], balance=Balance("cell_type", weights=tmp_path / "w.csv")).plan()
+
+    with pytest.raises(ConfigError, match=r"w.csv, line 2: expected a value and a weight"):
+        plan("a,1\nb\n")
+    with pytest.raises(ConfigError, match=r"w.csv, line 2: 'a' is there twice"):
+        plan("a,1\na,2\n")
+    with pytest.raises(NotFoundError, match=r"no such table"):
+        Mixture([Component("all", atlas)], balance=Balance("cell_type", weights=tmp_path / "none.csv")).plan()
+
+
+def test_even_choices_are_even_and_nested(atlas):
+    sizes = by_class(atlas, np.arange(300))
+    before: set[int] = set()
+    for n in (6, 25, 100, 299, 300):
+        plan = Mixture([Component("all", atlas, choose=n, evenly="cell_type")]).plan()
+        rows = set(plan.parts[0].cells.rows(0).tolist())
+        assert len(rows) == n
+        assert before <= rows
+        found = by_class(atlas, sorted(rows))
+        open_ones = [found.get(k, 0) for k in sizes if found.get(k, 0) < sizes[k]]
+        assert not open_ones or max(found.values()) - min(open_ones) <= 1
+        before = rows
+
+
+def test_ladders_are_nested_shares_of_each_component(atlas):
+    mix = Mixture(
+        [Component("blood", atlas, where="tissue = 'blood'"), Component("gut", atlas, where="tissue <> 'blood'")]
+    )
+    rungs = [rung.plan() for rung in mix.ladder()]
+    cells = [[set(part.cells.rows(0).tolist()) for part in plan.parts] for plan in rungs]
+    assert [[len(c) for c in rung] for rung in cells] == [[2, 1], [20, 10], [50, 25], [100, 50], [200, 100]]
+    for smaller, larger in pairwise(cells):
+        assert all(a < b for a, b in zip(smaller, larger, strict=True))
+    assert Mixture([Component("all", atlas, choose="10%")]).plan().n_cells == 30
+    with pytest.raises(ConfigError, match="whole number of cells, or a share"):
+        Component("all", atlas, choose="110%")
+    with pytest.raises(ConfigError, match="a ladder says how many"):
+        Mixture([Component("all", atlas, repeat=2)]).ladder()
+
+
+BLOOD = "tissue = 'blood'"
+GUT = "tissue <> 'blood'"
+
+
+def test_components_are_added_to_a_base_replace_part_of_it_or_stand_alone(atlas):
+    base = Mixture([Component("blood", atlas, where=BLOOD, choose=150)], seed=4)
+    alone = set(base.plan().parts[0].cells.rows(0).tolist())
+    gut = {"store": atlas, "where": GUT, "choose": 30}
+    added = Mixture([Component("gut", **gut)], base=base).plan()
+    assert [row.cells for row in added.table] == [150, 30]
+    replaced = Mixture([Component("gut", op="replace", **gut)], base=base).plan()
+    assert [row.cells for row in replaced.table] == [120, 30]
+    assert set(replaced.parts[0].cells.rows(0).tolist()) < alone
+    only = Mixture([Component("gut", op="only", **gut)], base=base).plan()
+    assert only.names == ("gut",)
+    assert only.parts[0].cells.rows(0).tolist() == added.parts[1].cells.rows(0).tolist()  # the seed is the base's
+    more = Mixture([Component("gut", atlas, where=GUT, choose=60, op="replace")], base=base).plan()
+    assert set(more.parts[0].cells.rows(0).tolist()) < set(replaced.parts[0].cells.rows(0).tolist())
+    with pytest.raises(MixtureError, match=r"150 cells are to replace|asks for 150"):
+        Mixture([Component("x", atlas, choose=150, op="replace")], base=base).plan()
+    with pytest.raises(ConfigError, match="the mixture has none"):
+        Mixture([Component("x", atlas, op="replace")])
+    with pytest.raises(ConfigError, match="cannot stand beside"):
+        Mixture([Component("x", atlas, op="only"), Component("y", atlas)], base=base)
+
+
+def test_a_share_that_is_put_onto_a_base_leaves_it_the_rest(atlas):
+    base = Mixture([
+        Component("a", atlas, where="dataset = 'blood-a'", proportion=0.75),
+        Component("b", atlas, where="dataset = 'blood-b'", proportion=0.25),
+    ])  # fmt: skip
+    plan = Mixture([Component("gut", atlas, where=GUT, proportion=0.2, op="replace")], base=base).plan()
+    assert [round(part.share, 9) for part in plan.parts] == [0.6, 0.2, 0.2]
+
+
+def test_a_base_may_be_a_file_and_may_not_be_itself(atlas, tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        f"seed: 7\nsplit: {{by: donor_id, train: 0.8, test: 0.2}}\n"
+        f'components: [{{name: blood, store: {atlas.path}, where: "{BLOOD}"}}]\n'
+    )
+    (tmp_path / "arm.yaml").write_text(
+        f'base: base.yaml\ncomponents: [{{name: gut, store: {atlas.path}, where: "{GUT}", choose: 10, op: replace}}]\n'
+    )
+    mix = Mixture.from_yaml(tmp_path / "arm.yaml")
+    assert (mix.seeds.data, mix.split.train, mix.names) == (7, 0.8, ("blood", "gut"))
+    base = Mixture.from_yaml(tmp_path / "base.yaml").plan()
+    assert mix.plan().n_cells == base.n_cells
+    (tmp_path / "a.yaml").write_text(f"base: b.yaml\ncomponents: [{{name: x, store: {atlas.path}}}]\n")
+    (tmp_path / "b.yaml").write_text(f"base: a.yaml\ncomponents: [{{name: y, store: {atlas.path}}}]\n")
+    with pytest.raises(ConfigError, match="its own base"):
+        Mixture.from_yaml(tmp_path / "a.yaml")
+
+
+def test_strata_are_divided_each_by_the_shares_and_stay_when_cells_are_added(atlas, gut):
+    split = Split(train=0.6, validation=0.2, test=0.2, stratify="tissue")
+    values = {}
+    for name in ("train", "validation", "test"):
+        plan = Mixture([Component("all", atlas, split=name)], split=split, seed=1).plan()
+        for row in plan.parts[0].cells.rows(0).tolist():
+            values.setdefault(atlas.column("donor_id", np.array([row]))[0].as_py(), set()).add(name)
+    assert all(len(sides) == 1 for sides in values.values())
+    tissue = dict(zip(atlas.column("donor_id").to_pylist(), atlas.column("tissue").to_pylist(), strict=True))
+    for one in set(tissue.values()):
+        own = [next(iter(values[d])) for d, t in tissue.items() if t == one]
+        assert abs(own.count("train") - 0.6 * len(own)) <= 1
+        assert abs(own.count("test") - 0.2 * len(own)) <= 1
+    # the donors of one stratum alone, in another store: they are cut as they are here
+    alone = Mixture([Component("c", gut, split="test")], split=split, seed=1).plan()
+    within = Mixture([Component("c", atlas, where=GUT, split="test")], split=split, seed=1).plan()
+    assert set(gut.uids(alone.rows())) == set(atlas.uids(within.rows()))
+
+
+def test_leaks_are_refused_when_asked_with_their_counts(atlas, gut):
+    def plan(how):
+        exclusion = Exclusion(gut, by=("uid", "donor_id"), on_leak=how)
+        return Mixture([Component("all", atlas)], exclude=[exclusion]).plan()
+
+    assert plan("remove").n_cells == 200
+    with pytest.raises(MixtureError, match=r"'all': 100 by uid.*on_leak: remove"):
+        plan("refuse")
+    assert (
+        Mixture([Component("b", atlas, where=BLOOD)], exclude=[Exclusion(gut, on_leak="refuse")]).plan().n_cells == 200
+    )
+    with pytest.raises(ConfigError, match="Did you mean 'refuse'"):
+        Exclusion(gut, on_leak="refuze")
+
+
+def test_what_would_surprise_is_said(atlas):
+    few = Component("few", atlas, where="row < 3", proportion=0.5)
+    plan = Mixture([few, Component("all", atlas, where="row >= 3", proportion=0.5)]).plan()
+    assert any("'few': each of its 3 cells comes 50 times" in warning for warning in plan.warnings)
+    split = Split(by="cell", train=0.8, validation=0.0, test=0.2)
+    said = Mixture([Component("all", atlas)], split=split).plan().warnings
+    assert any("donors have cells in train and test" in warning for warning in said)
+    assert not any("donors have cells" in w for w in Mixture([Component("all", atlas)], split=Split()).plan().warnings)
