@@ -218,6 +218,30 @@ def test_no_name_of_a_gene_is_ever_taken_for_a_header():
         assert [name for name in names if is_header_line([name, "ENSG00000000003"], FEATURE_WORDS)] == []
 
 
+SQUARE = HEAD + "3 3 2\n1 2 5\n3 1 7\n"
+
+
+def test_a_square_matrix_is_warned_of_and_its_orientation_can_be_said(tmp_path, whole):
+    folder, by_gene = folder_of(tmp_path, SQUARE, n_genes=3), np.array([[0, 0, 7], [5, 0, 0], [0, 0, 0]])
+    with open_source(folder) as source:
+        np.testing.assert_array_equal(whole(source).toarray(), by_gene)
+        (caution,) = source.cautions
+        assert "matrix.mtx is square (3 genes and 3 cells)" in caution and "--format mex-cells-x-genes" in caution
+        assert caution in source.notes
+    for kind, expected in (("mex-genes-x-cells", by_gene), ("mex-cells-x-genes", by_gene.T)):
+        with open_source(folder, format=kind) as source:
+            np.testing.assert_array_equal(whole(source).toarray(), expected)
+            assert source.cautions == [] and source.kind == "mex"
+
+
+def test_an_orientation_that_the_sizes_contradict_is_refused(tmp_path):
+    folder = folder_of(tmp_path, HEAD + "2 3 1\n1 1 5\n")
+    with open_source(folder, format="mex-genes-x-cells") as source:
+        assert source.cautions == []
+    with pytest.raises(FormatError, match=r"read as cells x genes its header says 2 x 3, but features\.tsv lists 2"):
+        open_source(folder, format="mex-cells-x-genes")
+
+
 def test_missing_companions_are_named(tmp_path):
     for name, said in (("barcodes.tsv", "barcodes.tsv, plain"), ("features.tsv", r"features.tsv \(or genes.tsv\)")):
         folder = folder_of(tmp_path, HEAD + "2 3 0\n")

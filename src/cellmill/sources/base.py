@@ -282,6 +282,7 @@ class Source(ABC):
         self.limits = limits or Limits()
         self.dropped: dict[str, int] = {}
         self._notes: list[str] = []
+        self._cautions: list[str] = []
         self._merged: dict[str, int] = {}
         self._obs: pa.Table | None = None
         self._closed = False
@@ -315,17 +316,27 @@ class Source(ABC):
             f"{self.path.name}, {matrix}: {n} entries repeated a cell and gene and were summed"
             for matrix, n in self._merged.items()
         ]
-        return [*self.remarks, *summed]
+        return [*self.cautions, *self.remarks, *summed]
 
     @property
     def remarks(self) -> list[str]:
         """The notes without the entries summed so far, which a block counts itself (`CountBlock.merged`)."""
         return list(self._notes)
 
+    @property
+    def cautions(self) -> list[str]:
+        """What may be wrong with how this input was read, for a person to decide; a build warns of it."""
+        return list(self._cautions)
+
     def note(self, text: str) -> None:
         """Keep a remark, once."""
         if text not in self._notes:
             self._notes.append(text)
+
+    def caution(self, text: str) -> None:
+        """Keep a remark that a person has to see, once."""
+        if text not in self._cautions:
+            self._cautions.append(text)
 
     def obs(self) -> pa.Table:
         """Return the table of cells: `cell` (string names, not necessarily unique), then the file's columns in order.

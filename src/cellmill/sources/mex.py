@@ -24,6 +24,7 @@ from cellmill.sources.mex_names import group_3ca, group_mex
 from cellmill.sources.mex_text import MtxHeader, read_header, read_lines, stream_triplets
 from cellmill.sources.side_table import join_side_table
 from cellmill.sources.spill import Entries
+from cellmill.sources.table_axes import Orientation
 
 __all__ = ["MexFiles", "MexSource", "find_matrices", "find_mex"]
 
@@ -109,17 +110,20 @@ class MexSource(Source):
     path : Path
         The folder, or its matrix file.
     limits : Limits, optional
+    orientation : {"genes-x-cells", "cells-x-genes"}, optional
+        What rows and columns hold; told by the sizes when None.
 
     Raises
     ------
     FormatError
-        A file is missing, truncated, or the three contradict each other.
+        A file is missing, truncated, or the three contradict each other, or the orientation that was said.
     """
 
     kind = "mex"
 
-    def __init__(self, path: Path, *, limits: Limits | None = None) -> None:
+    def __init__(self, path: Path, *, limits: Limits | None = None, orientation: Orientation | None = None) -> None:
         super().__init__(path, limits=limits)
+        self._said = orientation
         self._files = self._find(path)
         header = read_header(self._files.matrix)
         barcodes, features = self._read_barcodes(), read_tabbed(self._files.features)
@@ -179,19 +183,36 @@ class MexSource(Source):
         for cut_features, cut_barcodes in ((0, 0), (0, 1), (1, 0), (1, 1)):
             n_genes, n_cells = len(features) - cut_features, len(barcodes) - cut_barcodes
             allowed = cut_features <= may_cut["features"] and cut_barcodes <= may_cut["barcodes"]
-            if allowed and wanted in ((n_genes, n_cells), (n_cells, n_genes)):
+            if allowed and wanted in self._shapes(n_genes, n_cells).values():
                 for cut, file in ((cut_features, self._files.features), (cut_barcodes, self._files.barcodes)):
                     if cut:
                         self.note(f"{file.name}: its first line was taken for a header")
-                by_gene = wanted == (n_genes, n_cells)
+                by_gene = wanted == self._shapes(n_genes, n_cells).get("genes-x-cells")
+                if n_genes == n_cells and self._said is None:
+                    self._warn_square(n_genes)
                 if not by_gene:
                     self.note(f"{self._files.matrix.name}: stored cells x genes, read so")
                 return barcodes[cut_barcodes:], features[cut_features:], by_gene
+        said = f" read as {self._said.replace('-', ' ')}" if self._said else ""
         raise FormatError(
-            f"{self._files.matrix}: its header says {header.n_rows} x {header.n_columns}, but "
+            f"{self._files.matrix}:{said} its header says {header.n_rows} x {header.n_columns}, but "
             f"{self._files.features.name} lists {len(features)} features and "
             f"{self._files.barcodes.name} {len(barcodes)} barcodes. "
             f"The files do not belong together, or one is incomplete.{self._surplus(wanted, barcodes, features)}"
+        )
+
+    def _shapes(self, n_genes: int, n_cells: int) -> dict[Orientation, tuple[int, int]]:
+        """Return the sizes that a matrix may have, by its orientation: the one that was said, or both."""
+        shapes: dict[Orientation, tuple[int, int]] = {
+            "genes-x-cells": (n_genes, n_cells), "cells-x-genes": (n_cells, n_genes)
+        }  # fmt: skip
+        return shapes if self._said is None else {self._said: shapes[self._said]}
+
+    def _warn_square(self, n: int) -> None:
+        self.caution(
+            f"{self._files.matrix.name} is square ({n} genes and {n} cells), so that nothing tells which axis holds "
+            "genes; rows were taken for genes. If they are cells, every count is another's: say --format "
+            "mex-cells-x-genes then, or --format mex-genes-x-cells to confirm (in Python: format=)"
         )
 
     def _surplus(self, wanted: tuple[int, int], barcodes: list[str], features: list[str]) -> str:
