@@ -112,6 +112,7 @@ def test_any_numbers_cut_anywhere_are_read_exactly(data, tmp_path_factory):
         ("gene,c1,c2", "the file ends in its first line"),
         ("gene,c1,kind\nTP53,1,x\nCD3E,1,y\n", r"line 2, field 3 \('kind'\): a field is no number: found 'x'"),
         ("ENSG00000000003,ENSG00000000005\n1,2\n3,4\n", "numbers under the name of a gene"),
+        ("TP53,CD3E,MS4A1\n3,1,0\n1,0,2\n", "'TP53', holds numbers under the name of a gene"),
         ("just one\nword a line\n", "which axis|no number|last field"),
         ("a\nb\n", "expected a header of several names"),
         ("gene,kind\nTP53,x\n", r"line 2: found 'x' in the last field \('kind'\)"),
@@ -156,6 +157,12 @@ def test_which_axis_holds_genes_is_told_and_explained(text, why, tmp_path):
         by_row = source.genes.index == [line.split(",")[0] for line in text.splitlines()[1:]]
     assert re.search(why, said)
     assert by_row == ("genes in rows" in why or "cells in columns" in why)
+
+
+def test_cells_may_be_called_by_numbers_under_a_word_that_is_also_a_gene(tmp_path):
+    for corner in ("", "CELL", "Ids", "id"):
+        with open_source(written(tmp_path, f"{corner},TP53,CD3E,MS4A1\n7,3,1,0\n8,1,0,2\n")) as source:
+            assert source.genes.index == GENES and source.obs()["cell"].to_pylist() == ["7", "8"]
 
 
 def test_an_axis_that_nothing_tells_is_asked_for(tmp_path, whole):

@@ -20,8 +20,8 @@ from cellmill.sources.base import GeneColumns, Limits, MatrixInfo, MatrixReader,
 from cellmill.sources.entry_reader import EntryReader
 from cellmill.sources.side_table import find_side_table, join_side_table, side_barcodes, typed_column
 from cellmill.sources.spill import CellHistogram, Entries
-from cellmill.sources.table_axes import Orientation, gene_share, tell_orientation
-from cellmill.sources.table_head import TableHead, read_head
+from cellmill.sources.table_axes import Orientation, gene_share, is_gene, tell_orientation
+from cellmill.sources.table_head import TableHead, is_number, read_head
 from cellmill.sources.table_text import TablePiece, stream_table
 
 __all__ = ["TableSource", "explain_table", "looks_like_counts"]
@@ -68,6 +68,8 @@ class TableSource(Source):
         genes, cells = scan.labels[0], self._head.columns
         if not by_gene:
             genes, cells = cells, genes
+        if not by_gene:
+            self._require_cell_names(cells)
         self._require_unique(cells, by_gene=by_gene)
         self.n_cells = len(cells)
         self._cells = pa.array(cells, pa.string())
@@ -98,6 +100,14 @@ class TableSource(Source):
     @property
     def _readers(self) -> Mapping[str, MatrixReader]:
         return self._found
+
+    def _require_cell_names(self, cells: Sequence[str]) -> None:
+        """Refuse counts of the first gene as names of cells: both would be wrong in what is built."""
+        if cells and is_gene(self._head.corner) and all(map(is_number, cells)):
+            raise FormatError(
+                f"{self.path}: its first column, {self._head.corner!r}, holds numbers under the name of a gene; "
+                "expected names of cells in it. Write the table with the names of its rows."
+            )
 
     def _require_unique(self, cells: Sequence[str], *, by_gene: bool) -> None:
         twice = next((name for name, n in Counter(cells).items() if n > 1), None)
