@@ -211,6 +211,33 @@ def test_a_line_too_many_that_may_be_data_is_refused_and_nothing_shifts(name, su
         open_source(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("barcodes.tsv", '"x"\n"1"\t"AAACCTGAGA-1"\n"2"\t"CCACCTGAGA-1"\n"3"\t"GGACCTGAGA-1"\n'),
+        ("barcodes.csv", ",barcode\n0,AAACCTGAGA-1\n1,CCACCTGAGA-1\n2,GGACCTGAGA-1\n"),
+        ("barcodes.csv", ",sample,barcode\n0,a,AAACCTGAGA-1\n1,b,CCACCTGAGA-1\n2,c,GGACCTGAGA-1\n"),
+        ("barcodes.tsv", "1\tAAACCTGAGA-1\n2\tCCACCTGAGA-1\n3\tGGACCTGAGA-1\n"),
+    ],
+)
+def test_numbers_of_rows_are_no_names_of_cells(name, text, tmp_path, whole):
+    folder = folder_of(tmp_path, HEAD + "2 3 3\n1 1 5\n2 2 1\n1 3 7\n")
+    (folder / "barcodes.tsv").unlink()
+    (folder / name).write_text(text)
+    with open_source(folder) as source:
+        assert source.obs()["cell"].to_pylist() == ["AAACCTGAGA-1", "CCACCTGAGA-1", "GGACCTGAGA-1"]
+        assert any("its first column numbers the rows" in note for note in source.notes)
+        np.testing.assert_array_equal(whole(source).toarray(), [[5, 0], [0, 1], [7, 0]])
+
+
+@pytest.mark.parametrize("text", ["1\n2\n3\n", "1\tT cell\n2\tB cell\n3\tT cell\n", "2\ta\n1\tb\n3\tc\n"])
+def test_cells_that_have_numbers_for_names_keep_them(text, tmp_path):
+    folder = folder_of(tmp_path, HEAD + "2 3 1\n1 1 5\n")
+    (folder / "barcodes.tsv").write_text(text)
+    with open_source(folder) as source:
+        assert sorted(source.obs()["cell"].to_pylist()) == ["1", "2", "3"] and source.notes == []
+
+
 def test_no_name_of_a_gene_is_ever_taken_for_a_header():
     for species in ("human", "mouse"):
         table = GeneTable.load(species)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from cellmill.sources.mex_names import group_3ca, group_mex
 from cellmill.sources.mex_text import MtxHeader, read_header, read_lines, stream_triplets
 from cellmill.sources.side_table import join_side_table
 from cellmill.sources.spill import Entries
-from cellmill.sources.table_axes import Orientation
+from cellmill.sources.table_axes import BARCODE_SHARE, CELL_WORDS, Orientation, barcode_share
 
 __all__ = ["MexFiles", "MexSource", "find_matrices", "find_mex"]
 
@@ -127,9 +127,11 @@ class MexSource(Source):
         self._files = self._find(path)
         header = read_header(self._files.matrix)
         barcodes, features = self._read_barcodes(), read_tabbed(self._files.features)
+        listed = barcodes
         barcodes, features, by_gene = self._oriented(header, barcodes, features)
+        self._header_of_cells = listed[0] if len(listed) > len(barcodes) else ""
         self.n_cells = len(barcodes)
-        self._barcodes = pa.array([line.split("\t")[0].strip().strip('"') for line in barcodes], pa.string())
+        self._barcodes = pa.array(self._cell_names(barcodes), pa.string())
         self._tell_repeated(self._barcodes.to_pylist())
         genes, types = _gene_columns(features)
         self.genes, target, n_dropped = keep_gene_expression(genes, types, where=str(self._files.features))
@@ -150,6 +152,19 @@ class MexSource(Source):
 
     def _read_barcodes(self) -> list[str]:
         return read_tabbed(self._files.barcodes)
+
+    def _cell_names(self, lines: list[str]) -> list[str]:
+        """Return the names of cells: the first field of each line, or another where the first numbers the rows."""
+        rows = [_fields(line) for line in lines]
+        first = [row[0] for row in rows]
+        at = _names_behind_numbers(rows, _fields(self._header_of_cells))
+        if at is None:
+            return first
+        self.note(
+            f"{self._files.barcodes.name}: its first column numbers the rows ({first[0]} to {first[-1]}); cells are "
+            f"called by column {at + 1}"
+        )
+        return [row[at] for row in rows]
 
     def _tell_repeated(self, names: list[str]) -> None:
         n = len(names) - len(set(names))
@@ -250,7 +265,7 @@ def is_header_line(lines: list[str], words: frozenset[str]) -> bool:
     """
     if len(lines) < 2:
         return False
-    fields, after = ([item.strip().strip('"').strip() for item in line.split("\t")] for line in lines[:2])
+    fields, after = map(_fields, lines[:2])
     if any(map(is_feature_type, fields[1:])):
         return False
     found = [word for word in re.split(r"[^a-z0-9]+", _CAMEL.sub(r"\1 \2", fields[0]).casefold()) if word]
@@ -261,9 +276,34 @@ def is_header_line(lines: list[str], words: frozenset[str]) -> bool:
     return made_up and re.sub(r"\d+", "0", fields[0]) != re.sub(r"\d+", "0", after[0])
 
 
+def _fields(line: str) -> list[str]:
+    return [item.strip().strip('"').strip() for item in line.split("\t")]
+
+
+def _names_behind_numbers(rows: Sequence[Sequence[str]], header: Sequence[str]) -> int | None:
+    """Return which field names the cells where the first one numbers the rows, as R and pandas write it; else None.
+
+    Notes
+    -----
+    The field under a word for cells, else the second. Names that repeat and are no barcodes are labels: cells that
+    have numbers for names keep them.
+    """
+    width = min(map(len, rows), default=0)
+    numbers = [row[0] for row in rows]
+    if width < 2 or not any(numbers == [str(i + start) for i in range(len(rows))] for start in (0, 1)):
+        return None
+    # As R writes it, the header names one column less than there are.
+    over = ["", *header] if len(header) + 1 == width else list(header)
+    named = [at for at, word in enumerate(over[:width]) if at and re.sub(r"[^a-z]", "", word.casefold()) in CELL_WORDS]
+    at = named[0] if named else 1
+    names = [row[at] for row in rows]
+    are_names = all(names) and (len(set(names)) == len(names) or barcode_share(names) >= BARCODE_SHARE)
+    return at if are_names else None
+
+
 def _gene_columns(lines: list[str]) -> tuple[GeneColumns, list[str] | None]:
     """Return genes and feature types from lines of id, name and type; one column serves as both id and name."""
-    rows = [[item.strip().strip('"') for item in line.split("\t")] for line in lines]
+    rows = [_fields(line) for line in lines]
     ids = [row[0] for row in rows]
     names = [row[1] if len(row) > 1 and row[1] else row[0] for row in rows]
     columns = {"gene_name": names}

@@ -13,7 +13,7 @@ from typing import Literal
 from cellmill.genes import SPECIES, GeneTable
 from cellmill.sources.base import ensembl_share
 
-__all__ = ["Orientation", "gene_share", "is_gene", "tell_orientation"]
+__all__ = ["BARCODE_SHARE", "CELL_WORDS", "Orientation", "barcode_share", "gene_share", "is_gene", "tell_orientation"]
 
 Orientation = Literal["genes-x-cells", "cells-x-genes"]
 
@@ -87,7 +87,10 @@ def tell_orientation(
     if of_columns >= LEAST_SHARE and of_columns >= TIMES_THE_OTHER * of_rows:
         reason = f"genes in columns ({of_columns:.0%} of their names are known genes, {of_rows:.0%} of the rows')"
         return "cells-x-genes", reason
-    for share, what in ((partial(_share_in, cells), "in the table of labels beside it"), (_barcodes, "cell barcodes")):
+    for share, what in (
+        (partial(_share_in, cells), "in the table of labels beside it"),
+        (barcode_share, "cell barcodes"),
+    ):
         in_rows, in_columns = share(rows), share(columns)
         if max(in_rows, in_columns) >= BARCODE_SHARE and min(in_rows, in_columns) < 0.5:
             if in_columns > in_rows:
@@ -105,7 +108,8 @@ def _word(text: str) -> str:
     return re.sub(r"[^a-z]", "", text.casefold())
 
 
-def _barcodes(names: Sequence[str]) -> float:
+def barcode_share(names: Sequence[str]) -> float:
+    """Return the share of names that look like barcodes of cells."""
     sample = names[:: max(1, len(names) // NAMES_LOOKED_AT)]
     return sum(BARCODE.fullmatch(name) is not None for name in sample) / len(sample) if sample else 0.0
 
