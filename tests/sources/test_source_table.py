@@ -228,9 +228,45 @@ def test_a_table_beside_that_is_about_something_else_is_told_and_left_out(tmp_pa
         with open_source(path) as source:
             assert source.obs().column_names == ["cell"]
             assert f"study.metadata.csv: {said}" in source.notes[0] and "It was left out." in source.notes[0]
+            assert source.cautions == source.notes[:1]  # labels that are missed: a build warns of it
     (tmp_path / "study.metadata.csv").rename(tmp_path / "study.count.obs.csv")
     with open_source(path) as source, pytest.raises(FormatError, match=r"study\.count\.obs\.csv: its header names"):
         source.obs()
+
+
+@pytest.mark.parametrize(
+    ("header", "labels"),
+    [
+        ("9-AA.1,c 2", ",kind\nc 2,B\n9-AA.1,T\n"),
+        ("X9.AA.1,c.2", "cell,kind\nc 2,B\n9-AA-1,T\n"),
+        ("9-AA-1,c-2", "cell,kind\nc.2,B\nX9.AA.1,T\n"),
+        ("c1,c2", ",barcode,kind\n0,c2,B\n1,c1,T\n"),
+        ("c1,c2", "Unnamed: 0,kind,barcode\n0,B,c2\n1,T,c1\n2,T,c3\n"),
+        ("X1.c,X2.c", ",kind,barcode\n0,B,2-c\n1,T,1-c\n"),
+    ],
+)
+def test_labels_are_joined_by_names_as_r_writes_them_and_by_another_column(header, labels, tmp_path):
+    path = written(tmp_path, TEXT.replace("c1,c2", header), "study.count.csv")
+    written(tmp_path, labels, "study.metadata.csv")
+    with open_source(path) as source:
+        assert source.obs().column_names == ["cell", "kind"] and source.obs()["kind"].to_pylist() == ["T", "B"]
+        assert source.cautions == []
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        "cell,kind\nc-1,B\nc 1,T\n",  # one to one they are not
+        "sample,barcode,kind\ns1,c1,B\ns2,c1,T\n",
+        "cell,a,kind\nx,c1,B\ny,,T\nz,u,T\nw,v,T\n",
+    ],
+)
+def test_labels_that_match_by_chance_or_not_one_to_one_are_not_joined(labels, tmp_path):
+    names = ",".join(["c1", "c.1", *"abcd"])
+    path = written(tmp_path, f"gene,{names}\nTP53,1,0,1,1,1,1\nCD3E,0,2,1,1,1,1\n", "study.count.csv")
+    written(tmp_path, labels, "study.metadata.csv")
+    with open_source(path) as source:
+        assert source.obs().column_names == ["cell"] and len(source.cautions) == 1
 
 
 def test_two_tables_of_labels_are_asked_about(tmp_path):

@@ -242,7 +242,9 @@ class MexSource(Source):
         return said
 
     def _read_obs(self) -> pa.Table:
-        return join_side_table(self._barcodes, self._files.labels, note=self.note, file=self._files.matrix.name)
+        return join_side_table(
+            self._barcodes, self._files.labels, note=self.note, caution=self.caution, file=self._files.matrix.name
+        )
 
 
 def read_tabbed(path: Path) -> list[str]:

@@ -125,7 +125,7 @@ class TableSource(Source):
         )
 
     def _read_obs(self) -> pa.Table:
-        table = join_side_table(self._cells, self._side, note=self.note, file=self.path.name)
+        table = join_side_table(self._cells, self._side, note=self.note, caution=self.caution, file=self.path.name)
         if self._orientation == "genes-x-cells":
             return table
         for name, texts in self._beside.items():
