@@ -55,7 +55,7 @@ GENERIC_NAMES = frozenset(
         "raw_gene_bc_matrices", "filtered_gene_bc_matrices_h5", "raw_gene_bc_matrices_h5",
         "sample_filtered_feature_bc_matrix", "sample_raw_feature_bc_matrix", "filtered", "raw", "outs", "count",
         "counts", "gene", "genefull", "solo.out", "mtx", "mex", "hg19", "hg38", "grch38", "grch37", "mm10", "mm9",
-        "grcm38", "grcm39", "adata", "data",
+        "grcm38", "grcm39", "adata", "data", "dge", "dge_filtered", "dge_unfiltered", "count_matrix",
     }
 )  # fmt: skip
 

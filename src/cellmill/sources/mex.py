@@ -1,7 +1,7 @@
 """Matrix Market folders of 10x and others: matrix.mtx, barcodes.tsv, features.tsv or genes.tsv (floor 3, sources).
 
-Knows the three files, their names and their two generations. Text sorted by cell is streamed; other text is sorted by
-cell once, in memory or through bucket files.
+Knows the three files, their names and their two generations, and the folders of Parse Biosciences. Text sorted by cell
+is streamed; other text is sorted by cell once, in memory or through bucket files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cellmill.sources.entry_reader import EntryReader
 from cellmill.sources.features import DROPPED, is_feature_type, keep_gene_expression
 from cellmill.sources.mex_names import group_3ca, group_mex
 from cellmill.sources.mex_text import MtxHeader, read_header, read_lines, stream_triplets
-from cellmill.sources.side_table import join_side_table
+from cellmill.sources.side_table import cell_table, join_side_table, read_cells, typed_column
 from cellmill.sources.spill import Entries
 from cellmill.sources.table_axes import BARCODE_SHARE, CELL_WORDS, Orientation, barcode_share
 
@@ -44,6 +44,7 @@ BARCODE_WORDS = frozenset(
         "rownames", "sample",
     }
 )  # fmt: skip
+CELL_COLUMNS_PARSE = ("bc_wells", "bc_index")
 MADE_UP_NAME = re.compile(r"[xX]?[01]?|V1|Unnamed: ?0|\.")
 _CAMEL = re.compile(r"([a-z])([A-Z])")
 
@@ -56,6 +57,11 @@ class MexFiles:
     barcodes: Path
     features: Path
     labels: Path | None
+
+    @property
+    def is_parse(self) -> bool:
+        """Whether the table of labels lists the cells, in the order of the matrix, as Parse Biosciences writes it."""
+        return self.barcodes == self.labels
 
 
 def find_matrices(folder: Path) -> list[Path]:
@@ -124,6 +130,7 @@ class MexSource(Source):
     def __init__(self, path: Path, *, limits: Limits | None = None, orientation: Orientation | None = None) -> None:
         super().__init__(path, limits=limits)
         self._said = orientation
+        self._cells: pa.Table | None = None
         self._files = self._find(path)
         header = read_header(self._files.matrix)
         barcodes, features = self._read_barcodes(), read_tabbed(self._files.features)
@@ -133,7 +140,7 @@ class MexSource(Source):
         self.n_cells = len(barcodes)
         self._barcodes = pa.array(self._cell_names(barcodes), pa.string())
         self._tell_repeated(self._barcodes.to_pylist())
-        genes, types = _gene_columns(features)
+        genes, types = _gene_columns(features, third="genome" if self._files.is_parse else "feature_type")
         self.genes, target, n_dropped = keep_gene_expression(genes, types, where=str(self._files.features))
         if n_dropped:
             self.dropped[DROPPED] = n_dropped
@@ -151,7 +158,10 @@ class MexSource(Source):
         return find_mex(path)
 
     def _read_barcodes(self) -> list[str]:
-        return read_tabbed(self._files.barcodes)
+        if not self._files.is_parse:
+            return read_tabbed(self._files.barcodes)
+        names, self._cells = read_cells(self._files.barcodes, CELL_COLUMNS_PARSE)
+        return names
 
     def _cell_names(self, lines: list[str]) -> list[str]:
         """Return the names of cells: the first field of each line, or another where the first numbers the rows."""
@@ -204,7 +214,8 @@ class MexSource(Source):
                         self.note(f"{file.name}: its first line was taken for a header")
                 by_gene = wanted == self._shapes(n_genes, n_cells).get("genes-x-cells")
                 if n_genes == n_cells and self._said is None:
-                    self._warn_square(n_genes)
+                    by_gene = not self._files.is_parse
+                    self._warn_square(n_genes, by_gene=by_gene)
                 if not by_gene:
                     self.note(f"{self._files.matrix.name}: stored cells x genes, read so")
                 return barcodes[cut_barcodes:], features[cut_features:], by_gene
@@ -223,11 +234,12 @@ class MexSource(Source):
         }  # fmt: skip
         return shapes if self._said is None else {self._said: shapes[self._said]}
 
-    def _warn_square(self, n: int) -> None:
+    def _warn_square(self, n: int, *, by_gene: bool) -> None:
+        taken, other = ("genes", "cells") if by_gene else ("cells", "genes")
         self.caution(
             f"{self._files.matrix.name} is square ({n} genes and {n} cells), so that nothing tells which axis holds "
-            "genes; rows were taken for genes. If they are cells, every count is another's: say --format "
-            "mex-cells-x-genes then, or --format mex-genes-x-cells to confirm (in Python: format=)"
+            f"genes; rows were taken for {taken}. If they are {other}, every count is another's: say --format "
+            f"mex-{other}-x-{taken} then, or --format mex-{taken}-x-{other} to confirm (in Python: format=)"
         )
 
     def _surplus(self, wanted: tuple[int, int], barcodes: list[str], features: list[str]) -> str:
@@ -241,7 +253,16 @@ class MexSource(Source):
                 said += f" The first line of {file.name}, {lines[0][:60]!r}, is no header that could be left out."
         return said
 
+    def _labels_of_cells(self) -> dict[str, pa.Array]:
+        """Return the columns of the table that lists the cells."""
+        assert self._cells is not None
+        # Numbers of rows that R wrote have no name, and tell nothing.
+        return {name: typed_column(self._cells[name]) for name in self._cells.column_names if name.strip()}
+
     def _read_obs(self) -> pa.Table:
+        if self._cells is not None:
+            columns = self._labels_of_cells()
+            return cell_table(self._barcodes, columns, note=self.note, file=self._files.barcodes.name)
         return join_side_table(
             self._barcodes, self._files.labels, note=self.note, caution=self.caution, file=self._files.matrix.name
         )
@@ -303,16 +324,15 @@ def _names_behind_numbers(rows: Sequence[Sequence[str]], header: Sequence[str]) 
     return at if are_names else None
 
 
-def _gene_columns(lines: list[str]) -> tuple[GeneColumns, list[str] | None]:
-    """Return genes and feature types from lines of id, name and type; one column serves as both id and name."""
+def _gene_columns(lines: list[str], *, third: str) -> tuple[GeneColumns, list[str] | None]:
+    """Return genes and feature types from lines of id, name and `third`; one column serves as both id and name."""
     rows = [_fields(line) for line in lines]
     ids = [row[0] for row in rows]
     names = [row[1] if len(row) > 1 and row[1] else row[0] for row in rows]
     columns = {"gene_name": names}
-    types = [row[2] for row in rows] if rows and all(len(row) > 2 for row in rows) else None
-    if types is not None:
-        columns["feature_type"] = types
-    return GeneColumns(ids, columns), types
+    if rows and all(len(row) > 2 for row in rows):
+        columns[third] = [row[2] for row in rows]
+    return GeneColumns(ids, columns), columns.get("feature_type")
 
 
 def _entries(path: Path, header: MtxHeader, *, by_gene: bool, limits: Limits) -> Iterator[Entries]:

@@ -28,6 +28,7 @@ __all__ = [
     "find_side_table",
     "is_side_name",
     "join_side_table",
+    "read_cells",
     "read_labels",
     "side_barcodes",
     "table_stem",
@@ -190,6 +191,30 @@ def read_labels(path: Path) -> pa.Table:
         It cannot be parsed, or names a column twice.
     """
     return _read_csv(path)
+
+
+def read_cells(path: Path, named: Sequence[str]) -> tuple[list[str], pa.Table]:
+    """Return the names of cells that a table lists, and its other columns as texts, all in its order.
+
+    Parameters
+    ----------
+    path : Path
+    named : sequence of str
+        What the column of names may be called, in lower case; the first column where none is.
+
+    Raises
+    ------
+    FormatError
+        It cannot be parsed, names a column twice, or a cell has no name.
+    """
+    table = _read_csv(path)
+    keys = [name for name in table.column_names if name.strip().casefold() in named]
+    key = keys[0] if keys else table.column_names[0]
+    names = table.column(key)
+    if names.null_count:
+        row = names.to_pylist().index(None)
+        raise FormatError(f"{path}, line {row + 2}: the cell has no name in column {key!r}.")
+    return [str(name) for name in names.to_pylist()], table.drop_columns([key])
 
 
 def side_barcodes(path: Path | None) -> frozenset[str]:
