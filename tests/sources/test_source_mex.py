@@ -245,6 +245,22 @@ def test_no_name_of_a_gene_is_ever_taken_for_a_header():
         assert [name for name in names if is_header_line([name, "ENSG00000000003"], FEATURE_WORDS)] == []
 
 
+def test_tallies_of_htseq_and_star_are_no_genes(tmp_path, whole):
+    folder = folder_of(tmp_path, HEAD + "4 3 5\n1 1 5\n2 2 9\n3 3 7\n2 3 1\n4 1 8\n")
+    for types in ("\tGene Expression", ""):
+        names = ("G0", "__no_feature", "G2", "N_unmapped")
+        (folder / "features.tsv").write_text("".join(f"{name}\t{name}{types}\n" for name in names))
+        with open_source(folder) as source:
+            assert source.genes.index == ["G0", "G2"] and source.dropped == {"tallies of reads without a gene": 2}
+            np.testing.assert_array_equal(whole(source).toarray(), [[5, 0], [0, 0], [0, 7]])
+    (folder / "features.tsv").write_text("".join(f"{name}\t{name}\t{kind}\n" for name, kind in (
+        ("G0", "Gene Expression"), ("CD3", "Antibody Capture"), ("G2", "Gene Expression"), ("__x", "Gene Expression"),
+    )))  # fmt: skip
+    with open_source(folder) as source:
+        np.testing.assert_array_equal(whole(source).toarray(), [[5, 0], [0, 0], [0, 7]])
+        assert source.dropped == {"features not Gene Expression": 1, "tallies of reads without a gene": 1}
+
+
 SQUARE = HEAD + "3 3 2\n1 2 5\n3 1 7\n"
 
 

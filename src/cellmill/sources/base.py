@@ -338,6 +338,13 @@ class Source(ABC):
         if text not in self._cautions:
             self._cautions.append(text)
 
+    def leave_out(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Count features that are no genes as `dropped`, by what they are, and name some in a note."""
+        for what, found in names.items():
+            self.dropped[what] = len(found)
+            some = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
+            self.note(f"{self.path.name}: left out as no genes but {what}: {some}")
+
     def obs(self) -> pa.Table:
         """Return the table of cells: `cell` (string names, not necessarily unique), then the file's columns in order.
 

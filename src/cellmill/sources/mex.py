@@ -22,6 +22,7 @@ from cellmill.sources.entry_reader import EntryReader
 from cellmill.sources.features import DROPPED, is_feature_type, keep_gene_expression
 from cellmill.sources.mex_names import group_3ca, group_mex
 from cellmill.sources.mex_text import MtxHeader, read_header, read_lines, stream_triplets
+from cellmill.sources.not_genes import leave_out
 from cellmill.sources.side_table import cell_table, join_side_table, read_cells, typed_column
 from cellmill.sources.spill import Entries
 from cellmill.sources.table_axes import BARCODE_SHARE, CELL_WORDS, Orientation, barcode_share
@@ -144,6 +145,8 @@ class MexSource(Source):
         self.genes, target, n_dropped = keep_gene_expression(genes, types, where=str(self._files.features))
         if n_dropped:
             self.dropped[DROPPED] = n_dropped
+        self.genes, target, left_out = leave_out(self.genes, target)
+        self.leave_out(left_out)
         self._found: dict[str, MatrixReader] = {
             MATRIX: EntryReader(
                 MatrixInfo(MATRIX, "coo", header.dtype.name, self.n_cells, len(self.genes), header.stored),

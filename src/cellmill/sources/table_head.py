@@ -15,6 +15,7 @@ from pathlib import Path
 from cellmill.errors import FormatError
 from cellmill.sources.base import ENSEMBL, ID_COLUMNS, SYMBOL_COLUMNS
 from cellmill.sources.mex_text import open_text
+from cellmill.sources.not_genes import is_fact
 
 __all__ = ["MISSING", "TableHead", "read_head"]
 
@@ -221,7 +222,7 @@ def is_number(text: str) -> bool:
 def _require_names(path: Path, name: str, fields: list[str], number: int, line: int) -> None:
     """Refuse to take counts, one of them damaged, for names: a gene or a cell would be lost."""
     text = next((at for at, field in enumerate(fields) if not is_number(field)), None)
-    if text is None or name.strip().casefold() in ANNOTATION:
+    if text is None or name.strip().casefold() in ANNOTATION or is_fact(name):
         return
     n_numbers = sum(map(is_number, fields))
     if ENSEMBL.match(name) or 2 * n_numbers > len(fields):
@@ -233,13 +234,17 @@ def _require_names(path: Path, name: str, fields: list[str], number: int, line: 
 
 
 def _count_labels(path: Path, header: list[str], rows: list[list[str]], line: int) -> int:
-    """Return how many columns hold names: the first, and those after it that hold text or annotation of genes."""
-    n = 1
-    while n < len(header) and (
-        header[n].strip().casefold() in ANNOTATION or any(not is_number(row[n]) for row in rows)
-    ):
-        _require_names(path, header[n], [row[n] for row in rows], n + 1, line)
-        n += 1
+    """Return how many columns hold names: the first, and those after it of text, or known to be of no counts."""
+    n = at = 1
+    while at < len(header):
+        holds_names = header[at].strip().casefold() in ANNOTATION or any(not is_number(row[at]) for row in rows)
+        if holds_names:
+            _require_names(path, header[at], [row[at] for row in rows], at + 1, line)
+            n = at + 1
+        # Facts of cells are passed over on the way to text: they are numbers, and so may cells be called.
+        elif not is_fact(header[at]):
+            break
+        at += 1
     if n == len(header) and not rows:
         raise FormatError(f"{path}, line {line}: found columns {', '.join(header)[:60]!r} and no numbers under them.")
     if n == len(header):

@@ -79,6 +79,15 @@ def test_a_bad_archive_is_left_out_on_request(call: Call, table: Path, tmp_path:
     assert [one["path"] for one in json.loads(result.stdout)["skipped"]] == [str(archive)]
 
 
+def test_the_line_of_an_input_says_what_was_left_out_as_no_gene(call: Call, table: Path, tmp_path: Path) -> None:
+    table.write_text(table.read_text() + "__no_feature,90,80\nTotal,105,86\n")
+    (source,) = json.loads(call("build", tmp_path / "s.mill", table, "--json").stdout)["sources_built"]
+    genes = "6 of 6 genes (100.0%) with 100.0% of their counts"
+    assert source["line"] == f"study: 2 cells, {genes}, 2 features left out as no genes"
+    assert source["features_left_out"] == {"tallies of reads without a gene": 1, "sums over genes": 1}
+    assert cm.open(tmp_path / "s.mill").obs.to_arrow(columns=["total_counts"]).to_pydict() == {"total_counts": [15, 6]}
+
+
 @pytest.mark.parametrize("kind", ["folder", "archive", "reopened"])
 def test_what_may_be_wrong_with_an_input_is_seen(
     call: Call, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
