@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.io
 import scipy.sparse as sp
 import zarr
 
@@ -366,6 +367,17 @@ def table(
     return write
 
 
+def parse(truth: Truth, folder: Path) -> Path:
+    """As split-pipe of Parse Biosciences writes it: cells in rows, tables with headers, cells by their wells."""
+    made = folder / "sample" / "DGE_filtered"
+    made.mkdir(parents=True)
+    scipy.io.mmwrite(made / "count_matrix.mtx", sp.coo_matrix(truth.X), field="integer")
+    cells = "".join(f"{cell},s{i % 2},{i}\n" for i, cell in enumerate(truth.cells))
+    (made / "cell_metadata.csv").write_text(f"bc_wells,sample,gene_count\n{cells}")
+    (made / "all_genes.csv").write_text("gene_id,gene_name,genome\n" + "".join(f"{g},S{g},hg38\n" for g in truth.genes))
+    return made
+
+
 def three_ca(truth: Truth, folder: Path) -> Path:
     """A study of 3CA: the matrix of Matrix Market, cells in a table, genes in a list."""
     made = mex(zipped=False)(truth, folder)
@@ -429,6 +441,7 @@ WRITERS: dict[str, Callable[[Truth, Path], Path]] = {
     "parquet-shards": parquet_shards,
     "scbank": scbank,
     "3ca": three_ca,
+    "mex-parse": parse,
     "mex-in-tar": tar_of(mex(zipped=True), "GSE1_RAW.tar"),
     "csv-in-tar-gz": tar_of(table(by_gene=False, corner="cell"), "GSE1_RAW.tar.gz"),
     "csv-genes-x-cells": table(by_gene=True, quoted=True),

@@ -94,7 +94,7 @@ def test_notes_and_dropped_tell_what_was_left_out(written):
         expected = {"10x-v3": 3, "mex-v3-antibodies": 1}.get(kind)
         assert source.dropped == ({"features not Gene Expression": expected} if expected else {})
         telling = kind in (
-            *("10x-v2-two-genomes", "mex-transposed", "parquet-tahoe", "parquet-shards", "scbank"),
+            *("10x-v2-two-genomes", "mex-transposed", "mex-parse", "parquet-tahoe", "parquet-shards", "scbank"),
             "zarr-v2-dense",  # a chunk of zeros is not stored
         )
         telling = telling or "short-header" in kind

@@ -516,3 +516,11 @@ def test_a_file_open_elsewhere_in_the_process_can_be_read(truth, tmp_path, write
         np.testing.assert_array_equal(whole(source).toarray(), truth.X)
     with open_source(path), h5py.File(path, "r") as file:
         assert "X" in file
+
+
+def test_a_square_matrix_that_does_not_say_its_layout_is_warned_of(truth, write, whole, tmp_path):
+    n = len(truth.genes)
+    square = type(truth)(truth.X[:n], truth.cells[:n], truth.genes)
+    with open_source(write("h5ad-csr-no-encoding", square, tmp_path)) as source:
+        np.testing.assert_array_equal(whole(source).toarray(), square.X)
+        assert any("is square and does not say its layout" in caution for caution in source.cautions)

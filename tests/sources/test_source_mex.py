@@ -211,11 +211,78 @@ def test_a_line_too_many_that_may_be_data_is_refused_and_nothing_shifts(name, su
         open_source(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("barcodes.tsv", '"x"\n"1"\t"AAACCTGAGA-1"\n"2"\t"CCACCTGAGA-1"\n"3"\t"GGACCTGAGA-1"\n'),
+        ("barcodes.csv", ",barcode\n0,AAACCTGAGA-1\n1,CCACCTGAGA-1\n2,GGACCTGAGA-1\n"),
+        ("barcodes.csv", ",sample,barcode\n0,a,AAACCTGAGA-1\n1,b,CCACCTGAGA-1\n2,c,GGACCTGAGA-1\n"),
+        ("barcodes.tsv", "1\tAAACCTGAGA-1\n2\tCCACCTGAGA-1\n3\tGGACCTGAGA-1\n"),
+    ],
+)
+def test_numbers_of_rows_are_no_names_of_cells(name, text, tmp_path, whole):
+    folder = folder_of(tmp_path, HEAD + "2 3 3\n1 1 5\n2 2 1\n1 3 7\n")
+    (folder / "barcodes.tsv").unlink()
+    (folder / name).write_text(text)
+    with open_source(folder) as source:
+        assert source.obs()["cell"].to_pylist() == ["AAACCTGAGA-1", "CCACCTGAGA-1", "GGACCTGAGA-1"]
+        assert any("its first column numbers the rows" in note for note in source.notes)
+        np.testing.assert_array_equal(whole(source).toarray(), [[5, 0], [0, 1], [7, 0]])
+
+
+@pytest.mark.parametrize("text", ["1\n2\n3\n", "1\tT cell\n2\tB cell\n3\tT cell\n", "2\ta\n1\tb\n3\tc\n"])
+def test_cells_that_have_numbers_for_names_keep_them(text, tmp_path):
+    folder = folder_of(tmp_path, HEAD + "2 3 1\n1 1 5\n")
+    (folder / "barcodes.tsv").write_text(text)
+    with open_source(folder) as source:
+        assert sorted(source.obs()["cell"].to_pylist()) == ["1", "2", "3"] and source.notes == []
+
+
 def test_no_name_of_a_gene_is_ever_taken_for_a_header():
     for species in ("human", "mouse"):
         table = GeneTable.load(species)
         names = set(table.ids) | table.known_names | set(table.alias)
         assert [name for name in names if is_header_line([name, "ENSG00000000003"], FEATURE_WORDS)] == []
+
+
+def test_tallies_of_htseq_and_star_are_no_genes(tmp_path, whole):
+    folder = folder_of(tmp_path, HEAD + "4 3 5\n1 1 5\n2 2 9\n3 3 7\n2 3 1\n4 1 8\n")
+    for types in ("\tGene Expression", ""):
+        names = ("G0", "__no_feature", "G2", "N_unmapped")
+        (folder / "features.tsv").write_text("".join(f"{name}\t{name}{types}\n" for name in names))
+        with open_source(folder) as source:
+            assert source.genes.index == ["G0", "G2"] and source.dropped == {"tallies of reads without a gene": 2}
+            np.testing.assert_array_equal(whole(source).toarray(), [[5, 0], [0, 0], [0, 7]])
+    (folder / "features.tsv").write_text("".join(f"{name}\t{name}\t{kind}\n" for name, kind in (
+        ("G0", "Gene Expression"), ("CD3", "Antibody Capture"), ("G2", "Gene Expression"), ("__x", "Gene Expression"),
+    )))  # fmt: skip
+    with open_source(folder) as source:
+        np.testing.assert_array_equal(whole(source).toarray(), [[5, 0], [0, 0], [0, 7]])
+        assert source.dropped == {"features not Gene Expression": 1, "tallies of reads without a gene": 1}
+
+
+SQUARE = HEAD + "3 3 2\n1 2 5\n3 1 7\n"
+
+
+def test_a_square_matrix_is_warned_of_and_its_orientation_can_be_said(tmp_path, whole):
+    folder, by_gene = folder_of(tmp_path, SQUARE, n_genes=3), np.array([[0, 0, 7], [5, 0, 0], [0, 0, 0]])
+    with open_source(folder) as source:
+        np.testing.assert_array_equal(whole(source).toarray(), by_gene)
+        (caution,) = source.cautions
+        assert "matrix.mtx is square (3 genes and 3 cells)" in caution and "--format mex-cells-x-genes" in caution
+        assert caution in source.notes
+    for kind, expected in (("mex-genes-x-cells", by_gene), ("mex-cells-x-genes", by_gene.T)):
+        with open_source(folder, format=kind) as source:
+            np.testing.assert_array_equal(whole(source).toarray(), expected)
+            assert source.cautions == [] and source.kind == "mex"
+
+
+def test_an_orientation_that_the_sizes_contradict_is_refused(tmp_path):
+    folder = folder_of(tmp_path, HEAD + "2 3 1\n1 1 5\n")
+    with open_source(folder, format="mex-genes-x-cells") as source:
+        assert source.cautions == []
+    with pytest.raises(FormatError, match=r"read as cells x genes its header says 2 x 3, but features\.tsv lists 2"):
+        open_source(folder, format="mex-cells-x-genes")
 
 
 def test_missing_companions_are_named(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tarfile
 
 import numpy as np
 import pytest
@@ -45,6 +46,45 @@ def test_a_matrix_finds_its_companions(names, truth, write, tmp_path, whole):
             assert source.kind == "mex" and source.genes.index == truth.genes
             assert source.obs()["cell"].to_pylist() == truth.cells
             np.testing.assert_array_equal(whole(source).toarray(), truth.X)
+
+
+@pytest.mark.parametrize("prefix", ["", "GSM1_a_"])
+@pytest.mark.parametrize("matrix", ["count_matrix.mtx", "DGE.mtx"])
+def test_folders_of_parse_biosciences_are_read_with_their_labels(prefix, matrix, truth, write, tmp_path, whole):
+    made = write("mex-parse", truth, tmp_path)
+    (made / "count_matrix.mtx").rename(made / f"{prefix}{matrix}")
+    for name in ("cell_metadata.csv", "all_genes.csv"):
+        (made / name).rename(made / f"{prefix}{name}")
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        archive.add(made, "sample/DGE_filtered")
+    for path in (made, made / f"{prefix}{matrix}", tmp_path / "all.tar"):
+        (found,) = expand_inputs(path)
+        with open_source(found) as source:
+            np.testing.assert_array_equal(whole(source).toarray(), truth.X)
+            obs = source.obs()
+            assert obs.column_names == ["cell", "sample", "gene_count"] and obs["cell"].to_pylist() == truth.cells
+            assert obs["gene_count"].to_pylist() == list(range(len(truth.cells)))
+            assert source.genes.ids == truth.genes and source.genes.symbols == [f"S{gene}" for gene in truth.genes]
+            assert source.genes.columns["genome"][0] == "hg38" and source.cautions == []
+
+
+def test_several_samples_of_parse_in_one_folder_are_inputs_of_their_own(truth, write, tmp_path):
+    made, folder = write("mex-parse", truth, tmp_path), tmp_path / "GSE1"
+    folder.mkdir()
+    for sample in ("GSM1_a", "GSM2_b"):
+        for name in ("count_matrix.mtx", "cell_metadata.csv", "all_genes.csv"):
+            (folder / f"{sample}_{name}").write_bytes((made / name).read_bytes())
+    assert [path.name for path in expand_inputs(folder)] == ["GSM1_a_count_matrix.mtx", "GSM2_b_count_matrix.mtx"]
+    with open_source(made) as source:
+        assert source.name == "sample_DGE_filtered"
+
+
+def test_a_square_matrix_of_parse_has_cells_in_rows_and_is_warned_of(truth, write, tmp_path, whole):
+    n = len(truth.genes)
+    square = type(truth)(truth.X[:n], truth.cells[:n], truth.genes)
+    with open_source(write("mex-parse", square, tmp_path)) as source:
+        np.testing.assert_array_equal(whole(source).toarray(), square.X)
+        assert "rows were taken for cells" in source.cautions[0] and "--format mex-genes-x-cells" in source.cautions[0]
 
 
 def test_samples_of_one_folder_are_inputs_of_their_own_and_may_share_their_features(truth, write, tmp_path, whole):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cellmill.errors import FormatError, InputError
 from cellmill.genes import GeneTable
 from cellmill.sources import explain_guess, open_source
+from cellmill.sources.not_genes import what_else
 from cellmill.sources.table_axes import tell_orientation
 from cellmill.sources.table_head import read_head
 from cellmill.sources.table_text import stream_table
@@ -112,6 +113,7 @@ def test_any_numbers_cut_anywhere_are_read_exactly(data, tmp_path_factory):
         ("gene,c1,c2", "the file ends in its first line"),
         ("gene,c1,kind\nTP53,1,x\nCD3E,1,y\n", r"line 2, field 3 \('kind'\): a field is no number: found 'x'"),
         ("ENSG00000000003,ENSG00000000005\n1,2\n3,4\n", "numbers under the name of a gene"),
+        ("TP53,CD3E,MS4A1\n3,1,0\n1,0,2\n", "'TP53', holds numbers under the name of a gene"),
         ("just one\nword a line\n", "which axis|no number|last field"),
         ("a\nb\n", "expected a header of several names"),
         ("gene,kind\nTP53,x\n", r"line 2: found 'x' in the last field \('kind'\)"),
@@ -156,6 +158,12 @@ def test_which_axis_holds_genes_is_told_and_explained(text, why, tmp_path):
         by_row = source.genes.index == [line.split(",")[0] for line in text.splitlines()[1:]]
     assert re.search(why, said)
     assert by_row == ("genes in rows" in why or "cells in columns" in why)
+
+
+def test_cells_may_be_called_by_numbers_under_a_word_that_is_also_a_gene(tmp_path):
+    for corner in ("", "CELL", "Ids", "id"):
+        with open_source(written(tmp_path, f"{corner},TP53,CD3E,MS4A1\n7,3,1,0\n8,1,0,2\n")) as source:
+            assert source.genes.index == GENES and source.obs()["cell"].to_pylist() == ["7", "8"]
 
 
 def test_an_axis_that_nothing_tells_is_asked_for(tmp_path, whole):
@@ -221,9 +229,45 @@ def test_a_table_beside_that_is_about_something_else_is_told_and_left_out(tmp_pa
         with open_source(path) as source:
             assert source.obs().column_names == ["cell"]
             assert f"study.metadata.csv: {said}" in source.notes[0] and "It was left out." in source.notes[0]
+            assert source.cautions == source.notes[:1]  # labels that are missed: a build warns of it
     (tmp_path / "study.metadata.csv").rename(tmp_path / "study.count.obs.csv")
     with open_source(path) as source, pytest.raises(FormatError, match=r"study\.count\.obs\.csv: its header names"):
         source.obs()
+
+
+@pytest.mark.parametrize(
+    ("header", "labels"),
+    [
+        ("9-AA.1,c 2", ",kind\nc 2,B\n9-AA.1,T\n"),
+        ("X9.AA.1,c.2", "cell,kind\nc 2,B\n9-AA-1,T\n"),
+        ("9-AA-1,c-2", "cell,kind\nc.2,B\nX9.AA.1,T\n"),
+        ("c1,c2", ",barcode,kind\n0,c2,B\n1,c1,T\n"),
+        ("c1,c2", "Unnamed: 0,kind,barcode\n0,B,c2\n1,T,c1\n2,T,c3\n"),
+        ("X1.c,X2.c", ",kind,barcode\n0,B,2-c\n1,T,1-c\n"),
+    ],
+)
+def test_labels_are_joined_by_names_as_r_writes_them_and_by_another_column(header, labels, tmp_path):
+    path = written(tmp_path, TEXT.replace("c1,c2", header), "study.count.csv")
+    written(tmp_path, labels, "study.metadata.csv")
+    with open_source(path) as source:
+        assert source.obs().column_names == ["cell", "kind"] and source.obs()["kind"].to_pylist() == ["T", "B"]
+        assert source.cautions == []
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        "cell,kind\nc-1,B\nc 1,T\n",  # one to one they are not
+        "sample,barcode,kind\ns1,c1,B\ns2,c1,T\n",
+        "cell,a,kind\nx,c1,B\ny,,T\nz,u,T\nw,v,T\n",
+    ],
+)
+def test_labels_that_match_by_chance_or_not_one_to_one_are_not_joined(labels, tmp_path):
+    names = ",".join(["c1", "c.1", *"abcd"])
+    path = written(tmp_path, f"gene,{names}\nTP53,1,0,1,1,1,1\nCD3E,0,2,1,1,1,1\n", "study.count.csv")
+    written(tmp_path, labels, "study.metadata.csv")
+    with open_source(path) as source:
+        assert source.obs().column_names == ["cell"] and len(source.cautions) == 1
 
 
 def test_two_tables_of_labels_are_asked_about(tmp_path):
@@ -244,6 +288,61 @@ def test_columns_of_text_beside_the_counts_are_labels_or_names_of_genes(tmp_path
     text = "id,symbol,c1,c2\nENSG00000141510,TP53,1,0\nENSG00000198851,CD3E,0,2\n"
     with open_source(written(tmp_path, text)) as source:
         assert source.genes.ids[0] == "ENSG00000141510" and source.genes.symbols == ["TP53", "CD3E"]
+
+
+def test_no_name_of_a_gene_is_ever_taken_for_something_else():
+    for species in ("human", "mouse"):
+        table = GeneTable.load(species)
+        aliases = table.arrow["alias"].drop_null().to_pylist()
+        names = table.known_names.union(*(alias.split("|") for alias in aliases))
+        assert len(names) > 50_000 and [name for name in names if what_else(name)] == []
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_facts_of_cells_among_the_counts_are_labels(at, tmp_path, whole):
+    rows = [["cell", *GENES], ["c1", "1", "0", "3"], ["c2", "0", "20", "0"]]
+    facts = [["nCount_RNA", "percent.mt", "leiden"], ["4", "0.5", "1"], ["20", "NA", "0"]]
+    text = "".join(",".join([*row[:at], *fact, *row[at:]]) + "\n" for row, fact in zip(rows, facts, strict=True))
+    with open_source(written(tmp_path, text)) as source:
+        np.testing.assert_array_equal(whole(source).toarray(), COUNTS)
+        assert source.genes.index == GENES and source.n_genes == 3 and source.dropped == {}
+        obs = source.obs().to_pydict()
+        assert obs == {"cell": ["c1", "c2"], "nCount_RNA": [4, 20], "percent.mt": [0.5, None], "leiden": [1, 0]}
+
+
+def test_cells_may_be_called_as_facts_are(tmp_path, whole):
+    with open_source(written(tmp_path, TEXT.replace("c1,c2", "leiden,UMAP_1"))) as source:
+        np.testing.assert_array_equal(whole(source).toarray(), COUNTS)
+        assert source.obs().to_pydict() == {"cell": ["leiden", "UMAP_1"]} and len(source.cautions) == 1
+
+
+def test_text_behind_facts_of_cells_is_a_label(tmp_path):
+    text = "cell,nCount_RNA,kind,TP53,CD3E\nc1,1,T,1,0\nc2,2,B,0,2\n"
+    with open_source(written(tmp_path, text)) as source:
+        assert source.obs().to_pydict() == {"cell": ["c1", "c2"], "nCount_RNA": [1, 2], "kind": ["T", "B"]}
+
+
+@pytest.mark.parametrize("by_gene", [True, False])
+@pytest.mark.parametrize("budget", [1, 1 << 20])
+def test_tallies_and_sums_among_genes_are_left_out_and_counted(by_gene, budget, tmp_path, whole):
+    names = ["__no_feature", "TP53", "N_multimapping", "CD3E", "ambiguous", "MS4A1", "Unassigned_NoFeatures", "Total"]
+    counts = np.array([[7, 1, 8, 0, 9, 3, 5, 4], [1, 0, 2, 20, 3, 0, 5, 20]])
+    rows = [[name, *map(str, column)] for name, column in zip(names, counts.T, strict=True)]
+    rows = [["", "c1", "c2"], *rows]
+    rows = rows if by_gene else [list(row) for row in zip(*rows, strict=True)]
+    path = written(tmp_path, "\n".join(",".join(row) for row in rows) + "\n")
+    with open_source(path, memory_budget=budget) as source:
+        np.testing.assert_array_equal(whole(source).toarray(), COUNTS)
+        assert source.genes.index == GENES and source.obs().column_names == ["cell"]
+        assert source.dropped == {"tallies of reads without a gene": 4, "sums over genes": 1}
+        assert any("__no_feature" in note for note in source.notes)
+
+
+def test_facts_of_cells_in_a_row_are_no_gene_and_a_sum_among_cells_is_warned_of(tmp_path):
+    text = TEXT.replace("gene,c1,c2", "gene,c1,Total") + "nCount_RNA,4,20\n"
+    with open_source(written(tmp_path, text)) as source:
+        assert source.genes.index == GENES and source.dropped == {"facts of cells": 1}
+        assert len(source.cautions) == 1 and "'Total' stands among the cells" in source.cautions[0]
 
 
 @pytest.mark.parametrize("cells_in_rows", [True, False])

@@ -27,6 +27,7 @@ from cellmill.sources.base import dataset_name
         ("10x-v3", "10x-h5"),
         ("10x-v2-two-genomes", "10x-h5"),
         ("mex-v2", "mex"),
+        ("mex-parse", "mex"),
     ],
 )
 def test_the_name_does_not_matter(kind, expected, truth, write, tmp_path):

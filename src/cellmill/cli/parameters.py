@@ -69,7 +69,10 @@ Where = Annotated[
 Experiment = Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The experiment: data, arms, model, evaluation.")]
 
 # those of cellmill.sources and stores, as a test holds: help must not wait for what reads them
-_KINDS = "h5ad, zarr, loom, 10x-h5, mex, 3ca, parquet, scbank, csv, csv-genes-x-cells, csv-cells-x-genes, store"
+_KINDS = (
+    "h5ad, zarr, loom, 10x-h5, mex, mex-genes-x-cells, mex-cells-x-genes, 3ca, parquet, scbank, csv, "
+    "csv-genes-x-cells, csv-cells-x-genes, store"
+)
 
 # how inputs are read: `build` and `append`
 Inputs = Annotated[

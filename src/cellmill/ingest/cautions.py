@@ -10,7 +10,7 @@ import numpy.typing as npt
 from cellmill.ingest.candidates import Candidate
 from cellmill.ingest.facts import MITOCHONDRIAL
 from cellmill.ingest.filters import CellFilters
-from cellmill.ingest.signs import empty_droplets_warning, signs_of_processing
+from cellmill.ingest.signs import empty_droplets_warning, signs_of_processing, sum_warning, sums_among_genes
 from cellmill.store.obs import FACT_COLUMNS, STANDARD_COLUMNS
 from cellmill.store.obs_query import columns_of_condition
 
@@ -18,7 +18,12 @@ __all__ = ["cautions_of"]
 
 
 def cautions_of(
-    candidate: Candidate, classes: npt.NDArray[np.uint8], columns: Sequence[str], filters: CellFilters
+    candidate: Candidate,
+    classes: npt.NDArray[np.uint8],
+    columns: Sequence[str],
+    filters: CellFilters,
+    *,
+    matched: npt.NDArray[np.bool_],
 ) -> tuple[str, ...]:
     """Return warnings about an input: signs of processing, empty droplets, filters that cannot work on it.
 
@@ -28,9 +33,13 @@ def cautions_of(
         `classify_genes` of the input.
     columns
         Names of its own columns of obs, in the store.
+    matched : bool, shape (n_source_genes,)
+        Which of its genes are in the vocabulary.
     """
     windows = candidate.windows
     found = list(signs_of_processing(windows))
+    genes = candidate.source.genes_of(candidate.matrix).ids
+    found += [sum_warning(genes[at]) for at in sums_among_genes(windows, matched=matched)[:3]]
     info = next(one for one in candidate.source.matrices() if one.name == candidate.matrix)
     droplets = empty_droplets_warning(windows, n_cells=info.n_cells, n_genes=info.n_genes)
     if droplets and not (filters.min_counts or filters.min_genes):

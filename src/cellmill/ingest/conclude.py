@@ -168,7 +168,7 @@ def _write_source(
         "proof": {"whole, finite and not negative": "all values", "largest_count": tally.largest,
                   "umis": int(tally.umi.sum())},
         "genes": source.report.with_umi_shares(tally.umi).to_dict() | {"umi_share_matched": _matched(source, tally)},
-        "genes_dropped": list(source.unmatched),
+        "genes_dropped": list(source.unmatched), "features_left_out": dict(source.dropped),
         MEASURED: measured_record(
             source.target, vocabulary_hash=plan.vocabulary.hash, n_vocabulary=len(plan.vocabulary)
         ),

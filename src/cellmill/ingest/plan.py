@@ -72,6 +72,8 @@ class SourcePlan:
         Whether reading from the middle of it costs no more than what is read.
     spill_bytes : int
         Bytes of temporary files while it is read, at most.
+    dropped : dict of str to int
+        What is left out of its matrix as no genes, counted.
     uri : str
         Where it comes from, for the reports: its path, or the URL that it was fetched from.
     """
@@ -95,6 +97,7 @@ class SourcePlan:
     warnings: tuple[str, ...] = ()
     obs_records: tuple[ColumnRecord, ...] = ()
     obs_origin: Mapping[str, str] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
     uri: str = ""
 
 

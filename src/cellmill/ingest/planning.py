@@ -270,7 +270,11 @@ def _source_plan(
     source = candidate.source
     info = next(m for m in source.matrices() if m.name == candidate.matrix)
     genes = source.genes_of(candidate.matrix)
-    warnings = cautions_of(candidate, aligned.classes, [new for _, new, _ in columns], options.filters)
+    judged = cautions_of(
+        candidate, aligned.classes, [new for _, new, _ in columns], options.filters, matched=alignment.target >= 0
+    )
+    # Those of the source name its files; the name of the input stands before each warning already.
+    warnings = (*source.cautions, *judged)
     for warning in warnings:
         emit(f"looking at {source.path.name}", message=f"warning: {source.path.name}: {warning}")
     renamed = [f"obs column {old!r} is called {new!r} here" for old, new, _ in columns if old != new]
@@ -297,5 +301,6 @@ def _source_plan(
         spill_bytes=source.spill_bytes(candidate.matrix),
         obs_records=mapped.records,
         obs_origin=mapped.origin,
+        dropped=dict(source.dropped),
         uri=str(source.path) if download is None else download.url,
     )

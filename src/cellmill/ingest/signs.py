@@ -15,7 +15,7 @@ import numpy.typing as npt
 from cellmill.sources import CountBlock
 from cellmill.units import count_text
 
-__all__ = ["empty_droplets_warning", "signs_of_processing"]
+__all__ = ["empty_droplets_warning", "signs_of_processing", "sum_warning", "sums_among_genes"]
 
 _FEWEST_CELLS = 10
 _MOST_CELLS = 512
@@ -25,6 +25,7 @@ _LOG_LARGEST = 16  # ln and log2 of anything below 65,536 stay below
 _LOG_NONZEROS = 800  # a raw cell with counts of so many genes has some gene with more of them
 _SAME_TOTAL = 0.001
 _FEWEST_VALUES = 1000
+_FEWEST_ADDENDS = 4  # nonzero values of a cell, the sum among them
 _EMPTY_COUNTS = 10
 _EMPTY_SHARE = 0.5
 _EMPTY_BARCODES = 1000
@@ -68,6 +69,37 @@ def empty_droplets_warning(windows: Sequence[CountBlock], *, n_cells: int, n_gen
         "an unfiltered droplet matrix (raw_feature_bc_matrix), most of them without a cell. Build from the filtered "
         "matrix where there is one, or keep the cells with --min-counts 500 --min-genes 200 (in Python: "
         "min_counts=500, min_genes=200); ambient RNA stays in the cells that are kept"
+    )
+
+
+def sums_among_genes(windows: Sequence[CountBlock], *, matched: npt.NDArray[np.bool_]) -> list[int]:
+    """Return the genes whose count is the sum of all others in each cell looked at, or of all genes that matched.
+
+    Parameters
+    ----------
+    windows
+        Blocks of cells whose values are proven to be counts, genes of a cell unique.
+    matched : bool, shape (n_genes,)
+        Genes of the vocabulary: the only ones that count beside facts of cells of other kinds.
+    """
+    n_cells, hits = 0, np.zeros(len(matched), np.int64)
+    for window in windows:
+        cell_of = np.repeat(np.arange(window.n_cells), np.diff(window.indptr))
+        values, known = window.data.astype(np.float64), matched[window.indices]
+        totals = _totals(window)
+        of_matched = np.bincount(cell_of, np.where(known, values, 0), minlength=window.n_cells)
+        is_sum = (2 * values == totals[cell_of]) | (~known & (values == of_matched[cell_of]))
+        tells = np.bincount(cell_of, values > 0, minlength=window.n_cells) >= _FEWEST_ADDENDS
+        n_cells += int(np.count_nonzero(tells))
+        hits += np.bincount(window.indices[is_sum & (values > 0) & tells[cell_of]], minlength=len(matched))
+    return np.flatnonzero(hits == n_cells).tolist() if n_cells >= _FEWEST_CELLS else []
+
+
+def sum_warning(gene: str) -> str:
+    """Return the warning about a gene that is the sum of the others."""
+    return (
+        f"the gene {gene!r} is the sum of the others in all cells looked at; it is a total and no gene, and doubles "
+        "total counts. Take it out of the file"
     )
 
 

@@ -24,6 +24,9 @@ def summary_line(report: Mapping[str, Any]) -> str:
     matched = f"{count_text(genes['matched'])} of {count_text(genes['n_genes'])} genes ({genes['share_matched']:.1%})"
     share = genes.get("umi_share_matched")
     parts = [cells, matched if share is None else f"{matched} with {share:.1%} of their counts"]
+    left_out = sum(report.get("features_left_out", {}).values())
+    if left_out:
+        parts.append(f"{count_text(left_out)} feature{'s' if left_out > 1 else ''} left out as no genes")
     rounded = report.get("rounded", {}).get("values", 0)
     if rounded:
         parts.append(f"{count_text(rounded)} values rounded")

@@ -268,7 +268,7 @@ class AnnotatedSource(Source):
         pointers = node.array("indptr")
         length = pointers.shape[0] - 1 if pointers is not None and pointers.shape else n_cells
         if n_cells == n_genes:
-            self.note(f"{self.path.name}: matrix {name} is square and does not say its layout; read as csr")
+            self.caution(f"{self.path.name}: matrix {name} is square and does not say its layout; read as csr")
         return bool(length != n_genes or n_cells == n_genes)
 
     def close(self) -> None:

@@ -37,6 +37,7 @@ class ArchivedSource(Source):
         self._folder: Path | None = None
         self._inner: Source | None = None
         self._kept_remarks: list[str] = []
+        self._kept_cautions: list[str] = []
         source = self._opened()
         self.kind, self.n_cells, self.genes, self.dropped = source.kind, source.n_cells, source.genes, source.dropped
         self._infos = source.matrices()
@@ -76,6 +77,13 @@ class ArchivedSource(Source):
         return [*self._notes, *self._kept_remarks]
 
     @property
+    def cautions(self) -> list[str]:
+        """The cautions of the source within, kept while it is not unpacked."""
+        if self._inner is not None:
+            self._kept_cautions = self._inner.cautions
+        return [*self._cautions, *self._kept_cautions]
+
+    @property
     def _readers(self) -> Mapping[str, MatrixReader]:
         return self._opened()._readers
 
@@ -104,7 +112,7 @@ class ArchivedSource(Source):
 
     def _remove(self) -> None:
         if self._inner is not None:
-            self._kept_remarks = self._inner.remarks
+            self._kept_remarks, self._kept_cautions = self._inner.remarks, self._inner.cautions
             self._inner.close()
             self._inner = None
         if self._folder is not None:

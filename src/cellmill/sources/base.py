@@ -55,7 +55,7 @@ GENERIC_NAMES = frozenset(
         "raw_gene_bc_matrices", "filtered_gene_bc_matrices_h5", "raw_gene_bc_matrices_h5",
         "sample_filtered_feature_bc_matrix", "sample_raw_feature_bc_matrix", "filtered", "raw", "outs", "count",
         "counts", "gene", "genefull", "solo.out", "mtx", "mex", "hg19", "hg38", "grch38", "grch37", "mm10", "mm9",
-        "grcm38", "grcm39", "adata", "data",
+        "grcm38", "grcm39", "adata", "data", "dge", "dge_filtered", "dge_unfiltered", "count_matrix",
     }
 )  # fmt: skip
 
@@ -282,6 +282,7 @@ class Source(ABC):
         self.limits = limits or Limits()
         self.dropped: dict[str, int] = {}
         self._notes: list[str] = []
+        self._cautions: list[str] = []
         self._merged: dict[str, int] = {}
         self._obs: pa.Table | None = None
         self._closed = False
@@ -315,17 +316,34 @@ class Source(ABC):
             f"{self.path.name}, {matrix}: {n} entries repeated a cell and gene and were summed"
             for matrix, n in self._merged.items()
         ]
-        return [*self.remarks, *summed]
+        return [*self.cautions, *self.remarks, *summed]
 
     @property
     def remarks(self) -> list[str]:
         """The notes without the entries summed so far, which a block counts itself (`CountBlock.merged`)."""
         return list(self._notes)
 
+    @property
+    def cautions(self) -> list[str]:
+        """What may be wrong with how this input was read, for a person to decide; a build warns of it."""
+        return list(self._cautions)
+
     def note(self, text: str) -> None:
         """Keep a remark, once."""
         if text not in self._notes:
             self._notes.append(text)
+
+    def caution(self, text: str) -> None:
+        """Keep a remark that a person has to see, once."""
+        if text not in self._cautions:
+            self._cautions.append(text)
+
+    def leave_out(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Count features that are no genes as `dropped`, by what they are, and name some in a note."""
+        for what, found in names.items():
+            self.dropped[what] = len(found)
+            some = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
+            self.note(f"{self.path.name}: left out as no genes but {what}: {some}")
 
     def obs(self) -> pa.Table:
         """Return the table of cells: `cell` (string names, not necessarily unique), then the file's columns in order.

@@ -16,7 +16,15 @@ from cellmill.errors import FormatError
 from cellmill.sources.base import MISSING_TEXTS, GeneColumns, MatrixReader, Spills
 from cellmill.sources.rows import Rows, keep_columns
 
-__all__ = ["DROPPED", "GENE_EXPRESSION", "GenesOnly", "is_feature_type", "keep_gene_expression", "ten_x_types"]
+__all__ = [
+    "DROPPED",
+    "GENE_EXPRESSION",
+    "GenesOnly",
+    "is_feature_type",
+    "keep_gene_expression",
+    "keep_genes",
+    "ten_x_types",
+]
 
 GENE_EXPRESSION = "Gene Expression"
 TYPE_COLUMNS = frozenset({"feature_type", "feature_types"})
@@ -105,10 +113,15 @@ def keep_gene_expression(
             f"{where}: none of its {len(types)} features is a gene; feature types are {', '.join(sorted(set(types)))}, "
             f"expected {GENE_EXPRESSION!r}."
         )
+    return *keep_genes(genes, is_gene), int((~is_gene).sum())
+
+
+def keep_genes(genes: GeneColumns, is_gene: NDArray[np.bool_]) -> tuple[GeneColumns, NDArray[np.int32]]:
+    """Return the genes among features, and the new column of each feature (-1: no gene)."""
     target = np.where(is_gene, np.cumsum(is_gene) - 1, -1).astype(np.int32)
     kept = np.flatnonzero(is_gene).tolist()
     columns = {name: [column[i] for i in kept] for name, column in genes.columns.items()}
-    return GeneColumns([genes.index[i] for i in kept], columns), target, int((~is_gene).sum())
+    return GeneColumns([genes.index[i] for i in kept], columns), target
 
 
 class GenesOnly:

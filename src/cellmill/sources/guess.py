@@ -45,6 +45,8 @@ FORMATS: dict[str, Callable[..., Source]] = {
     "loom": LoomSource,
     "10x-h5": TenxSource,
     "mex": MexSource,
+    "mex-genes-x-cells": partial(MexSource, orientation="genes-x-cells"),
+    "mex-cells-x-genes": partial(MexSource, orientation="cells-x-genes"),
     "3ca": ThreeCaSource,
     "parquet": ParquetSource,
     "scbank": ScbankSource,

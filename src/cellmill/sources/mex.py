@@ -1,7 +1,7 @@
 """Matrix Market folders of 10x and others: matrix.mtx, barcodes.tsv, features.tsv or genes.tsv (floor 3, sources).
 
-Knows the three files, their names and their two generations. Text sorted by cell is streamed; other text is sorted by
-cell once, in memory or through bucket files.
+Knows the three files, their names and their two generations, and the folders of Parse Biosciences. Text sorted by cell
+is streamed; other text is sorted by cell once, in memory or through bucket files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,10 @@ from cellmill.sources.entry_reader import EntryReader
 from cellmill.sources.features import DROPPED, is_feature_type, keep_gene_expression
 from cellmill.sources.mex_names import group_3ca, group_mex
 from cellmill.sources.mex_text import MtxHeader, read_header, read_lines, stream_triplets
-from cellmill.sources.side_table import join_side_table
+from cellmill.sources.not_genes import leave_out
+from cellmill.sources.side_table import cell_table, join_side_table, read_cells, typed_column
 from cellmill.sources.spill import Entries
+from cellmill.sources.table_axes import BARCODE_SHARE, CELL_WORDS, Orientation, barcode_share
 
 __all__ = ["MexFiles", "MexSource", "find_matrices", "find_mex"]
 
@@ -43,6 +45,7 @@ BARCODE_WORDS = frozenset(
         "rownames", "sample",
     }
 )  # fmt: skip
+CELL_COLUMNS_PARSE = ("bc_wells", "bc_index")
 MADE_UP_NAME = re.compile(r"[xX]?[01]?|V1|Unnamed: ?0|\.")
 _CAMEL = re.compile(r"([a-z])([A-Z])")
 
@@ -55,6 +58,11 @@ class MexFiles:
     barcodes: Path
     features: Path
     labels: Path | None
+
+    @property
+    def is_parse(self) -> bool:
+        """Whether the table of labels lists the cells, in the order of the matrix, as Parse Biosciences writes it."""
+        return self.barcodes == self.labels
 
 
 def find_matrices(folder: Path) -> list[Path]:
@@ -109,28 +117,36 @@ class MexSource(Source):
     path : Path
         The folder, or its matrix file.
     limits : Limits, optional
+    orientation : {"genes-x-cells", "cells-x-genes"}, optional
+        What rows and columns hold; told by the sizes when None.
 
     Raises
     ------
     FormatError
-        A file is missing, truncated, or the three contradict each other.
+        A file is missing, truncated, or the three contradict each other, or the orientation that was said.
     """
 
     kind = "mex"
 
-    def __init__(self, path: Path, *, limits: Limits | None = None) -> None:
+    def __init__(self, path: Path, *, limits: Limits | None = None, orientation: Orientation | None = None) -> None:
         super().__init__(path, limits=limits)
+        self._said = orientation
+        self._cells: pa.Table | None = None
         self._files = self._find(path)
         header = read_header(self._files.matrix)
         barcodes, features = self._read_barcodes(), read_tabbed(self._files.features)
+        listed = barcodes
         barcodes, features, by_gene = self._oriented(header, barcodes, features)
+        self._header_of_cells = listed[0] if len(listed) > len(barcodes) else ""
         self.n_cells = len(barcodes)
-        self._barcodes = pa.array([line.split("\t")[0].strip().strip('"') for line in barcodes], pa.string())
+        self._barcodes = pa.array(self._cell_names(barcodes), pa.string())
         self._tell_repeated(self._barcodes.to_pylist())
-        genes, types = _gene_columns(features)
+        genes, types = _gene_columns(features, third="genome" if self._files.is_parse else "feature_type")
         self.genes, target, n_dropped = keep_gene_expression(genes, types, where=str(self._files.features))
         if n_dropped:
             self.dropped[DROPPED] = n_dropped
+        self.genes, target, left_out = leave_out(self.genes, target)
+        self.leave_out(left_out)
         self._found: dict[str, MatrixReader] = {
             MATRIX: EntryReader(
                 MatrixInfo(MATRIX, "coo", header.dtype.name, self.n_cells, len(self.genes), header.stored),
@@ -145,7 +161,23 @@ class MexSource(Source):
         return find_mex(path)
 
     def _read_barcodes(self) -> list[str]:
-        return read_tabbed(self._files.barcodes)
+        if not self._files.is_parse:
+            return read_tabbed(self._files.barcodes)
+        names, self._cells = read_cells(self._files.barcodes, CELL_COLUMNS_PARSE)
+        return names
+
+    def _cell_names(self, lines: list[str]) -> list[str]:
+        """Return the names of cells: the first field of each line, or another where the first numbers the rows."""
+        rows = [_fields(line) for line in lines]
+        first = [row[0] for row in rows]
+        at = _names_behind_numbers(rows, _fields(self._header_of_cells))
+        if at is None:
+            return first
+        self.note(
+            f"{self._files.barcodes.name}: its first column numbers the rows ({first[0]} to {first[-1]}); cells are "
+            f"called by column {at + 1}"
+        )
+        return [row[at] for row in rows]
 
     def _tell_repeated(self, names: list[str]) -> None:
         n = len(names) - len(set(names))
@@ -179,19 +211,38 @@ class MexSource(Source):
         for cut_features, cut_barcodes in ((0, 0), (0, 1), (1, 0), (1, 1)):
             n_genes, n_cells = len(features) - cut_features, len(barcodes) - cut_barcodes
             allowed = cut_features <= may_cut["features"] and cut_barcodes <= may_cut["barcodes"]
-            if allowed and wanted in ((n_genes, n_cells), (n_cells, n_genes)):
+            if allowed and wanted in self._shapes(n_genes, n_cells).values():
                 for cut, file in ((cut_features, self._files.features), (cut_barcodes, self._files.barcodes)):
                     if cut:
                         self.note(f"{file.name}: its first line was taken for a header")
-                by_gene = wanted == (n_genes, n_cells)
+                by_gene = wanted == self._shapes(n_genes, n_cells).get("genes-x-cells")
+                if n_genes == n_cells and self._said is None:
+                    by_gene = not self._files.is_parse
+                    self._warn_square(n_genes, by_gene=by_gene)
                 if not by_gene:
                     self.note(f"{self._files.matrix.name}: stored cells x genes, read so")
                 return barcodes[cut_barcodes:], features[cut_features:], by_gene
+        said = f" read as {self._said.replace('-', ' ')}" if self._said else ""
         raise FormatError(
-            f"{self._files.matrix}: its header says {header.n_rows} x {header.n_columns}, but "
+            f"{self._files.matrix}:{said} its header says {header.n_rows} x {header.n_columns}, but "
             f"{self._files.features.name} lists {len(features)} features and "
             f"{self._files.barcodes.name} {len(barcodes)} barcodes. "
             f"The files do not belong together, or one is incomplete.{self._surplus(wanted, barcodes, features)}"
+        )
+
+    def _shapes(self, n_genes: int, n_cells: int) -> dict[Orientation, tuple[int, int]]:
+        """Return the sizes that a matrix may have, by its orientation: the one that was said, or both."""
+        shapes: dict[Orientation, tuple[int, int]] = {
+            "genes-x-cells": (n_genes, n_cells), "cells-x-genes": (n_cells, n_genes)
+        }  # fmt: skip
+        return shapes if self._said is None else {self._said: shapes[self._said]}
+
+    def _warn_square(self, n: int, *, by_gene: bool) -> None:
+        taken, other = ("genes", "cells") if by_gene else ("cells", "genes")
+        self.caution(
+            f"{self._files.matrix.name} is square ({n} genes and {n} cells), so that nothing tells which axis holds "
+            f"genes; rows were taken for {taken}. If they are {other}, every count is another's: say --format "
+            f"mex-{other}-x-{taken} then, or --format mex-{taken}-x-{other} to confirm (in Python: format=)"
         )
 
     def _surplus(self, wanted: tuple[int, int], barcodes: list[str], features: list[str]) -> str:
@@ -205,8 +256,19 @@ class MexSource(Source):
                 said += f" The first line of {file.name}, {lines[0][:60]!r}, is no header that could be left out."
         return said
 
+    def _labels_of_cells(self) -> dict[str, pa.Array]:
+        """Return the columns of the table that lists the cells."""
+        assert self._cells is not None
+        # Numbers of rows that R wrote have no name, and tell nothing.
+        return {name: typed_column(self._cells[name]) for name in self._cells.column_names if name.strip()}
+
     def _read_obs(self) -> pa.Table:
-        return join_side_table(self._barcodes, self._files.labels, note=self.note, file=self._files.matrix.name)
+        if self._cells is not None:
+            columns = self._labels_of_cells()
+            return cell_table(self._barcodes, columns, note=self.note, file=self._files.barcodes.name)
+        return join_side_table(
+            self._barcodes, self._files.labels, note=self.note, caution=self.caution, file=self._files.matrix.name
+        )
 
 
 def read_tabbed(path: Path) -> list[str]:
@@ -229,7 +291,7 @@ def is_header_line(lines: list[str], words: frozenset[str]) -> bool:
     """
     if len(lines) < 2:
         return False
-    fields, after = ([item.strip().strip('"').strip() for item in line.split("\t")] for line in lines[:2])
+    fields, after = map(_fields, lines[:2])
     if any(map(is_feature_type, fields[1:])):
         return False
     found = [word for word in re.split(r"[^a-z0-9]+", _CAMEL.sub(r"\1 \2", fields[0]).casefold()) if word]
@@ -240,16 +302,40 @@ def is_header_line(lines: list[str], words: frozenset[str]) -> bool:
     return made_up and re.sub(r"\d+", "0", fields[0]) != re.sub(r"\d+", "0", after[0])
 
 
-def _gene_columns(lines: list[str]) -> tuple[GeneColumns, list[str] | None]:
-    """Return genes and feature types from lines of id, name and type; one column serves as both id and name."""
-    rows = [[item.strip().strip('"') for item in line.split("\t")] for line in lines]
+def _fields(line: str) -> list[str]:
+    return [item.strip().strip('"').strip() for item in line.split("\t")]
+
+
+def _names_behind_numbers(rows: Sequence[Sequence[str]], header: Sequence[str]) -> int | None:
+    """Return which field names the cells where the first one numbers the rows, as R and pandas write it; else None.
+
+    Notes
+    -----
+    The field under a word for cells, else the second. Names that repeat and are no barcodes are labels: cells that
+    have numbers for names keep them.
+    """
+    width = min(map(len, rows), default=0)
+    numbers = [row[0] for row in rows]
+    if width < 2 or not any(numbers == [str(i + start) for i in range(len(rows))] for start in (0, 1)):
+        return None
+    # As R writes it, the header names one column less than there are.
+    over = ["", *header] if len(header) + 1 == width else list(header)
+    named = [at for at, word in enumerate(over[:width]) if at and re.sub(r"[^a-z]", "", word.casefold()) in CELL_WORDS]
+    at = named[0] if named else 1
+    names = [row[at] for row in rows]
+    are_names = all(names) and (len(set(names)) == len(names) or barcode_share(names) >= BARCODE_SHARE)
+    return at if are_names else None
+
+
+def _gene_columns(lines: list[str], *, third: str) -> tuple[GeneColumns, list[str] | None]:
+    """Return genes and feature types from lines of id, name and `third`; one column serves as both id and name."""
+    rows = [_fields(line) for line in lines]
     ids = [row[0] for row in rows]
     names = [row[1] if len(row) > 1 and row[1] else row[0] for row in rows]
     columns = {"gene_name": names}
-    types = [row[2] for row in rows] if rows and all(len(row) > 2 for row in rows) else None
-    if types is not None:
-        columns["feature_type"] = types
-    return GeneColumns(ids, columns), types
+    if rows and all(len(row) > 2 for row in rows):
+        columns[third] = [row[2] for row in rows]
+    return GeneColumns(ids, columns), columns.get("feature_type")
 
 
 def _entries(path: Path, header: MtxHeader, *, by_gene: bool, limits: Limits) -> Iterator[Entries]:

@@ -1,6 +1,7 @@
 """Which files of a folder make one Matrix Market input, by their names (floor 3, sources). Pure: names in, groups out.
 
-Knows how Cell Ranger, STAR, kallisto, the uploads at GEO and the Curated Cancer Cell Atlas (3CA) name their files.
+Knows how Cell Ranger, STAR, kallisto, split-pipe of Parse Biosciences, the uploads at GEO and the Curated Cancer Cell
+Atlas (3CA) name their files.
 Must not know where the files lie: a folder and an archive are grouped alike.
 """
 
@@ -37,6 +38,10 @@ MATRIX_3CA = re.compile(r"exp_data.*\.mtx(\.gz)?", re.IGNORECASE)
 CELLS_3CA = re.compile(r"cells(?P<after>([._-].*)?)\.csv(\.gz)?", re.IGNORECASE)
 GENES_3CA = re.compile(r"genes(?P<after>([._-].*)?)\.txt(\.gz)?", re.IGNORECASE)
 SAMPLES_3CA = re.compile(r"(samples|meta[._-]?data)\.csv(\.gz)?", re.IGNORECASE)
+# As split-pipe of Parse Biosciences names them; DGE.mtx before version 1.
+MATRIX_PARSE = re.compile(r"(?P<before>.*?)(count_matrix|dge)\.mtx(\.gz)?", re.IGNORECASE)
+CELLS_PARSE = re.compile(r"(?P<before>.*?)cell_metadata\.csv(\.gz)?", re.IGNORECASE)
+GENES_PARSE = re.compile(r"(?P<before>.*?)(all_)?genes\.csv(\.gz)?", re.IGNORECASE)
 WORDS_3CA = frozenset({"exp", "data", "umicounts", "umi", "counts", "tpm"})
 
 Words = tuple[str, ...]
@@ -48,6 +53,8 @@ class MexNames:
 
     Attributes
     ----------
+    barcodes, labels : str or None
+        One file where the table of labels lists the cells, in the order of the matrix.
     is_sure : bool
         Whether the matrix is surely meant as an input: it is called matrix.mtx, with or without a prefix, or all of
         its companions are there.
@@ -62,7 +69,8 @@ class MexNames:
     @property
     def all(self) -> list[str]:
         """The names of all files."""
-        return [name for name in (self.matrix, self.barcodes, self.features, self.labels) if name is not None]
+        found = (self.matrix, self.barcodes, self.features, self.labels)
+        return list(dict.fromkeys(name for name in found if name is not None))
 
 
 def group_mex(names: Iterable[str]) -> list[MexNames]:
@@ -89,11 +97,26 @@ def group_mex(names: Iterable[str]) -> list[MexNames]:
         of_barcodes = _match(keys, barcodes, alone=alone, shared=False)
         of_features = _match(keys, features, alone=alone, shared=True)
         labels = _match(keys, sides, alone=False, shared=False)
+        if of_barcodes is None and (of_parse := _of_parse(matrix, names)):
+            of_barcodes, of_features = of_parse
+            labels = of_barcodes
         complete = of_barcodes is not None and of_features is not None
         plain = re.sub(r"\.gz$", "", matrix, flags=re.IGNORECASE).casefold()
         is_sure = complete or plain.endswith("matrix.mtx") or (alone and bool(of_barcodes or of_features))
         groups.append(MexNames(matrix, of_barcodes, of_features, labels, is_sure))
     return groups
+
+
+def _of_parse(matrix: str, names: list[str]) -> tuple[str, str] | None:
+    """Return the table of cells and that of genes of a matrix that Parse's split-pipe wrote; None of any other."""
+    match = MATRIX_PARSE.fullmatch(matrix)
+    if match is None:
+        return None
+    cells, genes = (
+        [name for name in names if (one := kind.fullmatch(name)) and one["before"] == match["before"]]
+        for kind in (CELLS_PARSE, GENES_PARSE)
+    )
+    return (cells[-1], genes[0]) if cells and genes else None
 
 
 def _companions(names: list[str]) -> tuple[dict[str, Words], dict[str, Words]]:

@@ -41,6 +41,7 @@ class ReopenedSource(Source):
         self._anywhere = {info.name: source.starts_anywhere(info.name) for info in self._infos}
         self._spilt = {info.name: source.spill_bytes(info.name) for info in self._infos}
         self._kept_remarks: list[str] = source.remarks
+        self._kept_cautions: list[str] = source.cautions
 
     def _opened(self) -> Source:
         self._check_open()
@@ -59,6 +60,13 @@ class ReopenedSource(Source):
         if self._inner is not None:
             self._kept_remarks = self._inner.remarks
         return [*self._notes, *self._kept_remarks]
+
+    @property
+    def cautions(self) -> list[str]:
+        """The cautions of the source within, kept while it is closed."""
+        if self._inner is not None:
+            self._kept_cautions = self._inner.cautions
+        return [*self._cautions, *self._kept_cautions]
 
     @property
     def _readers(self) -> Mapping[str, MatrixReader]:
@@ -90,7 +98,7 @@ class ReopenedSource(Source):
     def release(self) -> None:
         """Close the file; it is opened again for the next read."""
         if self._inner is not None:
-            self._kept_remarks = self._inner.remarks
+            self._kept_remarks, self._kept_cautions = self._inner.remarks, self._inner.cautions
             self._inner.close()
             self._inner = None
 

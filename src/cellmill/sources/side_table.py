@@ -28,6 +28,7 @@ __all__ = [
     "find_side_table",
     "is_side_name",
     "join_side_table",
+    "read_cells",
     "read_labels",
     "side_barcodes",
     "table_stem",
@@ -49,6 +50,7 @@ NULLS = ["", "NA", "NaN", "nan"]
 # A leading zero makes an identifier of a number: donor "007" stays text.
 WHOLE = r"^-?(0|[1-9][0-9]{0,17})$"
 DECIMAL = r"^[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|inf|Inf)$"
+ROW_NUMBERS = re.compile(r"\s*|Unnamed: ?0")
 LEADING_ZERO = r"^-?0[0-9]"
 
 
@@ -65,7 +67,9 @@ def cell_table(cells: Any, columns: Mapping[str, Any], *, note: Callable[[str], 
     return pa.table(named)
 
 
-def join_side_table(barcodes: Any, path: Path | None, *, note: Callable[[str], None], file: str) -> pa.Table:
+def join_side_table(
+    barcodes: Any, path: Path | None, *, note: Callable[[str], None], caution: Callable[[str], None], file: str
+) -> pa.Table:
     """Return the table of cells for `barcodes`, with the columns of the CSV at `path` where there is one.
 
     Parameters
@@ -73,13 +77,16 @@ def join_side_table(barcodes: Any, path: Path | None, *, note: Callable[[str], N
     barcodes : pyarrow.StringArray
         Cells in file order.
     path : Path or None
-        CSV with a header; its first column holds barcodes.
+        CSV with a header; its first column holds barcodes. Where that holds none of them, another column that does,
+        or barcodes as R rewrites names of columns, are joined if they are one to one.
+    note, caution : callable
+        Take what is worth a remark, and what a person has to see.
 
     Raises
     ------
     FormatError
         The CSV cannot be parsed, names a barcode twice, or shares no barcode with the matrix. Where it is not called
-        obs, this is a note, and no labels are joined.
+        obs, this is a caution, and no labels are joined.
     """
     if path is None:
         return cell_table(barcodes, {}, note=note, file=file)
@@ -88,31 +95,87 @@ def join_side_table(barcodes: Any, path: Path | None, *, note: Callable[[str], N
             return _joined(barcodes, path, note=note, file=file)
         except FormatError as error:
             # Meant for these cells by its name alone: what else it may be is no reason to refuse them.
-            note(f"{str(error).replace(str(path), path.name)} It was left out.")
+            caution(f"{str(error).replace(str(path), path.name)} It was left out.")
             return cell_table(barcodes, {}, note=note, file=file)
     return _joined(barcodes, path, note=note, file=file)
 
 
 def _joined(barcodes: Any, path: Path, *, note: Callable[[str], None], file: str) -> pa.Table:
     side = _read_csv(path)
+    key, rows = _rows_of(barcodes, side, path, note=note, file=file)
+    missing = rows.null_count
+    if missing:
+        note(f"{path.name}: {missing} of {len(barcodes)} cells have no row; their labels are null")
+    unused = side.num_rows - len(pc.unique(rows.drop_null()))
+    if unused:
+        note(f"{path.name}: {unused} rows belong to no cell of {file}; skipped")
+    # Where another column holds the barcodes, the first one numbers the rows, or tells something.
+    kept = [at for at, name in enumerate(side.column_names) if at != key and (at or not ROW_NUMBERS.fullmatch(name))]
+    columns = {side.column_names[at]: _typed(side.column(at).take(rows)) for at in kept}
+    return cell_table(barcodes, columns, note=note, file=file)
+
+
+def _rows_of(
+    barcodes: Any, side: pa.Table, path: Path, *, note: Callable[[str], None], file: str
+) -> tuple[int, pa.Int32Array]:
+    """Return the column of a table that holds the barcodes, and the row of each one; null where it has none."""
+    try:
+        return 0, _rows_by_first(barcodes, side, path, file=file)
+    except FormatError:
+        if (found := _rows_by_other(barcodes, side)) is None:
+            raise
+    key, rows, as_r = found
+    how = ""
+    if as_r:
+        theirs, ours = side.column(key).combine_chunks().take(rows.drop_null()), barcodes.filter(rows.is_valid())
+        how = f", compared as R writes names: {_examples(theirs)} there, {_examples(ours)} here"
+    called = f"its column {side.column_names[key]!r}" if side.column_names[key] else "its first column"
+    note(f"{path.name}: labels were joined by {called}{how}")
+    return key, rows
+
+
+def _rows_by_first(barcodes: Any, side: pa.Table, path: Path, *, file: str) -> pa.Int32Array:
     keys = side.column(0).combine_chunks()
     if len(keys.unique()) != len(keys):
         twice = next(item["values"].as_py() for item in keys.value_counts() if item["counts"].as_py() > 1)
         raise FormatError(f"{path}: barcode {twice!r} stands in more than one row; expected one row a cell.")
     rows = pc.index_in(barcodes, keys)
-    missing = rows.null_count
-    if len(barcodes) and missing == len(barcodes):
+    if len(barcodes) and rows.null_count == len(barcodes):
         raise FormatError(
             f"{path}: none of its barcodes ({_examples(keys)}) is in {file} ({_examples(barcodes)}); its first column "
             "must hold the barcodes of the matrix."
         )
-    if missing:
-        note(f"{path.name}: {missing} of {len(barcodes)} cells have no row; their labels are null")
-    unused = len(keys) - len(pc.unique(rows.drop_null()))
-    if unused:
-        note(f"{path.name}: {unused} rows belong to no cell of {file}; skipped")
-    columns = {name: _typed(side.column(i).take(rows)) for i, name in enumerate(side.column_names) if i}
-    return cell_table(barcodes, columns, note=note, file=file)
+    return rows
+
+
+def _rows_by_other(barcodes: Any, side: pa.Table) -> tuple[int, pa.Int32Array, bool] | None:
+    """Return (column, row of each barcode, whether compared as R writes names) where they match one to one, or None.
+
+    Notes
+    -----
+    At least half of the smaller side must match: a label may be called as a cell is by chance.
+    """
+    for as_r in (False, True):
+        names = _as_r_names(barcodes) if as_r else barcodes
+        if len(pc.unique(names)) != len(names):
+            continue
+        for at in range(side.num_columns):
+            keys = side.column(at).combine_chunks()
+            keys = _as_r_names(keys) if as_r else keys
+            present = keys.drop_null()
+            if len(present.unique()) != len(present):
+                continue
+            rows = pc.index_in(names, keys)
+            found = len(rows) - rows.null_count
+            if found and 2 * found >= min(len(names), len(keys)):
+                return at, rows, as_r
+    return None
+
+
+def _as_r_names(names: Any) -> Any:
+    """Return names as `make.names` of R makes them for columns: dots for other signs, X before a digit."""
+    dotted = pc.replace_substring_regex(names, r"[^\p{L}\p{N}._]", ".")
+    return pc.replace_substring_regex(dotted, r"^([0-9_]|\.[0-9])", r"X\1")
 
 
 def _examples(names: Any) -> str:
@@ -128,6 +191,30 @@ def read_labels(path: Path) -> pa.Table:
         It cannot be parsed, or names a column twice.
     """
     return _read_csv(path)
+
+
+def read_cells(path: Path, named: Sequence[str]) -> tuple[list[str], pa.Table]:
+    """Return the names of cells that a table lists, and its other columns as texts, all in its order.
+
+    Parameters
+    ----------
+    path : Path
+    named : sequence of str
+        What the column of names may be called, in lower case; the first column where none is.
+
+    Raises
+    ------
+    FormatError
+        It cannot be parsed, names a column twice, or a cell has no name.
+    """
+    table = _read_csv(path)
+    keys = [name for name in table.column_names if name.strip().casefold() in named]
+    key = keys[0] if keys else table.column_names[0]
+    names = table.column(key)
+    if names.null_count:
+        row = names.to_pylist().index(None)
+        raise FormatError(f"{path}, line {row + 2}: the cell has no name in column {key!r}.")
+    return [str(name) for name in names.to_pylist()], table.drop_columns([key])
 
 
 def side_barcodes(path: Path | None) -> frozenset[str]:

@@ -18,10 +18,11 @@ from cellmill.errors import FormatError
 from cellmill.events import emit
 from cellmill.sources.base import GeneColumns, Limits, MatrixInfo, MatrixReader, Source
 from cellmill.sources.entry_reader import EntryReader
+from cellmill.sources.not_genes import FACTS, is_fact, leave_out, what_else
 from cellmill.sources.side_table import find_side_table, join_side_table, side_barcodes, typed_column
 from cellmill.sources.spill import CellHistogram, Entries
-from cellmill.sources.table_axes import Orientation, gene_share, tell_orientation
-from cellmill.sources.table_head import TableHead, read_head
+from cellmill.sources.table_axes import Orientation, gene_share, is_gene, tell_orientation
+from cellmill.sources.table_head import TableHead, is_number, read_head
 from cellmill.sources.table_text import TablePiece, stream_table
 
 __all__ = ["TableSource", "explain_table", "looks_like_counts"]
@@ -68,11 +69,16 @@ class TableSource(Source):
         genes, cells = scan.labels[0], self._head.columns
         if not by_gene:
             genes, cells = cells, genes
+        if not by_gene:
+            self._require_cell_names(cells)
         self._require_unique(cells, by_gene=by_gene)
         self.n_cells = len(cells)
         self._cells = pa.array(cells, pa.string())
         self._beside = dict(zip(_label_names(self._head), scan.labels[1:], strict=True))
-        self.genes = GeneColumns(genes, dict(self._beside) if by_gene else {})
+        listed = GeneColumns(genes, dict(self._beside) if by_gene else {})
+        self.genes, target, left_out = leave_out(listed, None)
+        self._facts = {} if by_gene else scan.facts
+        self._tell_left_out(left_out, cells)
         if self._head.is_short:
             self.note(f"{path.name}: the header is one field short; its first name is that of the second column")
         self._stream = _Stream(self._head, self.limits, by_gene=by_gene, kept=scan.take_kept())
@@ -80,9 +86,9 @@ class TableSource(Source):
             self.note(f"{path.name}: the last line has no end; if the file was cut there, its last number may be wrong")
         self._found: dict[str, MatrixReader] = {
             MATRIX: EntryReader(
-                MatrixInfo(MATRIX, "coo", "float64", self.n_cells, len(genes), scan.stored),
+                MatrixInfo(MATRIX, "coo", "float64", self.n_cells, len(self.genes), scan.stored),
                 self._stream,
-                target=None,
+                target=target,
                 limits=self.limits,
                 scanned=(scan.columns if by_gene else CellHistogram(self.n_cells), not by_gene),
                 label=path.name,
@@ -98,6 +104,28 @@ class TableSource(Source):
     @property
     def _readers(self) -> Mapping[str, MatrixReader]:
         return self._found
+
+    def _tell_left_out(self, left_out: dict[str, list[str]], cells: Sequence[str]) -> None:
+        if self._facts:
+            names = left_out.pop(FACTS)
+            self.note(f"{self.path.name}: columns {', '.join(names)} are facts of cells by their names; read as labels")
+        self.leave_out(left_out)
+        if left_out and not len(self.genes):
+            raise FormatError(f"{self.path}: nothing on its axis of genes is a gene; expected a table of counts.")
+        odd = [name for name in cells if what_else(name)]
+        if odd:
+            self.caution(
+                f"{', '.join(map(repr, odd[:3]))} stands among the cells and is read as one, though it is called as a "
+                "sum or a fact is. If it is no cell, take it out of the table"
+            )
+
+    def _require_cell_names(self, cells: Sequence[str]) -> None:
+        """Refuse counts of the first gene as names of cells: both would be wrong in what is built."""
+        if cells and is_gene(self._head.corner) and all(map(is_number, cells)):
+            raise FormatError(
+                f"{self.path}: its first column, {self._head.corner!r}, holds numbers under the name of a gene; "
+                "expected names of cells in it. Write the table with the names of its rows."
+            )
 
     def _require_unique(self, cells: Sequence[str], *, by_gene: bool) -> None:
         twice = next((name for name, n in Counter(cells).items() if n > 1), None)
@@ -115,14 +143,15 @@ class TableSource(Source):
         )
 
     def _read_obs(self) -> pa.Table:
-        table = join_side_table(self._cells, self._side, note=self.note, file=self.path.name)
+        table = join_side_table(self._cells, self._side, note=self.note, caution=self.caution, file=self.path.name)
         if self._orientation == "genes-x-cells":
             return table
-        for name, texts in self._beside.items():
+        columns = [(name, typed_column(texts)) for name, texts in self._beside.items()]
+        for name, column in (*columns, *self._facts.items()):
             if name in table.column_names:
                 self.note(f"{self.path.name}: column {name!r} stands beside the counts and in the table of labels")
                 name = f"{name}_2"
-            table = table.append_column(name, typed_column(texts))
+            table = table.append_column(name, column)
         return table
 
 
@@ -195,6 +224,8 @@ class _Scan:
         Entries that are not zero, by column.
     stored : int
         Such entries in all.
+    facts : dict of str to pyarrow.Array
+        Columns of numbers that tell facts of cells by their names, where rows are cells: a value for each row.
     is_unended : bool
         Whether the file ends within a line, though the fields of that line are complete.
     """
@@ -204,6 +235,7 @@ class _Scan:
         self.columns = CellHistogram(len(head.columns))
         self.stored, self.is_unended = 0, False
         self._kept: list[TablePiece] | None = []
+        facts = _Facts(head.columns)
         flat = 0
         for piece in stream_table(head, chunk_bytes=chunk_bytes(limits)):
             for name in piece.labels:
@@ -211,6 +243,7 @@ class _Scan:
                 flat += 1
             if piece.columns.size:
                 self.columns.add(piece.columns)
+                facts.add(piece)
             self.stored += piece.values.size
             self.is_unended = piece.is_unended
             if self.stored * BYTES_PER_ENTRY > limits.memory_budget:
@@ -218,11 +251,47 @@ class _Scan:
             elif self._kept is not None and piece.values.size:
                 self._kept.append(TablePiece([], piece.rows.astype(np.int32), piece.columns, piece.values))
             emit(f"scanning {head.path.name}", done=len(self.labels[0]), unit="lines")
+        self.facts = facts.columns(len(self.labels[0]))
 
     def take_kept(self) -> list[TablePiece] | None:
         """Return the entries, once; None where they did not fit."""
         kept, self._kept = self._kept, None
         return kept
+
+
+class _Facts:
+    """Values of the columns that tell facts of cells, gathered piece by piece."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._is_fact = np.array([is_fact(name) for name in names], bool)
+        self._places = np.flatnonzero(self._is_fact).tolist()
+        self._pieces: list[TablePiece] = []
+
+    def add(self, piece: TablePiece) -> None:
+        """Keep what a piece holds of them."""
+        if self._places:
+            found = self._is_fact[piece.columns]
+            self._pieces.append(TablePiece([], piece.rows[found], piece.columns[found], piece.values[found]))
+
+    def columns(self, n_rows: int) -> dict[str, pa.Array]:
+        """Return a column for each, whole numbers as such, null where there is no value."""
+        return {self._names[at]: _as_column(self._values(at, n_rows)) for at in self._places}
+
+    def _values(self, at: int, n_rows: int) -> NDArray[np.float64]:
+        values = np.zeros(n_rows)
+        for piece in self._pieces:
+            of_it = piece.columns == at
+            values[piece.rows[of_it]] = piece.values[of_it]
+        return values
+
+
+def _as_column(values: NDArray[np.float64]) -> pa.Array:
+    missing = np.isnan(values)
+    known = values[~missing]
+    if np.isfinite(known).all() and (known == np.floor(known)).all():
+        return pa.array(np.where(missing, 0, values).astype(np.int64), mask=missing)
+    return pa.array(values, mask=missing)
 
 
 class _Stream:

@@ -13,7 +13,7 @@ from typing import Literal
 from cellmill.genes import SPECIES, GeneTable
 from cellmill.sources.base import ensembl_share
 
-__all__ = ["Orientation", "gene_share", "tell_orientation"]
+__all__ = ["BARCODE_SHARE", "CELL_WORDS", "Orientation", "barcode_share", "gene_share", "is_gene", "tell_orientation"]
 
 Orientation = Literal["genes-x-cells", "cells-x-genes"]
 
@@ -32,6 +32,8 @@ GENE_WORDS = frozenset(
 CELL_WORDS = frozenset(
     {"cell", "cells", "cellid", "cellname", "cellnames", "cellbarcode", "barcode", "barcodes", "cellbarcodes"}
 )
+# What stands over names of any kind; CELL and Ids are genes too.
+NAME_WORDS = CELL_WORDS | GENE_WORDS | {"id", "ids", "index", "name", "names", "sample", "samples"}
 
 
 def gene_share(names: Sequence[str]) -> float:
@@ -46,6 +48,17 @@ def gene_share(names: Sequence[str]) -> float:
     bare = [name.strip() if len(name) > 1 else "" for name in sample]
     tables = (GeneTable.load(species).known_names for species in SPECIES)
     return max(ensembl, *(sum(name in known for name in bare) / len(bare) for known in tables))
+
+
+def is_gene(name: str) -> bool:
+    """Whether a name over a column is that of a gene, and no word for what the column holds.
+
+    Examples
+    --------
+    >>> is_gene("TP53"), is_gene("ENSG00000141510"), is_gene("CELL"), is_gene("a")
+    (True, True, False, False)
+    """
+    return _word(name) not in NAME_WORDS and gene_share([name.strip()]) == 1.0
 
 
 def tell_orientation(
@@ -74,13 +87,16 @@ def tell_orientation(
     if of_columns >= LEAST_SHARE and of_columns >= TIMES_THE_OTHER * of_rows:
         reason = f"genes in columns ({of_columns:.0%} of their names are known genes, {of_rows:.0%} of the rows')"
         return "cells-x-genes", reason
-    for share, what in ((partial(_share_in, cells), "in the table of labels beside it"), (_barcodes, "cell barcodes")):
+    for share, what in (
+        (partial(_share_in, cells), "in the table of labels beside it"),
+        (barcode_share, "cell barcodes"),
+    ):
         in_rows, in_columns = share(rows), share(columns)
         if max(in_rows, in_columns) >= BARCODE_SHARE and min(in_rows, in_columns) < 0.5:
             if in_columns > in_rows:
                 return "genes-x-cells", f"cells in columns ({in_columns:.0%} of their names are {what})"
             return "cells-x-genes", f"cells in rows ({in_rows:.0%} of their names are {what})"
-    word = re.sub(r"[^a-z]", "", corner.casefold())
+    word = _word(corner)
     if word in GENE_WORDS:
         return "genes-x-cells", f"genes in rows (the header calls them {corner!r})"
     if word in CELL_WORDS:
@@ -88,7 +104,12 @@ def tell_orientation(
     return None, "neither the names of rows nor those of columns are known genes or barcodes"
 
 
-def _barcodes(names: Sequence[str]) -> float:
+def _word(text: str) -> str:
+    return re.sub(r"[^a-z]", "", text.casefold())
+
+
+def barcode_share(names: Sequence[str]) -> float:
+    """Return the share of names that look like barcodes of cells."""
     sample = names[:: max(1, len(names) // NAMES_LOOKED_AT)]
     return sum(BARCODE.fullmatch(name) is not None for name in sample) / len(sample) if sample else 0.0
 

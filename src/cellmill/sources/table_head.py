@@ -15,6 +15,7 @@ from pathlib import Path
 from cellmill.errors import FormatError
 from cellmill.sources.base import ENSEMBL, ID_COLUMNS, SYMBOL_COLUMNS
 from cellmill.sources.mex_text import open_text
+from cellmill.sources.not_genes import is_fact
 
 __all__ = ["MISSING", "TableHead", "read_head"]
 
@@ -212,17 +213,18 @@ def fields_of(path: Path, lines: Sequence[str], delimiter: str, first_line: int)
         csv.field_size_limit(limit)
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a field holds a number, or says that it has none."""
     text = text.strip()
     return text in MISSING or NUMBER.fullmatch(text) is not None
 
 
 def _require_names(path: Path, name: str, fields: list[str], number: int, line: int) -> None:
     """Refuse to take counts, one of them damaged, for names: a gene or a cell would be lost."""
-    text = next((at for at, field in enumerate(fields) if not _is_number(field)), None)
-    if text is None or name.strip().casefold() in ANNOTATION:
+    text = next((at for at, field in enumerate(fields) if not is_number(field)), None)
+    if text is None or name.strip().casefold() in ANNOTATION or is_fact(name):
         return
-    n_numbers = sum(map(_is_number, fields))
+    n_numbers = sum(map(is_number, fields))
     if ENSEMBL.match(name) or 2 * n_numbers > len(fields):
         raise FormatError(
             f"{path}, line {line + 1 + text}, field {number} ({name[:40]!r}): a field is no number: found "
@@ -232,23 +234,22 @@ def _require_names(path: Path, name: str, fields: list[str], number: int, line: 
 
 
 def _count_labels(path: Path, header: list[str], rows: list[list[str]], line: int) -> int:
-    """Return how many columns hold names: the first, and those after it that hold text or annotation of genes."""
-    n = 1
-    while n < len(header) and (
-        header[n].strip().casefold() in ANNOTATION or any(not _is_number(row[n]) for row in rows)
-    ):
-        _require_names(path, header[n], [row[n] for row in rows], n + 1, line)
-        n += 1
+    """Return how many columns hold names: the first, and those after it of text, or known to be of no counts."""
+    n = at = 1
+    while at < len(header):
+        holds_names = header[at].strip().casefold() in ANNOTATION or any(not is_number(row[at]) for row in rows)
+        if holds_names:
+            _require_names(path, header[at], [row[at] for row in rows], at + 1, line)
+            n = at + 1
+        # Facts of cells are passed over on the way to text: they are numbers, and so may cells be called.
+        elif not is_fact(header[at]):
+            break
+        at += 1
     if n == len(header) and not rows:
         raise FormatError(f"{path}, line {line}: found columns {', '.join(header)[:60]!r} and no numbers under them.")
     if n == len(header):
         raise FormatError(
             f"{path}, line {line + 1}: found {rows[0][-1][:40]!r} in the last field ({header[-1][:40]!r}), expected a "
             "number. A table of counts has names first and then numbers alone; move other columns to the front."
-        )
-    if rows and ENSEMBL.match(header[0]) and all(_is_number(row[0]) for row in rows):
-        raise FormatError(
-            f"{path}: its first column, {header[0]!r}, holds numbers under the name of a gene; expected names of cells "
-            "in it. Write the table with the names of its rows."
         )
     return n

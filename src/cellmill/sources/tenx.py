@@ -142,7 +142,7 @@ class TenxSource(Source):
     def _read_obs(self) -> pa.Table:
         side = self.path.with_name(f"{self.path.stem}.obs.csv")
         table = side if side.is_file() else None
-        return join_side_table(self._barcodes, table, note=self.note, file=self.path.name)
+        return join_side_table(self._barcodes, table, note=self.note, caution=self.caution, file=self.path.name)
 
     def close(self) -> None:
         """Close the file."""

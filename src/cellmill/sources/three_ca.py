@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cellmill.errors import FormatError
-from cellmill.sources.base import Limits
 from cellmill.sources.mex import MexFiles, MexSource
 from cellmill.sources.mex_names import MATRIX_3CA, group_3ca
-from cellmill.sources.side_table import cell_table, read_labels, typed_column
+from cellmill.sources.side_table import cell_table, read_cells, read_labels, typed_column
 
 __all__ = ["ThreeCaSource", "find_3ca", "study_name"]
 
@@ -64,10 +63,6 @@ class ThreeCaSource(MexSource):
 
     kind = "3ca"
 
-    def __init__(self, path: Path, *, limits: Limits | None = None) -> None:
-        self._cells: pa.Table | None = None
-        super().__init__(path, limits=limits)
-
     @property
     def name(self) -> str:
         """Name of the study: that of its folder, with what tells matrices of one folder apart."""
@@ -89,20 +84,11 @@ class ThreeCaSource(MexSource):
         return found[0]
 
     def _read_barcodes(self) -> list[str]:
-        table = read_labels(self._files.barcodes)
-        named = [name for name in table.column_names if name.strip().casefold() in CELL_COLUMNS]
-        key = named[0] if named else table.column_names[0]
-        names = table.column(key)
-        if names.null_count:
-            row = names.to_pylist().index(None)
-            raise FormatError(f"{self._files.barcodes}, line {row + 2}: the cell has no name in column {key!r}.")
-        self._cells = table.drop_columns([key])
-        return [str(name) for name in names.to_pylist()]
+        names, self._cells = read_cells(self._files.barcodes, CELL_COLUMNS)
+        return names
 
     def _read_obs(self) -> pa.Table:
-        assert self._cells is not None
-        # Numbers of rows that R wrote have no name, and tell nothing.
-        columns = {name: typed_column(self._cells[name]) for name in self._cells.column_names if name.strip()}
+        columns = self._labels_of_cells()
         columns |= self._of_samples(columns)
         return cell_table(self._barcodes, columns, note=self.note, file=self._files.barcodes.name)
 

@@ -77,3 +77,35 @@ def test_a_bad_archive_is_left_out_on_request(call: Call, table: Path, tmp_path:
     result = call("build", tmp_path / "a.mill", table, archive, "--skip-bad", "--json")
     assert result.exit_code == 0, result.output
     assert [one["path"] for one in json.loads(result.stdout)["skipped"]] == [str(archive)]
+
+
+def test_the_line_of_an_input_says_what_was_left_out_as_no_gene(call: Call, table: Path, tmp_path: Path) -> None:
+    table.write_text(table.read_text() + "__no_feature,90,80\nTotal,105,86\n")
+    (source,) = json.loads(call("build", tmp_path / "s.mill", table, "--json").stdout)["sources_built"]
+    genes = "6 of 6 genes (100.0%) with 100.0% of their counts"
+    assert source["line"] == f"study: 2 cells, {genes}, 2 features left out as no genes"
+    assert source["features_left_out"] == {"tallies of reads without a gene": 1, "sums over genes": 1}
+    assert cm.open(tmp_path / "s.mill").obs.to_arrow(columns=["total_counts"]).to_pydict() == {"total_counts": [15, 6]}
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive", "reopened"])
+def test_what_may_be_wrong_with_an_input_is_seen(
+    call: Call, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, n = tmp_path / "square", len(GENES)
+    folder.mkdir()
+    (folder / "matrix.mtx").write_text(f"%%MatrixMarket matrix coordinate integer general\n{n} {n} 1\n1 2 3\n")
+    (folder / "genes.tsv").write_text("".join(f"{gene}\n" for gene in GENES))
+    (folder / "barcodes.tsv").write_text("".join(f"c{i}\n" for i in range(n)))
+    path = folder
+    if kind == "archive":
+        path = tmp_path / "square.tar"
+        with tarfile.open(path, "w") as archive:
+            archive.add(folder, "square")
+    if kind == "reopened":
+        monkeypatch.setattr("cellmill.ingest.candidates._OPEN_INPUTS", 0)
+    result = call("build", tmp_path / "s.mill", path)
+    assert result.exit_code == 0, result.output
+    assert "warning: matrix.mtx is square (6 genes and 6 cells)" in " ".join(result.output.split())
+    (source,) = json.loads(call("build", tmp_path / "t.mill", path, "--json").stdout)["sources_built"]
+    assert len(source["warnings"]) == 1 and "1 warning" in source["line"]

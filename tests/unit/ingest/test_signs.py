@@ -12,7 +12,7 @@ from scipy import sparse
 from cellmill import events
 from cellmill.ingest import build, plan_build
 from cellmill.ingest.options import BuildOptions
-from cellmill.ingest.signs import empty_droplets_warning, signs_of_processing
+from cellmill.ingest.signs import empty_droplets_warning, signs_of_processing, sums_among_genes
 from cellmill.sources import CountBlock
 
 
@@ -101,3 +101,27 @@ RAW = [
 def test_raw_files_give_no_warning(shared_data, name):
     planned = plan_build([shared_data / name], options=BuildOptions(min_match=0.5))
     assert planned.sources[0].warnings == ()
+
+
+def test_a_gene_that_is_the_sum_of_the_others_is_found_and_no_other():
+    counts = raw_counts(n_genes=200)
+    matched = np.ones(201, bool)
+    assert sums_among_genes([block_of(counts)], matched=matched[:200]) == []
+    with_sum = np.insert(counts, 7, counts.sum(1), axis=1)
+    assert sums_among_genes([block_of(with_sum[:30]), block_of(with_sum[30:])], matched=matched) == [7]
+    one_off = with_sum.copy()
+    one_off[3, 7] += 1
+    assert sums_among_genes([block_of(one_off)], matched=matched) == []
+    # beside another fact of cells it is the sum of the genes that matched alone
+    two = np.insert(with_sum, 201, (counts > 0).sum(1), axis=1)
+    among = np.insert(np.ones(200, bool), [7, 200], False)
+    assert sums_among_genes([block_of(two)], matched=among) == [7]
+    assert sums_among_genes([block_of(with_sum[:5])], matched=matched) == []  # too few cells to tell
+
+
+def test_a_total_among_the_genes_is_warned_of(tiny_h5ad):
+    counts = raw_counts(n_cells=60, n_genes=60, depth=500.0)
+    counts[:, 59] = counts[:, :59].sum(1)
+    path = tiny_h5ad("summed", counts=counts).path
+    (source,) = plan_build([path], vocabulary="union").sources
+    assert any("is the sum of the others in all cells looked at" in warning for warning in source.warnings)
