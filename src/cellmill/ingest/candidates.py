@@ -100,7 +100,7 @@ class Candidates:
         for window in windows:
             violation = find_violation(window)
             if violation is not None:
-                raise refusal(source, matrix, violation, skip_bad=options.skip_bad)
+                raise refusal(source, matrix, violation, options=options)
         if self._settle:
             source = ReopenedSource(source, reopen=reopen, share=self._shared)
         source.release()  # many inputs are planned before the first is built from
