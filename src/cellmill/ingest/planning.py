@@ -24,6 +24,7 @@ from cellmill.ingest.gene_minimum import count_detected, often_detected
 from cellmill.ingest.gene_order import head_model, storage_order
 from cellmill.ingest.obs_mapping import MappedObs, map_obs
 from cellmill.ingest.options import BuildOptions, check_policy
+from cellmill.ingest.orientation import require_upright
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan, input_stamp
 from cellmill.ingest.progress import tell_refused
 from cellmill.ingest.schema import check_renames, dataset_names, obs_columns_of, unified_schema
@@ -73,6 +74,9 @@ def plan_build(
     looked_at = Candidates(options, n_inputs=len(paths))
     found = [guard(path, partial(looked_at.open, path)) for path in paths]
     candidates = [candidate for candidate in found if candidate is not None]
+    if vocabulary == "union" and not base:
+        upright = [guard(one.source.path, partial(require_upright, one)) for one in candidates]
+        candidates = [candidate for candidate in upright if candidate is not None]
     if base:
         chosen, chosen_name, table = base.vocabulary, base.manifest.vocabulary_name, base.table
     elif candidates:
