@@ -26,8 +26,8 @@ _ADVICE = {
     "with gene ids.",
     IdKind.PROBE: "Microarray probes are not counted molecules; if the values are counts after all, write the file "
     "again with gene ids.",
-    IdKind.BARCODE: "Cells seem to stand where genes are expected: the file is transposed. Turn it round and write it "
-    "again (in Python: anndata.read_h5ad(path).T.write_h5ad(new_path)).",
+    IdKind.BARCODE: "Cells seem to stand where genes are expected: the file is transposed. Write it again with its "
+    "axes exchanged (an h5ad in Python: anndata.read_h5ad(path).T.write_h5ad(new_path)).",
     IdKind.ENSEMBL_OTHER: 'Tables of human and mouse are shipped. Keep the file\'s own ids with vocabulary="union" '
     "(--vocabulary union), or give a vocabulary file of that species.",
 }
