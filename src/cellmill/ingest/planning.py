@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from cellmill.errors import CellmillError, ConfigError, InputError
+from cellmill.errors import CellmillError, ConfigError, DiskSpaceError, InputError
 from cellmill.events import emit
 from cellmill.genes import Vocabulary
 from cellmill.ingest.aligning import AlignedGenes, GeneAligner
@@ -192,6 +192,8 @@ class _Guard:
     def __call__(self, path: Path, step: Callable[[], T]) -> T | None:
         try:
             return step()
+        except DiskSpaceError:
+            raise  # whatever is skipped: which cells a store has does not hang on how full a disk was
         except CellmillError as error:
             if not is_about_input(error) and not self._skip:
                 raise
