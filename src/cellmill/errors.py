@@ -25,7 +25,7 @@ The tree; the builtin in brackets is inherited too, so that `except ValueError` 
     │   ├── RemoteTimeoutError (TimeoutError)     it does not answer in time, again and again
     │   └── RemoteChangedError             an object that was replaced while it was being read
     ├── CacheError (OSError)               a folder for what was fetched that cannot be used
-    ├── DiskSpaceError (OSError)           not enough room, found out before starting
+    ├── DiskSpaceError (OSError)           not enough room, before starting or in the middle
     └── MissingDependencyError (ImportError)    an optional dependency; the message names the extra
 
 A message says what was expected, what was found, where (file, matrix, row, column), and what to do next.

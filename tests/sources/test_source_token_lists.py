@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import numpy as np
 import pyarrow as pa
@@ -330,6 +331,12 @@ def test_labels_of_cells_and_samples_are_joined(labelled):
     assert any("obs_metadata.parquet: 1 of 6 cells have no row" in note for note in notes)
     assert sum("left out" in note and "'when' (timestamp[ms])" in note for note in notes) == 1
     assert any("cells are called by the column BARCODE_SUB_LIB_ID" in note for note in notes)
+
+
+def test_labels_are_joined_without_warnings_of_other_libraries(labelled):
+    with warnings.catch_warnings(), open_source(labelled / "data") as source:
+        warnings.simplefilter("error")
+        assert "phase" in source.obs().column_names
 
 
 def test_one_shard_alone_gets_its_labels_too(labelled):

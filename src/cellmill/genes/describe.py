@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from cellmill.genes.identifiers import IdKind, kind_of, kind_shares
+from cellmill.genes.identifiers import IdKind, embedded_id, kind_of, kind_shares
 from cellmill.genes.table import SPECIES, GeneTable
 
 __all__ = ["advice_for", "describe_ids"]
@@ -26,6 +26,8 @@ _ADVICE = {
     "with gene ids.",
     IdKind.PROBE: "Microarray probes are not counted molecules; if the values are counts after all, write the file "
     "again with gene ids.",
+    IdKind.BARCODE: "Cells seem to stand where genes are expected: the file is transposed. Write it again with its "
+    "axes exchanged (an h5ad in Python: anndata.read_h5ad(path).T.write_h5ad(new_path)).",
     IdKind.ENSEMBL_OTHER: 'Tables of human and mouse are shipped. Keep the file\'s own ids with vocabulary="union" '
     "(--vocabulary union), or give a vocabulary file of that species.",
 }
@@ -58,6 +60,9 @@ def advice_for(names: Sequence[str]) -> str | None:
 
 def _in_words(kind: IdKind, names: Sequence[str]) -> str:
     if kind is IdKind.SYMBOL:
+        inside = Counter(kind_of(found) for found in map(embedded_id, names) if found is not None).most_common(1)
+        if inside and inside[0][1] >= _MAIN_SHARE * len(names):
+            return f"names with {inside[0][0].value} in them"
         known = {
             species: sum(name in GeneTable.load(species).known_names for name in names) / len(names)
             for species in SPECIES

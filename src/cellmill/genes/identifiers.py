@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 __all__ = [
+    "BARCODE",
     "IdKind",
     "embedded_id",
     "keyed_by_ensembl",
@@ -28,6 +29,8 @@ _SPIKE_IN = re.compile(r"ERCC-\d{5}")
 _TRANSCRIPT = re.compile(r"ENS[A-Z]{0,6}[TP]\d{11}(\.\d+)?")
 _REFSEQ = re.compile(r"[NX][MRP]_\d{6,9}(\.\d+)?")
 # Affymetrix, Illumina, Agilent
+# of a cell, with what samples are told apart by before or after it
+BARCODE = re.compile(r"(.*[^A-Za-z])?[ACGTN]{8,}([^A-Za-z].*)?")
 _PROBE = re.compile(r"(\d+|AFFX-[\w-]+?)(_[a-z]{1,2})?_(at|st)|ILMN_\d+|A_\d\d_P\d+")
 
 
@@ -43,6 +46,7 @@ class IdKind(StrEnum):
     REFSEQ = "RefSeq accessions of transcripts or proteins"
     PROBE = "ids of microarray probes"
     SPIKE_IN = "ERCC spike-ins"
+    BARCODE = "cell barcodes"
     UNKNOWN = "no known kind of gene name"
 
 
@@ -119,6 +123,7 @@ def kind_of(name: str) -> IdKind:
         (_TRANSCRIPT, IdKind.TRANSCRIPT),
         (_REFSEQ, IdKind.REFSEQ),
         (_PROBE, IdKind.PROBE),
+        (BARCODE, IdKind.BARCODE),
     ):
         if shape.fullmatch(name):
             return kind

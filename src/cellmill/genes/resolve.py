@@ -151,15 +151,15 @@ def resolve(ids: Sequence[str], symbols: Sequence[str] | None, table: GeneTable)
 def recognise_species(ids: Sequence[str], symbols: Sequence[str] | None = None) -> str | None:
     """Return ``human`` or ``mouse`` if the names clearly say so, else None.
 
-    Ensembl ids decide by their prefix when at least half of the ids have it; otherwise the species that knows at least
-    30 % of the names, and twice as many as the other.
+    Ensembl ids decide by their prefix when more than half of the genes have it, be it inside a longer name; otherwise
+    the species that knows at least 30 % of the names, and twice as many as the other.
 
     Examples
     --------
     >>> recognise_species(["Lypla1", "Tcea1", "Rgs20"])
     'mouse'
     """
-    shares = kind_shares(ids)
+    shares = kind_shares([_id_inside(gene_id, symbols[i] if symbols else "") for i, gene_id in enumerate(ids)])
     for kind, species in ((IdKind.ENSEMBL_HUMAN, "human"), (IdKind.ENSEMBL_MOUSE, "mouse")):
         if shares.get(kind, 0.0) > 0.5:
             return species
@@ -186,6 +186,13 @@ def find_reference(names: Sequence[str], table: GeneTable) -> str | None:
     known = {reference: sum(name in index for name in names) for reference, index in table.references.items()}
     best = max(known, key=known.__getitem__)
     return best if known[best] > known_today and known[best] >= _REFERENCE_SHARE * len(names) else None
+
+
+def _id_inside(gene_id: str, symbol: str) -> str:
+    """Return the Ensembl id written inside a name, as rule 2 finds it; else the id itself."""
+    if kind_of(gene_id) in _ENSEMBL:
+        return gene_id
+    return embedded_id(gene_id) or embedded_id(symbol) or gene_id
 
 
 def _species_of_symbols(names: Sequence[str]) -> str | None:

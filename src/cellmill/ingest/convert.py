@@ -9,8 +9,7 @@ import numpy.typing as npt
 import xxhash
 
 from cellmill import kernel
-from cellmill.errors import InputError
-from cellmill.ingest.audit import Violation, violation_in_cell
+from cellmill.ingest.audit import Violation, violation_in_cell, violation_in_sum
 from cellmill.kernel import IngestedCells
 from cellmill.sources import CountBlock
 
@@ -43,10 +42,9 @@ def convert_block(
     threads
         Threads of the kernel; 0 for all cores.
 
-    Raises
-    ------
-    InputError
-        When the sum of duplicated genes is above 2^32 - 1.
+    Notes
+    -----
+    Where no value is to blame, the first sum of genes in one place of the store that is above 2^32 - 1 is.
     """
     cells = kernel.ingest_cells(
         block.indptr,
@@ -62,9 +60,7 @@ def convert_block(
         return cells
     if cells.why == "value":
         return violation_in_cell(block, cells.cell)
-    raise InputError(
-        f"row {block.start + cells.cell}: the counts of duplicated genes add up to {cells.total}, above 2^32-1"
-    )
+    return violation_in_sum(block, cells.cell, position_of)
 
 
 def gene_hashes(gene_ids: list[str]) -> npt.NDArray[np.uint64]:

@@ -22,6 +22,7 @@ __all__ = ["CellFilters", "FilteredObs", "check_filters", "check_where"]
 
 Mask = npt.NDArray[np.bool_]
 _ROW = "__cellmill_row"
+_WHERE = "where (--where)"
 # of the store's genes, which may depend on which cells are taken; facts of whole cells do not
 _NOT_YET_KNOWN = frozenset({"fingerprint", "stored_counts", "n_genes_stored"})
 
@@ -89,7 +90,7 @@ def check_filters(filters: CellFilters) -> None:
             f"max_mito (--max-mito) is a share of the cell's counts, from 0 to 1; found {share:g}{percent}"
         )
     if filters.where is not None:
-        check_condition(filters.where, what="where (--where)")
+        check_condition(filters.where, what=_WHERE)
 
 
 def check_where(where: str, schema: Sequence[tuple[str, str]]) -> None:
@@ -160,7 +161,8 @@ class FilteredObs:
 
 
 def _chosen(where: str, table: pa.Table, schema: Sequence[tuple[str, str]]) -> npt.NDArray[np.int64]:
-    found = run_query(f'SELECT "{_ROW}" FROM obs WHERE (\n{where}\n)', table, schema)
+    asked = f"{_WHERE}: the condition {where!r}"  # and not the SQL around it, which nobody wrote
+    found = run_query(f'SELECT "{_ROW}" FROM obs WHERE (\n{where}\n)', table, schema, asked=asked)
     return np.asarray(found.column(_ROW).to_numpy(), dtype=np.int64)
 
 

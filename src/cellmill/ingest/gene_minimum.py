@@ -62,7 +62,7 @@ def count_detected(
             detected += admitted.cells.cells_per_gene
             emit(f"counting genes of {plan.path.name}", done=block.stop, total=plan.n_cells, unit="cells")
     if violation is not None:  # told only now, since what is said reads the source, too
-        raise refusal(source, plan.matrix, violation, skip_bad=options.skip_bad)
+        raise refusal(source, plan.matrix, violation, options=options)
     return detected
 
 

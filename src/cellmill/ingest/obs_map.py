@@ -16,7 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from cellmill.errors import ConfigError, NotFoundError, nearest
 from cellmill.store.obs import FACT_COLUMNS, STANDARD_COLUMNS
 
-__all__ = ["COMMON_COLUMNS", "ONTOLOGY_SUFFIX", "ColumnRule", "ObsMap", "SourceRule", "read_obs_map"]
+__all__ = [
+    "COMMON_COLUMNS",
+    "ONTOLOGY_SUFFIX",
+    "RESERVED_COLUMNS",
+    "ColumnRule",
+    "ObsMap",
+    "SourceRule",
+    "read_obs_map",
+]
 
 # columns that collections share, as CELLxGENE's schema names them, and those of perturbation data
 COMMON_COLUMNS = (
@@ -24,12 +32,13 @@ COMMON_COLUMNS = (
     "self_reported_ethnicity", "organism", "dataset_id", "suspension_type", "is_primary_data", "perturbation",
     "perturbation_type", "dose", "time", "cell_line", "batch", "sample_id", "study",
 )  # fmt: skip
+# made by cellmill itself: nothing else can be called so
+RESERVED_COLUMNS = frozenset({*STANDARD_COLUMNS, *FACT_COLUMNS, "row", "duplicate_of", "n_copies"})
 ONTOLOGY_SUFFIX = "_ontology_term_id"
 ColumnType = Literal["bool", "int32", "int64", "uint64", "float32", "float64", "string", "category"]
 Scalar = bool | int | float | str
 _TERM = re.compile(r"(?:[A-Za-z][A-Za-z0-9_]*:[A-Za-z0-9_.-]+|unknown|na|multiethnic)")
 _SEPARATOR = re.compile(r"\s*(?:\|\||,)\s*")
-_RESERVED = frozenset({*STANDARD_COLUMNS, *FACT_COLUMNS, "row", "duplicate_of", "n_copies"})
 
 
 class _Checked(BaseModel):
@@ -123,7 +132,7 @@ class SourceRule(_Checked):
     def _targets(cls, columns: dict[str, ColumnRule]) -> dict[str, ColumnRule]:
         seen: dict[str, str] = {}
         for name in columns:
-            if not name or name.casefold() in _RESERVED:
+            if not name or name.casefold() in RESERVED_COLUMNS:
                 raise ValueError(f"{name!r} is made by cellmill itself and cannot be mapped to; take another name")
             if name.casefold() in seen:
                 raise ValueError(f"{seen[name.casefold()]!r} and {name!r} are one column: SQL does not tell case")

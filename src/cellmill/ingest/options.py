@@ -9,7 +9,7 @@ from cellmill.errors import ConfigError, VocabularyError, nearest
 from cellmill.genes import Vocabulary
 from cellmill.ingest.about import About
 from cellmill.ingest.filters import CellFilters, check_filters
-from cellmill.ingest.obs_map import ObsMap
+from cellmill.ingest.obs_map import RESERVED_COLUMNS, ObsMap
 from cellmill.ingest.rounding import LARGEST_ROUNDING
 from cellmill.sources import FORMATS
 
@@ -53,8 +53,8 @@ def check_policy(options: BuildOptions, vocabulary: str | Path | Vocabulary | No
     Raises
     ------
     ConfigError
-        For a share outside 0..1, a format that is not known, a column renamed to nothing, a distance of rounding that
-        would make counts of anything, or a filter that cannot be meant.
+        For a share outside 0..1, a format that is not known, a column renamed to nothing or to one of cellmill's own, a
+        distance of rounding that would make counts of anything, or a filter that cannot be meant.
     QueryError
         For a condition that DuckDB refuses, or that does not look at one cell at a time.
     VocabularyError
@@ -80,6 +80,12 @@ def check_policy(options: BuildOptions, vocabulary: str | Path | Vocabulary | No
     for old, new in options.rename:
         if not old or not new:
             raise ConfigError(f"rename (--rename): a column name is empty in {old!r} to {new!r}")
+        if new.casefold() in RESERVED_COLUMNS:
+            raise ConfigError(
+                f"rename (--rename): {old!r} cannot be called {new!r}, a column of obs that cellmill makes itself (as "
+                f"are {', '.join(sorted(RESERVED_COLUMNS - {new.casefold()}))}). Take another name, such as "
+                f"{f'source_{new}'!r}"
+            )
     if options.dataset_name is not None and not options.dataset_name.strip():
         raise ConfigError("dataset_name (--dataset-name) is empty; for example GSE132044, or GSE132044/{name}")
     if isinstance(vocabulary, str | Path) and vocabulary not in _VOCABULARIES and not Path(vocabulary).is_file():

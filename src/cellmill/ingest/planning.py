@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from cellmill.errors import CellmillError, ConfigError, InputError
+from cellmill.errors import CellmillError, ConfigError, DiskSpaceError, InputError
 from cellmill.events import emit
 from cellmill.genes import Vocabulary
 from cellmill.ingest.aligning import AlignedGenes, GeneAligner
@@ -25,6 +25,7 @@ from cellmill.ingest.gene_minimum import count_detected, often_detected
 from cellmill.ingest.gene_order import head_model, storage_order
 from cellmill.ingest.obs_mapping import MappedObs, map_obs
 from cellmill.ingest.options import BuildOptions, check_policy
+from cellmill.ingest.orientation import require_upright
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan, input_stamp
 from cellmill.ingest.progress import tell_refused
 from cellmill.ingest.schema import check_renames, dataset_names, obs_columns_of, unified_schema
@@ -86,6 +87,9 @@ def _planned(
     looked_at = Candidates(options, n_inputs=len(paths))
     found = [guard(path, partial(looked_at.open, path)) for path in paths]
     candidates = [candidate for candidate in found if candidate is not None]
+    if vocabulary == "union" and not base:
+        upright = [guard(one.source.path, partial(require_upright, one)) for one in candidates]
+        candidates = [candidate for candidate in upright if candidate is not None]
     if base:
         chosen, chosen_name, table = base.vocabulary, base.manifest.vocabulary_name, base.table
     elif candidates:
@@ -202,6 +206,8 @@ class _Guard:
     def __call__(self, path: Path, step: Callable[[], T]) -> T | None:
         try:
             return step()
+        except DiskSpaceError:
+            raise  # whatever is skipped: which cells a store has does not hang on how full a disk was
         except CellmillError as error:
             if not is_about_input(error) and not self._skip:
                 raise

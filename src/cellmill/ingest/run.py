@@ -133,7 +133,7 @@ def build(
     StoreLockedError
         When another process is building the same store.
     DiskSpaceError
-        When there is not enough room, before work starts.
+        When there is not enough room, before work starts or in the middle of it; finished work is kept.
 
     Examples
     --------

@@ -167,7 +167,7 @@ class Ingestion:
                     if violation is not None:
                         break
             if violation is not None:  # told only now, since what is said reads the source, too
-                raise refusal(source, plan.matrix, violation, skip_bad=self.plan.options.skip_bad)
+                raise refusal(source, plan.matrix, violation, options=self.plan.options)
             self._require_unchanged(plan)
             shards.close()
         finally:

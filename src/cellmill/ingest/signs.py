@@ -44,15 +44,20 @@ def signs_of_processing(windows: Sequence[CountBlock]) -> tuple[str, ...]:
     Notes
     -----
     The signs: all counts of a cell are multiples of a number above 1 (counts multiplied, or of both strands); nowhere a
-    count of 1; cells of many hundreds of genes without a count of 16 (logarithms, rounded); equal totals of all cells
-    (scaled, then rounded; or sampled down to one depth).
+    count of 1; no count but 1 (presence of genes, not counts); cells of many hundreds of genes without a count of 16
+    (logarithms, rounded); equal totals of all cells (scaled, then rounded; or sampled down to one depth).
+
+    Counts of 1 alone are also what a few molecules a cell give, so that they tell in 1,000 values of cells with 16 and
+    more. Two molecules of one cell are of one gene with the sum of the squares of the genes' shares, which is 0.001 or
+    more in cells; 50 cells of 20 molecules then hold 10 such pairs, and none once in 10^4 files.
     """
     telling = [part for window in windows for part in _cells_that_tell(window)]
     step = -(-len(telling) // _MOST_CELLS) or 1
     cells = [part.astype(np.int64) for part in telling[::step]]
     if len(cells) < _FEWEST_CELLS:
         return ()
-    found = [_multiples(cells), _no_ones(cells), _log_range(cells), _same_totals(cells)]
+    # what holds ones alone is of the range of logarithms as well, but is nothing of the kind
+    found = [_multiples(cells), _no_ones(cells), _only_ones(cells) or _log_range(cells), _same_totals(cells)]
     return tuple(f"{sign}. {_ADVICE}." for sign in found if sign)
 
 
@@ -136,6 +141,15 @@ def _no_ones(cells: Sequence[npt.NDArray[np.int64]]) -> str | None:
     return (
         f"none of {count_text(n_values)} counts looked at is 1 (the lowest is {least}), which of raw counts is the "
         "most frequent: they were scaled, or low ones were removed"
+    )
+
+
+def _only_ones(cells: Sequence[npt.NDArray[np.int64]]) -> str | None:
+    n_values = sum(map(len, cells))
+    if n_values < _FEWEST_VALUES or any((cell != 1).any() for cell in cells):
+        return None
+    return (
+        f"all of {count_text(n_values)} counts looked at are 1: they say which genes were found, not how often (X > 0)"
     )
 
 

@@ -48,6 +48,8 @@ def main(descriptor: int) -> None:
                     _carry_out(ingestion, task, connection)
     except CellmillError as error:
         connection.send(("unable", as_text(error)))
+    except OSError as error:  # such as no room for a folder of its own
+        connection.send(("system", (error.errno, error.strerror, error.filename)))
 
 
 def _listen(connection: Connection, asked: SimpleQueue[Task | None]) -> None:

@@ -271,6 +271,11 @@ class AnnotatedSource(Source):
             self.caution(f"{self.path.name}: matrix {name} is square and does not say its layout; read as csr")
         return bool(length != n_genes or n_cells == n_genes)
 
+    def release(self) -> None:
+        """Let go of matrices that were sorted by cell; they are sorted again for the next read."""
+        for reader in self._found.values():
+            reader.close()
+
     def close(self) -> None:
         """Close the container and delete what was spilt."""
         super().close()

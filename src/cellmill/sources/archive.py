@@ -25,10 +25,12 @@ from cellmill.events import emit
 from cellmill.sources.mex_names import group_3ca, group_mex
 from cellmill.sources.mex_text import open_text
 from cellmill.sources.side_table import SIDE_NAME, table_stem
+from cellmill.storage import room_told
 from cellmill.units import size_text
 
 __all__ = ["file_behind", "inputs_of_archive", "is_archive", "passed_over", "size_of", "unpacked"]
 
+_REMEDY = "Make room, or name another folder with spill_dir (or the environment variable TMPDIR)."
 BLOCK_BYTES = 512
 COPY_BYTES = 1 << 20
 LONGEST_PADDING = 1 << 24
@@ -139,7 +141,8 @@ def unpack(path: Path, *, into: Path | None) -> Path:
             for member in tar:
                 name = _plain(member.name)
                 if name in left and member.isreg():
-                    _copy(tar, member, folder / PurePosixPath(name).name)
+                    with room_told(folder.parent, needed, what=f"Unpacking {path}", remedy=_REMEDY):
+                        _copy(tar, member, folder / PurePosixPath(name).name)
                     left.discard(name)
                     if not left:
                         break
@@ -154,8 +157,7 @@ def _require_room(path: Path, needed: int, into: Path | None) -> None:
     free = shutil.disk_usage(place).free
     if needed > free:
         raise DiskSpaceError(
-            f"Unpacking {path} needs {size_text(needed)} in {place}, where {size_text(free)} are free. Make room, or "
-            "name another folder with spill_dir (or the environment variable TMPDIR)."
+            f"Unpacking {path} needs {size_text(needed)} in {place}, where {size_text(free)} are free. {_REMEDY}"
         )
 
 
@@ -247,6 +249,8 @@ def _require_end(archive: Path, tar: tarfile.TarFile) -> None:
 def _reading(archive: Path) -> Iterator[None]:
     try:
         yield
+    except DiskSpaceError:
+        raise  # the archive is not to blame
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if isinstance(error, FileExistsError):
             error = EOFError("it holds two files of one name")

@@ -86,7 +86,7 @@ def _left_join(obs: pa.Table, path: Path, schema: pa.Schema, *, column: str, key
         connection.execute("SET enable_progress_bar = false")
         connection.register("cells", cells)
         with reading_parquet(path):
-            found = connection.execute(sql, [str(path)]).to_arrow_table()
+            found = connection.sql(sql, params=[str(path)]).to_arrow_table()
     except duckdb.Error as error:
         first_line = str(error).splitlines()[0]
         raise FormatError(f"{path}: cannot be joined to the cells ({first_line}). Get it again.") from None

@@ -168,6 +168,11 @@ class LoomSource(Source):
                         self.note(f"{self.path.name}: {place} {name!r} was skipped ({what})")
         return columns
 
+    def release(self) -> None:
+        """Let go of matrices that were sorted by cell; they are sorted again for the next read."""
+        for reader in self._found.values():
+            reader.close()
+
     def close(self) -> None:
         """Close the file and delete what was spilt."""
         super().close()

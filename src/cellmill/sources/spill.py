@@ -20,11 +20,13 @@ from cellmill.errors import DiskSpaceError
 from cellmill.events import emit
 from cellmill.sources.base import Limits
 from cellmill.sources.rows import Rows, group_by_cell, split_rows
+from cellmill.storage import room_told
 from cellmill.units import size_text
 
 __all__ = ["CellHistogram", "CellSorter", "Entries"]
 
 HISTOGRAM_BINS = 1 << 16
+_REMEDY = "Make room, or name another folder with spill_dir (or the environment variable TMPDIR)."
 SORTING_BYTES = 64
 """Bytes that one entry takes while its bucket is sorted: record, key, order and result."""
 
@@ -139,7 +141,8 @@ class CellSorter:
         try:
             done = 0
             for entries in self._stream():
-                self._scatter(entries, folder)
+                with room_told(folder.parent, self.spill_bytes, what=f"Sorting {self._label} by cell", remedy=_REMEDY):
+                    self._scatter(entries, folder)
                 done += entries.cells.size
                 emit(f"sorting {self._label} by cell", done=done, total=self._stored, unit="entries")
         except BaseException:
@@ -153,7 +156,7 @@ class CellSorter:
         if needed > free:
             raise DiskSpaceError(
                 f"Sorting {self._label} by cell needs {size_text(needed)} in {folder}, where {size_text(free)} are "
-                "free. Make room, or name another folder with spill_dir (or the environment variable TMPDIR)."
+                "free. {_REMEDY}"
             )
 
     def _scatter(self, entries: Entries, folder: Path) -> None:

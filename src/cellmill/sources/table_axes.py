@@ -11,6 +11,7 @@ from functools import partial
 from typing import Literal
 
 from cellmill.genes import SPECIES, GeneTable
+from cellmill.genes.identifiers import BARCODE
 from cellmill.sources.base import ensembl_share
 
 __all__ = ["BARCODE_SHARE", "CELL_WORDS", "Orientation", "barcode_share", "gene_share", "is_gene", "tell_orientation"]
@@ -21,7 +22,6 @@ NAMES_LOOKED_AT = 2000
 LEAST_SHARE = 0.2
 """Of the names of the gene axis that must be known genes; panels hold tags, and old files names long gone."""
 TIMES_THE_OTHER = 4.0
-BARCODE = re.compile(r"(.*[^A-Za-z])?[ACGTN]{8,}([^A-Za-z].*)?")
 BARCODE_SHARE = 0.8
 GENE_WORDS = frozenset(
     {

@@ -27,6 +27,7 @@ from cellmill.errors import DiskSpaceError, InputError, NotFoundError, StoreLock
 from cellmill.units import size_text
 
 __all__ = [
+    "NO_ROOM",
     "exchange_folders",
     "exclusive_lock",
     "free_bytes",
@@ -34,12 +35,14 @@ __all__ = [
     "hash_file",
     "map_file",
     "require_free_bytes",
+    "room_told",
     "shared_lock",
     "sync_file",
     "sync_folder",
     "write_atomic",
 ]
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HASH_BLOCK_BYTES = 1 << 22
 _AT_FDCWD = -100
 _MAP_FAILED = ctypes.c_void_p(-1).value
@@ -227,6 +230,25 @@ def require_free_bytes(path: Path, needed_bytes: int, *, what: str) -> None:
             f"{path}: {what} needs about {size_text(needed_bytes)}, but only {size_text(free)} are free there. "
             "Free some room or choose another place."
         )
+
+
+@contextmanager
+def room_told(folder: Path, needed_bytes: int, *, what: str, remedy: str) -> Iterator[None]:
+    """Turn the system's refusal of more room for temporary files, while the enclosed code writes them, into an error.
+
+    Raises
+    ------
+    DiskSpaceError
+        Naming the folder: these files lie elsewhere than the store.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, DiskSpaceError) or error.errno not in NO_ROOM:
+            raise
+        raise DiskSpaceError(
+            f"{what} needs {size_text(needed_bytes)} in {folder}, where no room was left ({error.strerror}). {remedy}"
+        ) from error
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def check_select(sql: str, columns: Sequence[str]) -> None:
         try:
             _require_select(connection, sql)
         except duckdb.Error as error:
-            raise QueryError(_query_message(sql, str(error), columns)) from None
+            raise QueryError(_query_message(_the_sql(sql), str(error), columns)) from None
 
 
 def check_condition(where: str, *, what: str) -> None:
@@ -105,6 +105,11 @@ def check_condition(where: str, *, what: str) -> None:
     """
     import duckdb
 
+    if not where.strip():
+        raise QueryError(
+            f"{what}: the condition is empty; expected one that a cell meets or not, for example total_counts >= 1000. "
+            "To take every cell, leave it out."
+        )
     sql = f"SELECT 1 FROM obs WHERE {where}"  # balanced by itself, before it stands in parentheses
     with duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"}) as connection:
         try:
@@ -115,7 +120,7 @@ def check_condition(where: str, *, what: str) -> None:
                 "('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
             ).fetchall()
         except duckdb.Error as error:
-            raise QueryError(_query_message(sql, str(error), [])) from None
+            raise QueryError(_query_message(f"{what}: the condition {where!r}", str(error), [])) from None
     text = answer[0] if answer else ""
     if '"class":"SUBQUERY"' in text:
         raise QueryError(
@@ -157,11 +162,13 @@ def run_query(
     obs: ObsFiles | pa.Table,
     schema: Sequence[tuple[str, str]],
     *,
+    asked: str | None = None,
     check_files: Callable[[], None] = lambda: None,
 ) -> pa.Table:
     """Run one SELECT over obs, with the column `row`; nothing else on the machine can be read or written by it.
 
-    `check_files` is called when a query fails that DuckDB had understood: it raises, if the files are to blame.
+    `asked` is how an error calls what was asked for; the text itself when None. `check_files` is called when a query
+    fails that DuckDB had understood: it raises, if the files are to blame.
 
     Raises
     ------
@@ -183,7 +190,8 @@ def run_query(
         except duckdb.Error as error:
             if not isinstance(error, (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)):
                 check_files()
-            raise QueryError(_query_message(sql, str(error), [name for name, _ in schema])) from None
+            columns = [name for name, _ in schema]
+            raise QueryError(_query_message(asked or _the_sql(sql), str(error), columns)) from None
 
 
 def _require_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -223,11 +231,16 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _query_message(sql: str, error: str, columns: Sequence[str]) -> str:
+def _the_sql(sql: str) -> str:
+    return f"the SQL {sql.strip()!r}"
+
+
+def _query_message(asked: str, error: str, columns: Sequence[str]) -> str:
     missing = re.search(r'(?:column|Column|named) "([^"]+)"', error)
     hint = ""
     if missing and missing.group(1) not in columns:
         hint = f" obs has no column {missing.group(1)!r}.{nearest(missing.group(1), columns)}"
     first_line = error.strip().splitlines()[0] if error.strip() else "no message"
     said = first_line.rstrip(".!")  # DuckDB ends some in one, some in none
-    return f"the SQL {sql.strip()!r} cannot be run over obs: {said}.{hint} Columns: {', '.join(columns)}"
+    listed = f" Columns: {', '.join(columns)}" if columns else ""
+    return f"{asked} cannot be run over obs: {said}.{hint}{listed}"

@@ -9,7 +9,6 @@ new manifest takes the place of the old one.
 
 from __future__ import annotations
 
-import errno
 import re
 import shutil
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from cellmill.errors import CellmillError, DiskSpaceError, InputError, StoreExistsError, StoreLockedError
 from cellmill.storage import exchange_folders, exclusive_lock, hash_file, shared_lock, sync_folder, write_atomic
+from cellmill.storage.local import NO_ROOM
 from cellmill.store.journal import JournalEntry, read_sound
 from cellmill.store.manifest import MANIFEST_NAME, Manifest
 from cellmill.store.pieces import Pieces
@@ -26,7 +26,6 @@ from cellmill.units import size_text
 
 __all__ = ["Staging", "check_target", "writing_told"]
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FOLDERS = ("shards", "obs", "reports")
 _IN_PIECES = "pieces"  # instead of a key: each piece has its own
 _JOINING_SECONDS = 60.0  # that a process waits for another one to make the place ready
@@ -75,7 +74,7 @@ def writing_told(target: Path, needed_bytes: int | None = None) -> Iterator[None
     except CellmillError:
         raise
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in NO_ROOM:
             raise
         wanted = "some room" if needed_bytes is None else f"about {size_text(needed_bytes)}"
         raise DiskSpaceError(

@@ -160,7 +160,9 @@ def test_no_gene_left_is_an_error(tmp_path, file):
         ({"min_counts": -1}, ConfigError, "--min-counts"),
         ({"min_cells_per_gene": -3}, ConfigError, "--min-cells-per-gene"),
         ({"max_mito": 20}, ConfigError, r"for 20 % give 0\.2"),
-        ({"where": "total_counts >"}, QueryError, "cannot be run"),
+        ({"where": ""}, QueryError, r"where \(--where\): the condition is empty; .*leave it out"),
+        ({"where": " \n"}, QueryError, "the condition is empty"),
+        ({"where": "total_counts >"}, QueryError, r"where \(--where\): the condition 'total_counts >' cannot be run"),
         ({"where": "total_counts > (SELECT avg(total_counts) FROM obs)"}, QueryError, "has a SELECT in it"),
         ({"where": "random() < 0.5"}, QueryError, "calls random"),
         ({"where": "1=1) OR (1=1"}, QueryError, "cannot be run"),
@@ -169,8 +171,9 @@ def test_no_gene_left_is_an_error(tmp_path, file):
     ids=str,
 )
 def test_filters_that_cannot_be_meant_are_refused_before_a_file_is_opened(tmp_path, asked, error, said):
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=said) as caught:
         build(tmp_path / "s.mill", [tmp_path / "never.h5ad"], **asked)
+    assert "SELECT 1" not in str(caught.value) and not str(caught.value).endswith("Columns: ")
 
 
 @pytest.mark.parametrize(
@@ -183,5 +186,6 @@ def test_filters_that_cannot_be_meant_are_refused_before_a_file_is_opened(tmp_pa
     ],
 )
 def test_a_condition_is_checked_against_the_columns_before_the_build(tmp_path, file, where, said):
-    with pytest.raises(QueryError, match=said):
+    with pytest.raises(QueryError, match=said) as caught:
         plan_build([file.path], vocabulary="union", options=BuildOptions(where=where))
+    assert f"where (--where): the condition {where!r}" in str(caught.value) and "SELECT" not in str(caught.value)

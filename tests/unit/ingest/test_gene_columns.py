@@ -93,12 +93,40 @@ def test_what_was_tried_is_told() -> None:
         (["Trp53", "Cd3e", "Ms4a1", "Lyz2"], "mouse gene symbols", "--vocabulary mouse"),
         ([f"ENSMUSG000000{i}" for i in (51951, 59552, 32093)], "mouse Ensembl ids", "--vocabulary mouse"),
         (["YAL001C", "YAL002W", "YBR010W"], "gene symbols of another species", "--vocabulary union"),
+        ([f"Trp53_ENSMUSG000000{i}" for i in (51951, 59552)], "names with mouse Ensembl ids in them", "--vocabulary"),
+        (["AAACCTGAGAAACCAT-1", "s2_AAACCTGAGAAACCGC"], "cell barcodes", "the file is transposed"),
     ],
 )
 def test_ids_are_described_with_what_to_do(ids: list[str], kind: str, remedy: str) -> None:
     with pytest.raises(GeneMatchError) as caught:
         placed(GeneColumns(ids, {}))
     assert kind in str(caught.value) and remedy in str(caught.value) and repr(ids[0]) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "form", ["{id}_{symbol}", "{id}.3|{symbol}", "{symbol}_{id}", "GRCh38_{id}", "GRCh38___{id}.2"]
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_id_inside_a_name_says_the_species(form: str, beside: bool, tmp_path, tiny_h5ad) -> None:
+    names = [form.format(id=gene_id, symbol=symbol) for gene_id, symbol in zip(IDS, SYMBOLS, strict=True)]
+    genes = GeneColumns(PROBES, {"gene_name": names}) if beside else GeneColumns(names)
+    assert species_of(genes) == "human"
+    store = cm.build(tmp_path / "s.mill", [tiny_h5ad("a", genes=names, n_genes=5, n_cells=10).path])
+    assert set(store.gene_ids) == set(IDS)
+
+
+def test_an_id_of_another_species_counts_before_one_in_the_name_beside_it() -> None:
+    rat = [f"ENSRNOG{i:011d}" for i in range(5)]
+    assert cm.genes.recognise_species(rat, IDS) is None
+    assert cm.genes.recognise_species([f"x_{i}" for i in IDS[:2]] + ["a", "b", "c"]) is None
+
+
+def test_a_transposed_file_is_told_so(tmp_path, tiny_h5ad) -> None:
+    barcodes = [f"AAACCTGAGAAACC{a}{b}-1" for a in "ACGT" for b in "ACGT"][:10]
+    file = tiny_h5ad("t", n_cells=5, n_genes=10, cells=SYMBOLS, genes=barcodes)
+    for vocabulary in (None, "human"):
+        with pytest.raises(GeneMatchError, match=r"cell barcodes.*the file is transposed.*\.T\.write_h5ad"):
+            cm.build(tmp_path / "s.mill", [file.path], vocabulary=vocabulary)
 
 
 def test_a_build_takes_the_column_and_reports_it(tmp_path, tiny_h5ad):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import anndata as ad
 import numpy as np
 import pytest
 from scipy import sparse
@@ -44,6 +45,7 @@ SIGNS = {
         lambda counts: np.where(counts == 1, 0, counts),
         "none of .* counts looked at is 1 \\(the lowest is 2\\)",
     ),
+    "only ones": (lambda counts: (counts > 0).astype(np.uint8), "all of .* counts looked at are 1: .*which genes"),
     "log range": (log1p_rounded, "the largest count is [4-8] .*range of logarithms"),
     "same totals": (sampled_down, "the same total, about 500"),
 }
@@ -57,6 +59,27 @@ def test_each_sign_is_seen_where_it_is_and_not_in_raw_counts(name):
     found = signs_of_processing([block_of(change(raw))])
     assert any(re.search(said, one) for one in found), found
     assert len(found) == (2 if name == "multiples" else 1), found  # what is multiplied has no ones, either
+
+
+@pytest.mark.parametrize("depth", [20, 40, 100, 1000])
+def test_shallow_cells_are_not_taken_for_presence(depth):
+    for n_cells in (12, 60, 600):
+        found = signs_of_processing([block_of(raw_counts(n_cells, depth=depth))])
+        assert not any("are 1" in one for one in found), (n_cells, depth)
+
+
+def test_few_values_that_are_all_1_tell_nothing():
+    presence = np.zeros((60, 100), np.uint8)
+    presence[:, :16] = 1
+    assert not any("are 1" in one for one in signs_of_processing([block_of(presence)]))  # 960 values
+    presence[:, :17] = 1
+    assert any("are 1" in one for one in signs_of_processing([block_of(presence)]))
+
+
+def test_a_matrix_of_true_and_false_is_told(tmp_path):
+    path = tmp_path / "binary.h5ad"
+    ad.AnnData(raw_counts() > 0).write_h5ad(path)
+    assert any("which genes were found" in one for one in plan_build([path], vocabulary="union").sources[0].warnings)
 
 
 def test_cells_that_cannot_tell_give_no_warning():
