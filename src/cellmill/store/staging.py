@@ -9,6 +9,7 @@ new manifest takes the place of the old one.
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import time
