@@ -156,7 +156,7 @@ class CellSorter:
         if needed > free:
             raise DiskSpaceError(
                 f"Sorting {self._label} by cell needs {size_text(needed)} in {folder}, where {size_text(free)} are "
-                "free. {_REMEDY}"
+                f"free. {_REMEDY}"
             )
 
     def _scatter(self, entries: Entries, folder: Path) -> None:
