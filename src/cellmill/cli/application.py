@@ -26,6 +26,7 @@ from cellmill.cli import (
     info,
     merge,
     plan,
+    protect,
     query,
     run,
     train,
@@ -95,6 +96,7 @@ app.command("info", epilog=info.EPILOG, rich_help_panel=_DATA)(info.info)
 app.command("head", epilog=head.EPILOG, rich_help_panel=_DATA)(head.head)
 app.command("query", epilog=query.EPILOG, rich_help_panel=_DATA)(query.query)
 app.command("duplicates", epilog=duplicates.EPILOG, rich_help_panel=_DATA)(duplicates.duplicates)
+app.command("protect", epilog=protect.EPILOG, rich_help_panel=_DATA)(protect.protect)
 app.command("verify", epilog=verify.EPILOG, rich_help_panel=_DATA)(verify.verify)
 app.command("bench", epilog=bench.EPILOG, rich_help_panel=_DATA)(bench.bench)
 app.command("card", epilog=card.EPILOG, rich_help_panel=_DATA)(card.card)

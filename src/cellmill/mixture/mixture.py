@@ -28,6 +28,7 @@ from cellmill.mixture.config import (
     parse,
     read_yaml,
 )
+from cellmill.mixture.coverage import coverage_warnings, gene_coverage
 from cellmill.mixture.drafts import (
     Draft,
     OpenStores,
@@ -52,7 +53,8 @@ from cellmill.mixture.select import (
 )
 from cellmill.mixture.splitting import Sides, SplitCount, apply_split, donors_on_both_sides
 from cellmill.mixture.turns import even_choice, turns_of
-from cellmill.store import Store
+from cellmill.storage.urls import is_url
+from cellmill.store import Store, open_store, protection_of
 
 __all__ = ["Mixture"]
 
@@ -371,6 +373,7 @@ class Mixture:
         wanted = [
             part.share if self.kind == "proportion" else draw / n_draws for part, draw in zip(parts, draws, strict=True)
         ]
+        coverage, common = gene_coverage([draft.cells for draft in drafts], stores)
         column = self.split.by if self.split is not None and self.split.by != "cell" else "donor_id"
         table = tuple(
             PlanRow(
@@ -385,15 +388,20 @@ class Mixture:
                 duplicates_removed=draft.duplicates,
                 excluded=draft.excluded,
                 most_repeats=_most_repeats(part) * draw / part.n_slots,
+                genes_measured=genes,
                 classes=draft.classes,
             )
-            for part, draft, draw, want in zip(parts, drafts, draws, wanted, strict=True)
+            for part, draft, draw, want, genes in zip(parts, drafts, draws, wanted, coverage, strict=True)
         )
         warnings = [*warnings, *share_warnings(table, n_draws), *repeat_warnings(table)]
+        warnings += coverage_warnings(coverage, common)
         never = [row.name for row in table if row.draws == 0]
         if never:
             raise MixtureError(f"`draws`={n_draws} is too few: {', '.join(map(repr, never))} would never be drawn")
-        return Plan(self.name, self.kind, stores, parts, n_draws, self.seeds, table, tuple(warnings))
+        exclusions = tuple(_exclusion_facts(exclusion) for exclusion in self.exclude)
+        return Plan(
+            self.name, self.kind, stores, parts, n_draws, self.seeds, table, tuple(warnings), exclusions, common
+        )
 
     def _part(self, draft: Draft, stores: Sequence[Store]) -> Part:
         copies = int(draft.repeat)
@@ -418,3 +426,17 @@ class Mixture:
 def _most_repeats(part: Part) -> float:
     """Draws of the cell that a pass draws most."""
     return part.turns.most_repeats if part.turns is not None else float(part.copies + (part.n_extra > 0))
+
+
+def _exclusion_facts(exclusion: Exclusion) -> dict[str, Any]:
+    """What a plan keeps of an evaluation set."""
+    store = exclusion.store if isinstance(exclusion.store, Store) else open_store(exclusion.store)
+    protection = None if is_url(store.location) else protection_of(store.path)
+    return {
+        "store": store.location,
+        "digest": store.digest,
+        "where": exclusion.where,
+        "by": list(exclusion.by),
+        "on_leak": exclusion.on_leak,
+        "protected_as": None if protection is None else protection.name,
+    }

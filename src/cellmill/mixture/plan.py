@@ -6,10 +6,12 @@ Knows row ids, quotas and keys. Knows no counts, no bytes of cells, no torch.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,6 +101,10 @@ class Plan:
         One row for each component.
     warnings : tuple of str
         What a reader should know before training.
+    exclusions : tuple of dict
+        Evaluation sets: their paths, digests and rules, and as what they are protected.
+    common_genes : float or None
+        Share of the genes of all stores that every source of the cells measured, where that is known.
     """
 
     name: str
@@ -109,6 +115,8 @@ class Plan:
     seeds: Seeds = field(default_factory=Seeds)
     table: tuple[PlanRow, ...] = ()
     warnings: tuple[str, ...] = ()
+    exclusions: tuple[dict[str, Any], ...] = ()
+    common_genes: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -246,12 +254,19 @@ class Plan:
             "seeds": asdict(self.seeds),
             "stores": [{"path": str(getattr(s, "path", "")), "digest": s.digest} for s in self.stores],
             "components": [row.to_dict() for row in self.table],
+            "exclusions": list(self.exclusions),
+            "common_genes": self.common_genes,
             "warnings": list(self.warnings),
         }
 
     def to_json(self) -> str:
         """Return what the plan says as a JSON text."""
         return json.dumps(self.to_dict(), indent=2)
+
+    def figure(self, path: str | Path) -> None:
+        """Write the plan as a figure (PNG): shares, how often cells come, and what was left out (extra `report`)."""
+        figure = importlib.import_module("cellmill.mixture.figure")  # with matplotlib, which is optional
+        Path(path).write_bytes(figure.draw_plan(self.name, self.table))
 
     def __str__(self) -> str:
         return plan_text(

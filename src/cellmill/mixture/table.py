@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -52,6 +52,8 @@ class PlanRow:
         Cells removed by each rule of the exclusions.
     most_repeats : float
         Draws of the cell that is drawn most, in one epoch.
+    genes_measured : dict of str to float
+        For each source of its cells, the share of all genes of the plan's stores that it measured.
     classes : tuple of ClassRow
         Of a balanced component; else empty.
     """
@@ -67,6 +69,7 @@ class PlanRow:
     duplicates_removed: int = 0
     excluded: dict[str, int] = field(default_factory=dict)
     most_repeats: float = 1.0
+    genes_measured: dict[str, float] = field(default_factory=dict)
     classes: tuple[ClassRow, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,6 +83,8 @@ def plan_text(
     """Return a plan as a printable table, with what it removes and what it warns of."""
     rules = sorted({rule for row in rows for rule in row.excluded})
     head = ["component", "split", "cells", "draws", "epochs", "share wanted", "share obtained", "donors", "duplicates"]
+    with_genes = any(row.genes_measured for row in rows)
+    head += ["genes measured"] if with_genes else []
     head += [f"excluded by {rule}" for rule in rules]
     body = [
         [
@@ -92,6 +97,7 @@ def plan_text(
             _share_text(row.share_obtained),
             "-" if row.donors is None else count_text(row.donors),
             count_text(row.duplicates_removed),
+            *([_genes_text(row.genes_measured)] if with_genes else []),
             *(count_text(row.excluded.get(rule, 0)) for rule in rules),
         ]
         for row in rows
@@ -104,6 +110,14 @@ def plan_text(
         lines.append(_line(total, widths))
     lines += [f"warning: {warning}" for warning in warnings]
     return "\n".join(lines)
+
+
+def _genes_text(shares: Mapping[str, float]) -> str:
+    """The least and the largest share that a source measured, rounded down."""
+    if not shares:
+        return "-"
+    least, most = (int(100 * share) for share in (min(shares.values()), max(shares.values())))
+    return f"{least}%" if least == most else f"{least}-{most}%"
 
 
 def _share_text(share: float) -> str:

@@ -20,6 +20,7 @@ from cellmill.store.manifest import (
 )
 from cellmill.store.merge import merge_stores
 from cellmill.store.obs import FACT_COLUMNS, STANDARD_COLUMNS, ObsTable
+from cellmill.store.protection import Protection, protect_store, protection_of, release_store
 from cellmill.store.reader import Frames, Store, open_store
 from cellmill.store.verify import VerifyReport
 
@@ -36,6 +37,7 @@ __all__ = [
     "Frames",
     "Manifest",
     "ObsTable",
+    "Protection",
     "ShardEntry",
     "Shards",
     "SourceEntry",
@@ -45,4 +47,7 @@ __all__ = [
     "find_duplicates",
     "merge_stores",
     "open_store",
+    "protect_store",
+    "protection_of",
+    "release_store",
 ]

@@ -23,6 +23,7 @@ from cellmill.storage.local import NO_ROOM
 from cellmill.store.journal import JournalEntry, read_sound
 from cellmill.store.manifest import MANIFEST_NAME, Manifest
 from cellmill.store.pieces import Pieces
+from cellmill.store.protection import require_unprotected
 from cellmill.units import size_text
 
 __all__ = ["Staging", "check_target", "writing_told"]
@@ -47,6 +48,8 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     """
     if not target.exists():
         return
+    if overwrite:
+        require_unprotected(target)
     if overwrite and (target / MANIFEST_NAME).exists():
         return
     what = "a store" if (target / MANIFEST_NAME).exists() else "something that is not a store"
@@ -108,6 +111,7 @@ class Staging:
     @contextmanager
     def locked(cls, target: Path) -> Iterator[Staging]:
         """Hold the place for this process; another one gets StoreLockedError."""
+        require_unprotected(target)
         staging = cls(target)
         with exclusive_lock(staging._lock, what=f"the store {target}"):
             staging._recover()
@@ -125,6 +129,7 @@ class Staging:
 
         Whoever finds it with nobody at work makes it ready by `prepare`, which is not called where others are.
         """
+        require_unprotected(target)
         staging, deadline = cls(target), time.monotonic() + _JOINING_SECONDS
         with ExitStack() as held:
             while True:

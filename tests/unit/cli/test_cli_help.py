@@ -43,6 +43,7 @@ def test_every_verb_is_there() -> None:
             "genes",
             "hvg",
             "plan",
+            "protect",
             "train",
             "evaluate",
             "run",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,3 +139,18 @@ def test_an_interrupt_that_is_swallowed_at_the_end_is_in_the_exit_code(tmp_path:
     done = cellmill("--version", PYTHONPATH=str(tmp_path))
     assert b"cellmill" in done.stdout
     assert done.returncode == 130
+
+
+def test_protect_and_plan_with_a_figure(small_store: Path, tmp_path: Path) -> None:
+    store = shutil.copytree(small_store, tmp_path / "eval.mill")
+    done = cellmill("protect", store, "--name", "held-out")
+    assert done.returncode == 0, done.stderr
+    assert b"protected as 'held-out'" in done.stdout
+    refused = cellmill("append", store, tmp_path / "none.h5ad")
+    assert refused.returncode == 2
+    (tmp_path / "mix.yaml").write_text(f"components: [{{name: all, store: {small_store}}}]\n")
+    done = cellmill("plan", tmp_path / "mix.yaml", "--figure", tmp_path / "plan.png", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["components"][0]["name"] == "all"
+    assert (tmp_path / "plan.png").stat().st_size > 10_000
+    assert b"is released" in cellmill("protect", store, "--release").stdout

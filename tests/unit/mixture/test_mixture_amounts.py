@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from cellmill.errors import ConfigError, MixtureError, NotFoundError
+from cellmill.ingest import build
 from cellmill.mixture import Balance, Component, Exclusion, Mixture, Split
+from cellmill.store import protect_store
 
 
 def drawn(plan, n=None):
@@ -233,3 +235,28 @@ def test_what_would_surprise_is_said(atlas):
     said = Mixture([Component("all", atlas)], split=split).plan().warnings
     assert any("donors have cells in train and test" in warning for warning in said)
     assert not any("donors have cells" in w for w in Mixture([Component("all", atlas)], split=Split()).plan().warnings)
+
+
+def test_the_plan_tells_what_sources_measured_and_which_sets_are_kept_out(tmp_path, tiny_h5ad):
+    genes = [f"ENSG{i:011d}" for i in range(40)]
+    files = [
+        tiny_h5ad("wide", genes=genes, seed=1).path,
+        tiny_h5ad("narrow", genes=genes[:10], n_genes=10, seed=2).path,
+    ]
+    store = build(tmp_path / "s.mill", files, vocabulary="union")
+    kept = build(tmp_path / "eval.mill", [tiny_h5ad("kept", genes=genes, seed=3).path], vocabulary="union")
+    protect_store(kept.path, "held-out")
+    parts = [Component(name, store, where=f"dataset = '{name}'") for name in ("wide", "narrow")]
+    plan = Mixture(parts, exclude=[Exclusion(kept, by=("uid",), on_leak="refuse")]).plan()
+    assert [row.genes_measured for row in plan.table] == [{"wide": 1.0}, {"narrow": 0.25}]
+    assert plan.common_genes == 0.25
+    assert any("all sources measured 25 % of the genes (fewest: narrow 25 %" in warning for warning in plan.warnings)
+    told = json.loads(plan.to_json())
+    assert told["exclusions"][0]["protected_as"] == "held-out"
+    assert told["exclusions"][0]["digest"] == kept.digest
+    assert "genes measured" in str(plan)
+    plan.figure(tmp_path / "plan.png")
+    assert (tmp_path / "plan.png").read_bytes()[:4] == b"\x89PNG"
+    alone = Mixture(parts[:1]).plan()
+    assert alone.common_genes == 1.0
+    assert not any("no zero" in warning for warning in alone.warnings)
