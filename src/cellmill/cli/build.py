@@ -14,7 +14,7 @@ from rich.text import Text
 import cellmill as cm
 from cellmill.cli.display import console, error_console, examples, print_json, show_facts
 from cellmill.cli.errors import EXIT_USAGE
-from cellmill.cli.info import summary
+from cellmill.cli.info import duplicates_text, written_summary
 from cellmill.cli.parameters import (
     About,
     AllowRounding,
@@ -114,6 +114,7 @@ def _show(found: dict[str, Any]) -> None:
             "nonzero counts": found["nnz"],
             "size": f"{size_text(stored)}{share}",
             "counts": f"{per_nonzero:.2f} bytes per nonzero" if per_nonzero else "none",
+            "duplicates": duplicates_text(found),
             "time": time_text(found["seconds"]),
             "digest": found["digest"],
         },
@@ -259,7 +260,7 @@ def build(
 
 def show_built(built: cm.Store, path: Path, *, seconds: float, as_json: bool) -> None:
     """Show what a build has made; `path` as it was given, so that "what next" can be pasted."""
-    found = {**summary(built), "path": str(path)}
+    found = written_summary(built, path)
     found["inputs_bytes"] = sum(source.bytes for source in built.manifest.sources)
     found["seconds"] = round(seconds, 3)
     found["skipped"] = skipped_inputs(built)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cellmill as cm
@@ -9,7 +10,7 @@ from cellmill.cli.display import examples, print_json, show_facts, show_table
 from cellmill.cli.parameters import AsJson, StoreArgument
 from cellmill.units import count_text, size_text
 
-__all__ = ["EPILOG", "info", "summary"]
+__all__ = ["EPILOG", "duplicates_text", "info", "summary", "written_summary"]
 
 EPILOG = examples("cellmill info atlas.mill", "cellmill info atlas.mill --json")
 
@@ -37,6 +38,23 @@ def summary(store: cm.Store) -> dict[str, Any]:
             for s in manifest.sources
         ],
     }
+
+
+def written_summary(store: cm.Store, path: Path) -> dict[str, Any]:
+    """Return the summary of a store that was just written at `path`, as that was given, with its equal cells."""
+    found = store.duplicates
+    return {**summary(store), "path": str(path), "n_duplicates": None if found is None else found.n_duplicates}
+
+
+def duplicates_text(found: dict[str, Any]) -> str:
+    """Return in words how many cells of a store that was just written equal an earlier one."""
+    n = found["n_duplicates"]
+    if n is None:
+        return f"not looked for; cellmill duplicates {found['path']} does"
+    if n == 0:
+        return "none"
+    cells = "1 cell equals" if n == 1 else f"{count_text(n)} cells equal"
+    return f"{cells} an earlier one; cellmill duplicates {found['path']} shows of which sources"
 
 
 def _show(found: dict[str, Any]) -> None:
