@@ -10,9 +10,9 @@ from rich.text import Text
 
 import cellmill as cm
 from cellmill.cli.display import console, examples, print_json
-from cellmill.cli.parameters import AsJson, StoreArgument, Where, check_out, no_match_advice
+from cellmill.cli.parameters import AsJson, OverwriteFile, StoreArgument, Where, check_free, check_out, no_match_advice
 from cellmill.cli.progress import drawn
-from cellmill.errors import InputError, StoreExistsError
+from cellmill.errors import InputError
 from cellmill.units import count_text, size_text
 
 __all__ = ["app", "h5ad"]
@@ -41,13 +41,12 @@ def h5ad(
     store: StoreArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT.h5ad", help="The file to write.")],
     where: Where = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    overwrite: OverwriteFile = False,
     as_json: AsJson = False,
 ) -> None:
     """Write cells as an AnnData file: raw counts in X, obs, genes; as a stream, so memory stays small."""
     check_out(out, endings=(".h5ad",))
-    if out.exists() and not overwrite:
-        raise StoreExistsError(f"{out}: there is something already. To replace it, add --overwrite.")
+    check_free(out, overwrite=overwrite)
     opened = cm.open(store)
     rows = opened.select(where) if where else None
     if rows is not None and len(rows) == 0:

@@ -12,7 +12,16 @@ from rich.text import Text
 
 import cellmill as cm
 from cellmill.cli.display import console, examples, print_json, show_table
-from cellmill.cli.parameters import AsJson, BlockCells, StoreArgument, Threads, Where, check_out
+from cellmill.cli.parameters import (
+    AsJson,
+    BlockCells,
+    OverwriteFile,
+    StoreArgument,
+    Threads,
+    Where,
+    check_free,
+    check_out,
+)
 from cellmill.cli.progress import drawn
 from cellmill.cli.query import TABLE_ENDINGS, write_table
 from cellmill.units import count_text
@@ -63,14 +72,17 @@ def hvg(
             "a folder for hvg_info.json and hvg_analysis.png.",
         ),
     ] = None,
+    overwrite: OverwriteFile = False,
     block_cells: BlockCells = 4096,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
     """Find the n most variable genes, best first."""
     opened = cm.open(store)
-    if out is not None and not _is_folder(out):
-        check_out(out, endings=(".txt", *TABLE_ENDINGS))
+    if out is not None:
+        if not _is_folder(out):
+            check_out(out, endings=(".txt", *TABLE_ENDINGS))
+        check_free(*_files_of(out), overwrite=overwrite)
     with drawn():
         result = cm.hvg(
             opened,
@@ -94,6 +106,12 @@ def hvg(
 
 def _is_folder(out: Path) -> bool:
     return out.is_dir() or not out.suffix
+
+
+def _files_of(out: Path) -> list[Path]:
+    if not _is_folder(out):
+        return [out]
+    return [out / name for name in (cm.statistics.INFO_NAME, cm.statistics.FIGURE_NAME)]
 
 
 def _write(result: cm.statistics.HvgResult, out: Path, store: cm.Store, asked: dict[str, str | None]) -> str:

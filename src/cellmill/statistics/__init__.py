@@ -6,13 +6,15 @@ where the cells came from, or what the genes are chosen for.
 
 from __future__ import annotations
 
-from cellmill.statistics.analysis import write_analysis
+from cellmill.statistics.analysis import FIGURE_NAME, INFO_NAME, write_analysis
 from cellmill.statistics.moments import GeneMoments, GeneStatistics, gene_statistics, panel_statistics
 from cellmill.statistics.scores import score_dispersion, score_seurat
 from cellmill.statistics.variable import FLAVORS, Flavor, HvgResult, hvg, hvg_of_cells, hvg_of_statistics
 
 __all__ = [
+    "FIGURE_NAME",
     "FLAVORS",
+    "INFO_NAME",
     "Flavor",
     "GeneMoments",
     "GeneStatistics",

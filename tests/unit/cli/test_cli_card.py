@@ -85,3 +85,43 @@ def test_hvg_says_what_is_wrong(call: Call, small_store: Path, words: tuple[str,
     result = call("hvg", small_store, *words)
     assert result.exit_code == 2
     assert said in " ".join(result.output.split())
+
+
+def test_cards_of_several_stores_lie_beside_each_other(
+    call: Call, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.mill").symlink_to(small_store)
+    for store in (small_store, "other.mill"):
+        assert call("card", store).exit_code == 0
+    names = ("atlas.card.html", "atlas.card.json", "other.card.html", "other.card.json")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "files"),
+    [
+        (("card",), "x.html", ("x.html",)),
+        (("card",), "x.html", ("x.json",)),
+        (("hvg", "-n", 5), "x.txt", ("x.txt",)),
+        (("hvg", "-n", 5), "x.csv", ("x.csv",)),
+        (("hvg", "-n", 5), "x", ("x/hvg_info.json",)),
+        (("hvg", "-n", 5), "x", ("x/hvg_analysis.png",)),
+        (("query",), "x.csv", ("x.csv",)),
+        (("query",), "x.parquet", ("x.parquet",)),
+    ],
+)
+def test_no_file_is_replaced_unasked(
+    call: Call, small_store: Path, tmp_path: Path, words: tuple[object, ...], out: str, files: tuple[str, ...]
+) -> None:
+    verb, *options = words
+    asked = [verb, small_store, *(["SELECT 1 AS one"] if verb == "query" else []), *options, "-o", tmp_path / out]
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    refused = call(*asked)
+    assert refused.exit_code == 2
+    assert "there is something already. To replace it, add --overwrite." in " ".join(refused.output.split())
+    assert [(tmp_path / name).read_text() for name in files] == ["mine"] * len(files)
+    assert call(*asked, "--overwrite").exit_code == 0
+    assert [name for name in files if (tmp_path / name).read_bytes() == b"mine"] == []
