@@ -109,7 +109,6 @@ def _plural(n: int, noun: str) -> str:
 
 def _headline(data: CardData) -> list[tuple[str, str, str]]:
     facts = data.facts
-    size = sum(facts["bytes"].values())
     per_cell = f", {facts['genes_per_cell']:,.0f} genes a cell on average" if facts["genes_per_cell"] else ""
     per_count = f"{facts['bytes_per_count']:.2f} bytes per count" if facts["bytes_per_count"] else "no counts"
     inputs = facts["bytes_of_sources"]
@@ -123,7 +122,7 @@ def _headline(data: CardData) -> list[tuple[str, str, str]]:
     return [
         ("cells", short_number(facts["n_cells"]), who),
         ("counts above zero", short_number(facts["nnz"]), f"{count_text(facts['nnz'])}{per_cell}"),
-        ("on disk", size_text(size), f"{per_count}{share}"),
+        ("on disk", size_text(facts["bytes_on_disk"]), f"{per_count}{share}"),
     ]
 
 
@@ -150,6 +149,7 @@ def _facts(data: CardData) -> list[tuple[str, str]]:
         ("vocabulary hash", vocabulary["hash"]),
         ("format", f"version {facts['format_version']}, written by cellmill {facts['cellmill_version']}"),
         ("shards", count_text(facts["n_shards"])),
+        ("bytes on disk", size_text(facts["bytes_on_disk"])),
         *((f"bytes of {name}", size_text(n)) for name, n in facts["bytes"].items()),
     ]
     for run in data.runs:

@@ -102,8 +102,7 @@ def show_skipped(skipped: list[dict[str, str]], *, what: str = "skipped") -> Non
 
 def _show(found: dict[str, Any]) -> None:
     show_skipped(found["skipped"])
-    size, inputs = found["bytes"], found["inputs_bytes"]
-    stored = sum(size.values())
+    stored, inputs = found["bytes_on_disk"], found["inputs_bytes"]
     share = f" ({stored / inputs:.0%} of the inputs' {size_text(inputs)})" if inputs else ""
     per_nonzero = found["bytes_per_nonzero"]
     show_facts(

@@ -8,7 +8,7 @@ from typing import Any
 import cellmill as cm
 from cellmill.cli.display import examples, print_json, show_facts, show_table
 from cellmill.cli.parameters import AsJson, StoreArgument
-from cellmill.units import count_text, size_text
+from cellmill.units import count_text, plural, size_text
 
 __all__ = ["EPILOG", "duplicates_text", "info", "summary", "written_summary"]
 
@@ -18,8 +18,7 @@ EPILOG = examples("cellmill info atlas.mill", "cellmill info atlas.mill --json")
 def summary(store: cm.Store) -> dict[str, Any]:
     """Return what `cellmill info --json` writes: sizes, hashes, sources and columns of a store."""
     manifest = store.manifest
-    obs_bytes = int(manifest.shards.numbers("obs", "bytes").sum())
-    uid_bytes = int(manifest.shards.numbers("uids", "bytes").sum())
+    parts = cm.store.disk_bytes(manifest)
     return {
         "path": str(store.path),
         "n_cells": store.n_cells,
@@ -30,7 +29,8 @@ def summary(store: cm.Store) -> dict[str, Any]:
         "format_version": manifest.format_version,
         "cellmill_version": manifest.cellmill_version,
         "n_shards": len(manifest.shards),
-        "bytes": {"counts": store.n_bytes, "obs": obs_bytes, "uids": uid_bytes, "genes": manifest.genes.bytes},
+        "bytes": parts,
+        "bytes_on_disk": sum(parts.values()),
         "bytes_per_nonzero": store.n_bytes / store.nnz if store.nnz else None,
         "obs": store.obs.schema,
         "sources": [
@@ -58,17 +58,17 @@ def duplicates_text(found: dict[str, Any]) -> str:
 
 
 def _show(found: dict[str, Any]) -> None:
-    size = found["bytes"]
-    obs_bytes = size["obs"] + size["uids"]
     per_nonzero = found["bytes_per_nonzero"]
-    counts = size_text(size["counts"]) + (f" ({per_nonzero:.2f} bytes per nonzero)" if per_nonzero else "")
+    parts = {name: size_text(n) for name, n in found["bytes"].items()}
+    parts["counts"] += f" ({per_nonzero:.2f} bytes per nonzero)" if per_nonzero else ""
     show_facts(
         found["path"],
         {
             "cells": found["n_cells"],
             "genes": f"{count_text(found['n_genes'])} (vocabulary: {found['vocabulary']['name'] or 'unnamed'})",
             "nonzero counts": found["nnz"],
-            "size": f"counts {counts}, obs {size_text(obs_bytes)}, in {count_text(found['n_shards'])} shards",
+            "size": f"{size_text(found['bytes_on_disk'])} in {plural(found['n_shards'], 'shard')}",
+            "of which": ", ".join(f"{name} {size}" for name, size in parts.items()),
             "digest": found["digest"],
             "obs columns": ", ".join(found["obs"]),
         },

@@ -64,7 +64,7 @@ def _show(found: dict[str, Any]) -> None:
             "cells": found["n_cells"],
             "genes": found["n_genes"],
             "sources": len(found["sources"]),
-            "size": size_text(sum(found["bytes"].values())),
+            "size": size_text(found["bytes_on_disk"]),
             "duplicates": duplicates_text(found),
             "time": time_text(found["seconds"]),
             "digest": found["digest"],

@@ -184,7 +184,7 @@ def test_columns_are_found_by_the_names_that_files_give_them() -> None:
 
 
 def test_a_column_of_the_authors_keeps_its_name(tmp_path: Path, tiny_h5ad: Any) -> None:
-    """A stimulation is no disease, and a sample no donor: only what the common schema defines is called by its words."""
+    """A stimulation is no disease and a sample no donor: only columns of the common schema are called by its words."""
     obs = {"condition": ["ctrl", "stim"] * 4, "sample": ["a", "b"] * 4, "cell_type": ["x"] * 8, "sex": ["f"] * 8}
     file = tiny_h5ad("one", counts=np.ones((8, 5), dtype=np.int64), obs=obs)
     store = cm.build(tmp_path / "s.mill", [file.path], vocabulary="union")
