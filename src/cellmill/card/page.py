@@ -10,7 +10,7 @@ from typing import Any
 from cellmill.card.content import CardData
 from cellmill.card.figures import draw_compositions, draw_genes, draw_spreads
 from cellmill.page.document import drawn, render_document
-from cellmill.units import count_text, size_text
+from cellmill.units import count_text, share_text, size_text
 
 __all__ = ["render_card"]
 
@@ -67,20 +67,18 @@ def short_number(value: float) -> str:
 
 
 def percent_text(share: float | None) -> str:
-    """Return a share in percent; a dash where there is none.
+    """Return a share in percent, rounded down as `share_text` does; a dash where there is none.
 
     Examples
     --------
     >>> percent_text(0.98765), percent_text(1.0), percent_text(0.00004), percent_text(0), percent_text(None)
-    ('98.8 %', '100 %', '<0.1 %', '0 %', '–')
+    ('98.7 %', '100 %', '<0.1 %', '0 %', '–')
     """
     if share is None or math.isnan(share):
         return "–"
     if share in (0, 1):
         return f"{100 * share:.0f} %"
-    if share < 0.0005:
-        return "<0.1 %"
-    return f"{min(100 * share, 99.9):.1f} %"
+    return f"{share_text(share).removesuffix('%')} %"
 
 
 def about_lines(about: Mapping[str, Any]) -> list[tuple[str, str, str]]:

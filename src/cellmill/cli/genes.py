@@ -18,7 +18,7 @@ from cellmill.cli.parameters import AsJson, store_path
 from cellmill.cli.vocabulary import EXAMPLES, load_vocabulary, vocabulary
 from cellmill.errors import GeneMatchError, InputError, NotFoundError
 from cellmill.storage.urls import UrlPath
-from cellmill.units import count_text
+from cellmill.units import count_text, share_text
 
 __all__ = ["Species", "app", "map_ids", "report"]
 
@@ -193,14 +193,14 @@ def _report_of_input(path: Path, vocabulary: str | None) -> dict[str, Any]:
 
 def _show_report(name: str, one: dict[str, Any]) -> None:
     matched, n_genes = one["matched"], one["n_genes"]
-    share = f"{one['share_matched']:.1%}"
+    share = share_text(one["share_matched"])
     console().print(
         Text(f"{name}: {count_text(matched)} of {count_text(n_genes)} genes matched ({share})", style="bold")
     )
     umi = one.get("umi_shares") or {}
     columns = ["found as", "genes", *(["share of UMIs"] if umi else [])]
     rows = [
-        [outcome.casefold(), count, *([f"{umi.get(outcome, 0):.2%}"] if umi else [])]
+        [outcome.casefold(), count, *([share_text(umi.get(outcome, 0), digits=2)] if umi else [])]
         for outcome, count in one["outcomes"].items()
         if count
     ]
@@ -229,8 +229,7 @@ def _coverage_line(coverage: dict[str, Any]) -> str:
     measured, n_genes = coverage["measured"], coverage["of"]
     if measured is None:
         return "which of the store's genes were measured is not recorded: the store was built before that was kept"
-    absent = n_genes - measured
-    return (
-        f"measured {count_text(measured)} of the store's {count_text(n_genes)} genes ({measured / max(1, n_genes):.1%})"
-        + (f"; {count_text(absent)} were not measured, which is not zero" if absent else "")
+    absent, share = n_genes - measured, share_text(measured / max(1, n_genes))
+    return f"measured {count_text(measured)} of the store's {count_text(n_genes)} genes ({share})" + (
+        f"; {count_text(absent)} were not measured, which is not zero" if absent else ""
     )

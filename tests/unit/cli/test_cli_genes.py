@@ -116,7 +116,7 @@ def test_overlap_is_reported_with_tokens_and_special_tokens(call: Call, tmp_path
         "shared": 2, "same_token": 1, "only_here": 1, "only_there": 0, "same_genes": 2,
     }  # fmt: skip
     said = told(call(*words))
-    assert "2 (66.7% of these, 100.0% of those)" in said
+    assert "2 (66.6% of these, 100.0% of those)" in said
     assert "<pad> (0 here, 9 there)" in said
     assert "1, for example CD3E" in said
 
