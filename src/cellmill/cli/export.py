@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 import cellmill as cm
+from cellmill.cli.commands import MillCommand, MillSubgroup
 from cellmill.cli.display import console, examples, print_json
 from cellmill.cli.parameters import AsJson, OverwriteFile, StoreArgument, Where, check_free, check_out, no_match_advice
 from cellmill.cli.progress import drawn
@@ -17,7 +18,20 @@ from cellmill.units import count_text, size_text
 
 __all__ = ["app", "h5ad"]
 
+
+class _Formats(MillSubgroup):
+    """The formats; whoever names none is told where one belongs."""
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
+        """Return the verb of a format."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            formats = ", ".join(self.commands)
+            ctx.fail(f"{args[0]!r} is no format. The format comes first ({formats}): cellmill export h5ad STORE FILE")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=_Formats,
     no_args_is_help=True,
     help="Write a store, or a part of it, in a format of others.",
     epilog=examples("cellmill export h5ad atlas.mill blood.h5ad --where \"tissue = 'blood'\""),
@@ -32,6 +46,7 @@ def _export() -> None:
 
 @app.command(
     "h5ad",
+    cls=MillCommand,
     epilog=examples(
         "cellmill export h5ad atlas.mill atlas.h5ad",
         "cellmill export h5ad atlas.mill blood.h5ad --where \"tissue = 'blood'\"",

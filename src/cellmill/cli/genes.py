@@ -13,6 +13,7 @@ import typer
 from rich.text import Text
 
 import cellmill as cm
+from cellmill.cli.commands import MillCommand, MillSubgroup
 from cellmill.cli.display import console, examples, print_json, show_table
 from cellmill.cli.parameters import AsJson, store_path
 from cellmill.cli.vocabulary import EXAMPLES, load_vocabulary, vocabulary
@@ -23,6 +24,7 @@ from cellmill.units import count_text, share_text
 __all__ = ["Species", "app", "map_ids", "report"]
 
 app = typer.Typer(
+    cls=MillSubgroup,
     no_args_is_help=True,
     help="Vocabularies, identifiers, and how genes were matched.",
     epilog=examples("cellmill genes map CD8A TP53 ENSG00000141510.17", "cellmill genes report atlas.mill"),
@@ -58,11 +60,12 @@ def _is_store(path: Path) -> bool:
     return (path / "manifest.json").is_file()
 
 
-app.command("vocabulary", epilog=examples(*EXAMPLES))(vocabulary)
+app.command("vocabulary", cls=MillCommand, epilog=examples(*EXAMPLES))(vocabulary)
 
 
 @app.command(
     "map",
+    cls=MillCommand,
     epilog=examples(
         "cellmill genes map CD8A TP53 ENSG00000141510.17",
         "cellmill genes map --species mouse Cd8a Trp53",
@@ -127,6 +130,7 @@ def _explain(outcomes: Iterable[str]) -> None:
 
 @app.command(
     "report",
+    cls=MillCommand,
     epilog=examples("cellmill genes report atlas.mill", "cellmill genes report gut.h5ad --vocabulary human --json"),
 )
 def report(
