@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +39,7 @@ class Species(StrEnum):
 
 
 _SHOWN_HINTS = 10
+_SHOWN_CANDIDATES = 6
 _USUAL_MATCH = 0.6
 _SHOWN_DUPLICATES = 10
 _MEANINGS = {
@@ -90,9 +91,7 @@ def map_ids(
         {"query": query, "gene_id": gene_id, "outcome": outcome.name.casefold()}
         for query, gene_id, outcome in zip(wanted, found.ids, found.outcomes, strict=True)
     ]
-    for row in rows:
-        if row["outcome"] == cm.genes.Outcome.UNMATCHED.value and (hint := _spelling_hint(row["query"], chosen)):
-            row["hint"] = hint
+    _add_hints(rows, chosen)
     if as_json:
         print_json({"species": chosen, "genes": rows})
         return
@@ -103,6 +102,42 @@ def map_ids(
     if len(hints) > _SHOWN_HINTS:
         console().print(f"... and {count_text(len(hints) - _SHOWN_HINTS)} hints more: --json gives all")
     _explain([row["outcome"] for row in rows])
+
+
+def _add_hints(rows: list[dict[str, Any]], species: str) -> None:
+    """Say, of names that mean no gene, which genes they may have been meant for; nothing is resolved by that."""
+    table, meant = cm.genes.GeneTable.load(species), {row["gene_id"] for row in rows}
+    for row in rows:
+        hint = None
+        if row["outcome"] == cm.genes.Outcome.AMBIGUOUS.value:
+            bearers = cm.genes.genes_of_name(row["query"], table)
+            row["candidates"] = [{"gene_id": table.ids[one], "symbol": table.symbols[one]} for one in bearers]
+            hint = _candidates_hint(row["candidates"], meant)
+        elif row["outcome"] == cm.genes.Outcome.UNMATCHED.value:
+            hint = _date_hint(row["query"], table) or _spelling_hint(row["query"], species)
+        if hint:
+            row["hint"] = hint
+
+
+def _candidates_hint(candidates: list[dict[str, str]], meant: Container[str]) -> str | None:
+    if not candidates:
+        return None
+    named = [f"{one['symbol']} ({one['gene_id']})" for one in candidates[:_SHOWN_CANDIDATES]]
+    more = len(candidates) - len(named)
+    said = f"may mean {', '.join(named)}" + (f" and {count_text(more)} more" if more else "")
+    taken = len(candidates) == 1 and candidates[0]["gene_id"] in meant
+    return said + (", which another of these names means as well" if taken else "")
+
+
+def _date_hint(query: str, table: cm.genes.GeneTable) -> str | None:
+    behind = cm.genes.genes_behind_a_date(query, table)
+    if not behind:
+        return None
+    names = " or ".join(name if name == today else f"{name} (today {today})" for name, today in behind)
+    return (
+        f"looks like a date that a spreadsheet made of a gene's name, {names}; which it was, the file that the "
+        "spreadsheet was made from tells"
+    )
 
 
 def _spelling_hint(query: str, species: str) -> str | None:
