@@ -43,6 +43,7 @@ def render_card(data: CardData) -> str:
             "genes": drawn(draw_genes(data.genes)),
         },
         sources=[{**one, "about_lines": about_lines(one["about"])} for one in shown],
+        n_partial=_n_partial(data),
         n_left_out=len(data.sources) - len(shown),
         has_licences=any(one["about"].get("licence") for one in data.sources),
         n_without_licence=sum(not one["about"].get("licence") for one in data.sources),
@@ -122,6 +123,12 @@ def _headline(data: CardData) -> list[tuple[str, str, str]]:
         ("counts above zero", short_number(facts["nnz"]), f"{count_text(facts['nnz'])}{per_cell}"),
         ("on disk", size_text(facts["bytes_on_disk"]), f"{per_count}{share}"),
     ]
+
+
+def _n_partial(data: CardData) -> int:
+    """Return how many sources are known not to have measured all genes of the store."""
+    measured = [one["genes"]["n_measured"] for one in data.sources]
+    return sum(n is not None and n < data.facts["n_genes"] for n in measured)
 
 
 def _proof(data: CardData) -> dict[str, Any]:
