@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["count_text", "size_text", "time_text"]
+import math
+
+__all__ = ["count_text", "plural", "share_text", "size_text", "time_text"]
 
 
 def size_text(n_bytes: float) -> str:
@@ -47,3 +49,29 @@ def count_text(n: int) -> str:
     '1,234,567'
     """
     return f"{n:,}"
+
+
+def plural(n: int, noun: str, nouns: str | None = None) -> str:
+    """Return a number with its noun, which is in the singular for one alone.
+
+    Examples
+    --------
+    >>> plural(1, "cell"), plural(1200, "cell"), plural(2, "process", "processes")
+    ('1 cell', '1,200 cells', '2 processes')
+    """
+    return f"{count_text(n)} {noun if n == 1 else nouns or f'{noun}s'}"
+
+
+def share_text(share: float, *, digits: int = 1) -> str:
+    """Return a share in percent, rounded down, so that 100 % is said of all alone, and 0 % of nothing.
+
+    Examples
+    --------
+    >>> share_text(18_704 / 18_708), share_text(1.0), share_text(1e-9), share_text(0.0), share_text(0.29, digits=0)
+    ('99.9%', '100.0%', '<0.1%', '0.0%', '29%')
+    """
+    steps = 10 ** (digits + 2)
+    whole = math.floor(share * steps + 1e-9)  # 0.29 of 100 is a hair less than 29 in floating point
+    if share < 1:
+        whole = min(whole, steps - 1)
+    return f"<{1 / steps:.{digits}%}" if share > 0 and not whole else f"{whole / steps:.{digits}%}"

@@ -16,6 +16,7 @@ from cellmill.errors import CorruptStoreError
 from cellmill.genes.resolve import Outcome
 from cellmill.statistics import gene_statistics
 from cellmill.storage import hash_bytes
+from cellmill.store.disk import disk_bytes
 from cellmill.store.measured import read_record
 
 if TYPE_CHECKING:
@@ -82,20 +83,15 @@ def collect_card(store: Store, *, name: str | None = None, gene_cells: int = _GE
 
 
 def _facts(store: Store) -> dict[str, Any]:
-    manifest, shards = store.manifest, store.manifest.shards
-    size = {
-        "counts": store.n_bytes,
-        "obs": int(shards.numbers("obs", "bytes").sum()),
-        "uids": int(shards.numbers("uids", "bytes").sum()),
-        "genes and vocabulary": sum(entry.bytes for entry in manifest.whole_files),
-    }
+    manifest, parts = store.manifest, disk_bytes(store.manifest)
     return {
         "n_cells": store.n_cells,
         "n_genes": store.n_genes,
         "nnz": store.nnz,
-        "n_shards": len(shards),
+        "n_shards": len(manifest.shards),
         "n_sources": len(manifest.sources),
-        "bytes": size,
+        "bytes": parts,
+        "bytes_on_disk": sum(parts.values()),
         "bytes_of_sources": sum(entry.bytes for entry in manifest.sources),
         "bytes_per_count": store.n_bytes / store.nnz if store.nnz else None,
         "genes_per_cell": store.nnz / store.n_cells if store.n_cells else None,

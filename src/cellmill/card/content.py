@@ -20,7 +20,7 @@ class Composition:
     column : str
         Name in obs.
     title : str
-        What it is, in the common schema's words.
+        What it is: the schema's word for a column of the common schema, and for any other its own name.
     n_labels, n_unlabelled : int
         Different labels; cells without one.
     cells : dict of str to int

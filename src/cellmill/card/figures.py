@@ -72,7 +72,7 @@ def _draw_bars(axes: Axes, one: Composition, most: int) -> None:
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_visible(False)
     kinds = f", {count_text(one.n_labels)} kinds" if one.n_labels > _LABELS_SHOWN else ""
-    axes.set_title(f"Cells by {one.title}{kinds}")
+    axes.set_title(f"Cells by {short_label(one.title)}{kinds}", parse_math=False)
 
 
 def draw_spreads(spreads: Sequence[Spread]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from cellmill.card.content import CardData
 from cellmill.card.figures import draw_compositions, draw_genes, draw_spreads
 from cellmill.page.document import drawn, render_document
-from cellmill.units import count_text, size_text
+from cellmill.units import count_text, share_text, size_text
 
 __all__ = ["render_card"]
 
@@ -43,6 +43,7 @@ def render_card(data: CardData) -> str:
             "genes": drawn(draw_genes(data.genes)),
         },
         sources=[{**one, "about_lines": about_lines(one["about"])} for one in shown],
+        n_partial=_n_partial(data),
         n_left_out=len(data.sources) - len(shown),
         has_licences=any(one["about"].get("licence") for one in data.sources),
         n_without_licence=sum(not one["about"].get("licence") for one in data.sources),
@@ -67,20 +68,18 @@ def short_number(value: float) -> str:
 
 
 def percent_text(share: float | None) -> str:
-    """Return a share in percent; a dash where there is none.
+    """Return a share in percent, rounded down as `share_text` does; a dash where there is none.
 
     Examples
     --------
     >>> percent_text(0.98765), percent_text(1.0), percent_text(0.00004), percent_text(0), percent_text(None)
-    ('98.8 %', '100 %', '<0.1 %', '0 %', '–')
+    ('98.7 %', '100 %', '<0.1 %', '0 %', '–')
     """
     if share is None or math.isnan(share):
         return "–"
     if share in (0, 1):
         return f"{100 * share:.0f} %"
-    if share < 0.0005:
-        return "<0.1 %"
-    return f"{min(100 * share, 99.9):.1f} %"
+    return f"{share_text(share).removesuffix('%')} %"
 
 
 def about_lines(about: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -109,7 +108,6 @@ def _plural(n: int, noun: str) -> str:
 
 def _headline(data: CardData) -> list[tuple[str, str, str]]:
     facts = data.facts
-    size = sum(facts["bytes"].values())
     per_cell = f", {facts['genes_per_cell']:,.0f} genes a cell on average" if facts["genes_per_cell"] else ""
     per_count = f"{facts['bytes_per_count']:.2f} bytes per count" if facts["bytes_per_count"] else "no counts"
     inputs = facts["bytes_of_sources"]
@@ -123,8 +121,14 @@ def _headline(data: CardData) -> list[tuple[str, str, str]]:
     return [
         ("cells", short_number(facts["n_cells"]), who),
         ("counts above zero", short_number(facts["nnz"]), f"{count_text(facts['nnz'])}{per_cell}"),
-        ("on disk", size_text(size), f"{per_count}{share}"),
+        ("on disk", size_text(facts["bytes_on_disk"]), f"{per_count}{share}"),
     ]
+
+
+def _n_partial(data: CardData) -> int:
+    """Return how many sources are known not to have measured all genes of the store."""
+    measured = [one["genes"]["n_measured"] for one in data.sources]
+    return sum(n is not None and n < data.facts["n_genes"] for n in measured)
 
 
 def _proof(data: CardData) -> dict[str, Any]:
@@ -150,6 +154,7 @@ def _facts(data: CardData) -> list[tuple[str, str]]:
         ("vocabulary hash", vocabulary["hash"]),
         ("format", f"version {facts['format_version']}, written by cellmill {facts['cellmill_version']}"),
         ("shards", count_text(facts["n_shards"])),
+        ("bytes on disk", size_text(facts["bytes_on_disk"])),
         *((f"bytes of {name}", size_text(n)) for name, n in facts["bytes"].items()),
     ]
     for run in data.runs:

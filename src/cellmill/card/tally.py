@@ -36,6 +36,14 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "batch": ("batch",),
     "source": ("dataset",),
 }
+# columns that the common schema (CELLxGENE's, and this store's own) defines, so that its word for them is true
+_OF_SCHEMA = {
+    "donor_id": "donor",
+    "cell_type": "cell type",
+    "development_stage": "development stage",
+    "suspension_type": "suspension",
+    "dataset": "source",
+}
 _COUNTS = {"total_counts": "counts (UMIs) per cell", "n_genes_detected": "genes detected per cell"}
 _SHARES = {
     "kept_share": "share of a cell's counts that the store holds",
@@ -81,7 +89,7 @@ def tally_cells(store: Store) -> tuple[tuple[Composition, ...], tuple[Spread, ..
             counters[title].update(_labels_of(table.column(column)))
         for column, tally in tallies.items():
             tally.add(table.column(column))
-    compositions = tuple(_composition(title, labels[title], counter) for title, counter in counters.items())
+    compositions = tuple(_composition(labels[title], counter) for title, counter in counters.items())
     return compositions, tuple(tallies[name].spread(name, title) for name, title in numbers.items())
 
 
@@ -102,12 +110,12 @@ def _labels_of(column: pa.ChunkedArray) -> dict[str | None, int]:
     return {None if value is None else str(value): n for value, n in pairs}
 
 
-def _composition(title: str, column: str, counter: Counter[str | None]) -> Composition:
+def _composition(column: str, counter: Counter[str | None]) -> Composition:
     n_unlabelled = counter.pop(None, 0) + counter.pop("", 0)
     ordered = sorted(
         ((label, n) for label, n in counter.items() if label is not None), key=lambda one: (-one[1], one[0])
     )
-    return Composition(column, title, len(ordered), n_unlabelled, dict(ordered[:_LABELS_KEPT]))
+    return Composition(column, _OF_SCHEMA.get(column, column), len(ordered), n_unlabelled, dict(ordered[:_LABELS_KEPT]))
 
 
 class _CountTally:

@@ -10,7 +10,7 @@ from rich.text import Text
 import cellmill as cm
 from cellmill.cli.build import show_next, show_plan, show_skipped, show_sources, skipped_inputs, source_reports
 from cellmill.cli.display import console, examples, print_json, show_facts
-from cellmill.cli.info import summary
+from cellmill.cli.info import duplicates_text, written_summary
 from cellmill.cli.parameters import (
     About,
     AllowRounding,
@@ -111,7 +111,7 @@ def append(
             keep_downloads=not remove_downloads,
             **policy,
         )
-    found = {**summary(grown), "path": str(store)}
+    found = written_summary(grown, store)
     found["added"] = {
         "n_cells": grown.n_cells - before.n_cells,
         "n_genes": grown.n_genes - before.n_genes,
@@ -145,6 +145,7 @@ def _show(found: dict[str, Any]) -> None:
             "new counts": size_text(added["bytes"]),
             "cells": found["n_cells"],
             "genes": found["n_genes"],
+            "duplicates": duplicates_text(found),
             "time": time_text(found["seconds"]),
             "digest": found["digest"],
         },

@@ -32,6 +32,7 @@ from cellmill.cli import (
     train,
     verify,
 )
+from cellmill.cli.commands import MillCommand, reword, without_flag_types
 from cellmill.cli.display import console, error_console, examples
 from cellmill.cli.errors import debug_wanted, report
 from cellmill.cli.progress import set_quiet
@@ -42,6 +43,10 @@ __all__ = ["MillGroup", "app"]
 class MillGroup(TyperGroup):
     """Turns whatever a verb raises into a message and an exit code."""
 
+    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
+        """Return the options of all verbs."""
+        return without_flag_types(super().get_params(ctx))
+
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         """Run the verb; on an error show it on standard error and exit with its code."""
         try:
@@ -49,6 +54,7 @@ class MillGroup(TyperGroup):
         except (Exception, KeyboardInterrupt) as error:
             code = report(error, debug=bool(ctx.params.get("debug")) or debug_wanted(), console=error_console())
             if code is None:
+                reword(error)
                 raise
             raise typer.Exit(code) from None
 
@@ -88,24 +94,24 @@ def _options(
 
 _DATA, _TRAINING, _OTHER = "Data", "Training", "Other"
 
-app.command("build", epilog=build.EPILOG, rich_help_panel=_DATA)(build.build)
-app.command("commit", epilog=commit.EPILOG, rich_help_panel=_DATA)(commit.commit)
-app.command("append", epilog=append.EPILOG, rich_help_panel=_DATA)(append.append)
-app.command("merge", epilog=merge.EPILOG, rich_help_panel=_DATA)(merge.merge)
-app.command("info", epilog=info.EPILOG, rich_help_panel=_DATA)(info.info)
-app.command("head", epilog=head.EPILOG, rich_help_panel=_DATA)(head.head)
-app.command("query", epilog=query.EPILOG, rich_help_panel=_DATA)(query.query)
-app.command("duplicates", epilog=duplicates.EPILOG, rich_help_panel=_DATA)(duplicates.duplicates)
-app.command("protect", epilog=protect.EPILOG, rich_help_panel=_DATA)(protect.protect)
-app.command("verify", epilog=verify.EPILOG, rich_help_panel=_DATA)(verify.verify)
-app.command("bench", epilog=bench.EPILOG, rich_help_panel=_DATA)(bench.bench)
-app.command("card", epilog=card.EPILOG, rich_help_panel=_DATA)(card.card)
+app.command("build", cls=MillCommand, epilog=build.EPILOG, rich_help_panel=_DATA)(build.build)
+app.command("commit", cls=MillCommand, epilog=commit.EPILOG, rich_help_panel=_DATA)(commit.commit)
+app.command("append", cls=MillCommand, epilog=append.EPILOG, rich_help_panel=_DATA)(append.append)
+app.command("merge", cls=MillCommand, epilog=merge.EPILOG, rich_help_panel=_DATA)(merge.merge)
+app.command("info", cls=MillCommand, epilog=info.EPILOG, rich_help_panel=_DATA)(info.info)
+app.command("head", cls=MillCommand, epilog=head.EPILOG, rich_help_panel=_DATA)(head.head)
+app.command("query", cls=MillCommand, epilog=query.EPILOG, rich_help_panel=_DATA)(query.query)
+app.command("duplicates", cls=MillCommand, epilog=duplicates.EPILOG, rich_help_panel=_DATA)(duplicates.duplicates)
+app.command("protect", cls=MillCommand, epilog=protect.EPILOG, rich_help_panel=_DATA)(protect.protect)
+app.command("verify", cls=MillCommand, epilog=verify.EPILOG, rich_help_panel=_DATA)(verify.verify)
+app.command("bench", cls=MillCommand, epilog=bench.EPILOG, rich_help_panel=_DATA)(bench.bench)
+app.command("card", cls=MillCommand, epilog=card.EPILOG, rich_help_panel=_DATA)(card.card)
 app.add_typer(genes.app, name="genes", rich_help_panel=_DATA)
-app.command("hvg", epilog=hvg.EPILOG, rich_help_panel=_DATA)(hvg.hvg)
+app.command("hvg", cls=MillCommand, epilog=hvg.EPILOG, rich_help_panel=_DATA)(hvg.hvg)
 app.add_typer(export.app, name="export", rich_help_panel=_DATA)
-app.command("plan", epilog=plan.EPILOG, rich_help_panel=_TRAINING)(plan.plan)
-app.command("train", epilog=train.EPILOG, rich_help_panel=_TRAINING)(train.train)
-app.command("evaluate", epilog=evaluate.EPILOG, rich_help_panel=_TRAINING)(evaluate.evaluate)
-app.command("run", epilog=run.EPILOG, rich_help_panel=_TRAINING)(run.run)
-app.command("demo", epilog=demo.EPILOG, rich_help_panel=_OTHER)(demo.demo)
-app.command("doctor", epilog=doctor.EPILOG, rich_help_panel=_OTHER)(doctor.doctor)
+app.command("plan", cls=MillCommand, epilog=plan.EPILOG, rich_help_panel=_TRAINING)(plan.plan)
+app.command("train", cls=MillCommand, epilog=train.EPILOG, rich_help_panel=_TRAINING)(train.train)
+app.command("evaluate", cls=MillCommand, epilog=evaluate.EPILOG, rich_help_panel=_TRAINING)(evaluate.evaluate)
+app.command("run", cls=MillCommand, epilog=run.EPILOG, rich_help_panel=_TRAINING)(run.run)
+app.command("demo", cls=MillCommand, epilog=demo.EPILOG, rich_help_panel=_OTHER)(demo.demo)
+app.command("doctor", cls=MillCommand, epilog=doctor.EPILOG, rich_help_panel=_OTHER)(doctor.doctor)

@@ -14,7 +14,7 @@ from rich.text import Text
 import cellmill as cm
 from cellmill.cli.display import console, error_console, examples, print_json, show_facts
 from cellmill.cli.errors import EXIT_USAGE
-from cellmill.cli.info import summary
+from cellmill.cli.info import duplicates_text, written_summary
 from cellmill.cli.parameters import (
     About,
     AllowRounding,
@@ -102,8 +102,7 @@ def show_skipped(skipped: list[dict[str, str]], *, what: str = "skipped") -> Non
 
 def _show(found: dict[str, Any]) -> None:
     show_skipped(found["skipped"])
-    size, inputs = found["bytes"], found["inputs_bytes"]
-    stored = sum(size.values())
+    stored, inputs = found["bytes_on_disk"], found["inputs_bytes"]
     share = f" ({stored / inputs:.0%} of the inputs' {size_text(inputs)})" if inputs else ""
     per_nonzero = found["bytes_per_nonzero"]
     show_facts(
@@ -114,6 +113,7 @@ def _show(found: dict[str, Any]) -> None:
             "nonzero counts": found["nnz"],
             "size": f"{size_text(stored)}{share}",
             "counts": f"{per_nonzero:.2f} bytes per nonzero" if per_nonzero else "none",
+            "duplicates": duplicates_text(found),
             "time": time_text(found["seconds"]),
             "digest": found["digest"],
         },
@@ -259,7 +259,7 @@ def build(
 
 def show_built(built: cm.Store, path: Path, *, seconds: float, as_json: bool) -> None:
     """Show what a build has made; `path` as it was given, so that "what next" can be pasted."""
-    found = {**summary(built), "path": str(path)}
+    found = written_summary(built, path)
     found["inputs_bytes"] = sum(source.bytes for source in built.manifest.sources)
     found["seconds"] = round(seconds, 3)
     found["skipped"] = skipped_inputs(built)

@@ -16,7 +16,8 @@ __all__ = ["run_and_show"]
 def run_and_show(path: Path, *, upto: str | None, as_json: bool) -> None:
     """Run the experiment at `path` up to the stage `upto` and print its result."""
     with drawn():
-        result = cm.pipeline.run_experiment(path, upto=upto)
+        config = cm.pipeline.load_experiment(path)  # before torch is imported, which takes seconds
+        result = cm.pipeline.run_experiment(config, upto=upto)
     if as_json:
         print_json(result)
         return

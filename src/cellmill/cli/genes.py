@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,16 +13,18 @@ import typer
 from rich.text import Text
 
 import cellmill as cm
+from cellmill.cli.commands import MillCommand, MillSubgroup
 from cellmill.cli.display import console, examples, print_json, show_table
 from cellmill.cli.parameters import AsJson, store_path
 from cellmill.cli.vocabulary import EXAMPLES, load_vocabulary, vocabulary
 from cellmill.errors import GeneMatchError, InputError, NotFoundError
 from cellmill.storage.urls import UrlPath
-from cellmill.units import count_text
+from cellmill.units import count_text, share_text
 
 __all__ = ["Species", "app", "map_ids", "report"]
 
 app = typer.Typer(
+    cls=MillSubgroup,
     no_args_is_help=True,
     help="Vocabularies, identifiers, and how genes were matched.",
     epilog=examples("cellmill genes map CD8A TP53 ENSG00000141510.17", "cellmill genes report atlas.mill"),
@@ -37,6 +39,7 @@ class Species(StrEnum):
 
 
 _SHOWN_HINTS = 10
+_SHOWN_CANDIDATES = 6
 _USUAL_MATCH = 0.6
 _SHOWN_DUPLICATES = 10
 _MEANINGS = {
@@ -58,11 +61,12 @@ def _is_store(path: Path) -> bool:
     return (path / "manifest.json").is_file()
 
 
-app.command("vocabulary", epilog=examples(*EXAMPLES))(vocabulary)
+app.command("vocabulary", cls=MillCommand, epilog=examples(*EXAMPLES))(vocabulary)
 
 
 @app.command(
     "map",
+    cls=MillCommand,
     epilog=examples(
         "cellmill genes map CD8A TP53 ENSG00000141510.17",
         "cellmill genes map --species mouse Cd8a Trp53",
@@ -87,9 +91,7 @@ def map_ids(
         {"query": query, "gene_id": gene_id, "outcome": outcome.name.casefold()}
         for query, gene_id, outcome in zip(wanted, found.ids, found.outcomes, strict=True)
     ]
-    for row in rows:
-        if row["outcome"] == cm.genes.Outcome.UNMATCHED.value and (hint := _spelling_hint(row["query"], chosen)):
-            row["hint"] = hint
+    _add_hints(rows, chosen)
     if as_json:
         print_json({"species": chosen, "genes": rows})
         return
@@ -100,6 +102,42 @@ def map_ids(
     if len(hints) > _SHOWN_HINTS:
         console().print(f"... and {count_text(len(hints) - _SHOWN_HINTS)} hints more: --json gives all")
     _explain([row["outcome"] for row in rows])
+
+
+def _add_hints(rows: list[dict[str, Any]], species: str) -> None:
+    """Say, of names that mean no gene, which genes they may have been meant for; nothing is resolved by that."""
+    table, meant = cm.genes.GeneTable.load(species), {row["gene_id"] for row in rows}
+    for row in rows:
+        hint = None
+        if row["outcome"] == cm.genes.Outcome.AMBIGUOUS.value:
+            bearers = cm.genes.genes_of_name(row["query"], table)
+            row["candidates"] = [{"gene_id": table.ids[one], "symbol": table.symbols[one]} for one in bearers]
+            hint = _candidates_hint(row["candidates"], meant)
+        elif row["outcome"] == cm.genes.Outcome.UNMATCHED.value:
+            hint = _date_hint(row["query"], table) or _spelling_hint(row["query"], species)
+        if hint:
+            row["hint"] = hint
+
+
+def _candidates_hint(candidates: list[dict[str, str]], meant: Container[str]) -> str | None:
+    if not candidates:
+        return None
+    named = [f"{one['symbol']} ({one['gene_id']})" for one in candidates[:_SHOWN_CANDIDATES]]
+    more = len(candidates) - len(named)
+    said = f"may mean {', '.join(named)}" + (f" and {count_text(more)} more" if more else "")
+    taken = len(candidates) == 1 and candidates[0]["gene_id"] in meant
+    return said + (", which another of these names means as well" if taken else "")
+
+
+def _date_hint(query: str, table: cm.genes.GeneTable) -> str | None:
+    behind = cm.genes.genes_behind_a_date(query, table)
+    if not behind:
+        return None
+    names = " or ".join(name if name == today else f"{name} (today {today})" for name, today in behind)
+    return (
+        f"looks like a date that a spreadsheet made of a gene's name, {names}; which it was, the file that the "
+        "spreadsheet was made from tells"
+    )
 
 
 def _spelling_hint(query: str, species: str) -> str | None:
@@ -127,6 +165,7 @@ def _explain(outcomes: Iterable[str]) -> None:
 
 @app.command(
     "report",
+    cls=MillCommand,
     epilog=examples("cellmill genes report atlas.mill", "cellmill genes report gut.h5ad --vocabulary human --json"),
 )
 def report(
@@ -193,14 +232,14 @@ def _report_of_input(path: Path, vocabulary: str | None) -> dict[str, Any]:
 
 def _show_report(name: str, one: dict[str, Any]) -> None:
     matched, n_genes = one["matched"], one["n_genes"]
-    share = f"{one['share_matched']:.1%}"
+    share = share_text(one["share_matched"])
     console().print(
         Text(f"{name}: {count_text(matched)} of {count_text(n_genes)} genes matched ({share})", style="bold")
     )
     umi = one.get("umi_shares") or {}
     columns = ["found as", "genes", *(["share of UMIs"] if umi else [])]
     rows = [
-        [outcome.casefold(), count, *([f"{umi.get(outcome, 0):.2%}"] if umi else [])]
+        [outcome.casefold(), count, *([share_text(umi.get(outcome, 0), digits=2)] if umi else [])]
         for outcome, count in one["outcomes"].items()
         if count
     ]
@@ -229,8 +268,7 @@ def _coverage_line(coverage: dict[str, Any]) -> str:
     measured, n_genes = coverage["measured"], coverage["of"]
     if measured is None:
         return "which of the store's genes were measured is not recorded: the store was built before that was kept"
-    absent = n_genes - measured
-    return (
-        f"measured {count_text(measured)} of the store's {count_text(n_genes)} genes ({measured / max(1, n_genes):.1%})"
-        + (f"; {count_text(absent)} were not measured, which is not zero" if absent else "")
+    absent, share = n_genes - measured, share_text(measured / max(1, n_genes))
+    return f"measured {count_text(measured)} of the store's {count_text(n_genes)} genes ({share})" + (
+        f"; {count_text(absent)} were not measured, which is not zero" if absent else ""
     )

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow.compute as pc
 import typer
 from rich.text import Text
 
 import cellmill as cm
-from cellmill.cli.display import console, examples, print_json, show_table
-from cellmill.cli.parameters import AsJson, BlockCells, StoreArgument, Threads, Where, check_out
+from cellmill.cli.display import console, error_console, examples, print_json, show_table
+from cellmill.cli.parameters import (
+    AsJson,
+    BlockCells,
+    OverwriteFile,
+    StoreArgument,
+    Threads,
+    Where,
+    check_free,
+    check_out,
+)
 from cellmill.cli.progress import drawn
 from cellmill.cli.query import TABLE_ENDINGS, write_table
-from cellmill.units import count_text
+from cellmill.units import count_text, plural
 
 __all__ = ["EPILOG", "Flavor", "hvg"]
 
@@ -25,6 +34,7 @@ EPILOG = examples(
     "cellmill hvg atlas.mill --flavor seurat_v3 --batch donor_id --json",
 )
 _SHOWN_GENES = 20
+_SHOWN_SOURCES = 5
 
 
 class Flavor(StrEnum):
@@ -63,14 +73,17 @@ def hvg(
             "a folder for hvg_info.json and hvg_analysis.png.",
         ),
     ] = None,
+    overwrite: OverwriteFile = False,
     block_cells: BlockCells = 4096,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
     """Find the n most variable genes, best first."""
     opened = cm.open(store)
-    if out is not None and not _is_folder(out):
-        check_out(out, endings=(".txt", *TABLE_ENDINGS))
+    if out is not None:
+        if not _is_folder(out):
+            check_out(out, endings=(".txt", *TABLE_ENDINGS))
+        check_free(*_files_of(out), overwrite=overwrite)
     with drawn():
         result = cm.hvg(
             opened,
@@ -82,24 +95,62 @@ def hvg(
             block_cells=block_cells,
             threads=threads,
         )
-    asked = {"flavor": flavor.value, "where": where, "batch": batch}
-    written = _write(result, out, opened, asked) if out is not None else ""
+    lacking = cm.statistics.unmeasured_genes(opened, result.gene_ids, where=where)
+    asked = {"n": n, "flavor": flavor.value, "where": where, "batch": batch}
+    written = _write(result, out, opened, asked, lacking) if out is not None else ""
     if as_json:
-        print_json({**asked, "n_cells": result.n_cells, "gene_ids": result.gene_ids})
+        print_json({**asked, "n_cells": result.n_cells, "not_measured": lacking, "gene_ids": result.gene_ids})
     elif written:
         console().print(Text(f"{count_text(len(result.gene_ids))} genes written to {written}"), soft_wrap=True)
     else:
         _show(result)
+    warnings = [_fewer_text(result, n, min_cells_percent)] if len(result.gene_ids) < n else []
+    if lacking:
+        as_zero = cm.statistics.counts_unmeasured_as_zero(opened, batch=batch, where=where)
+        warnings.append(_unmeasured_text(lacking, len(result.gene_ids), as_zero=as_zero))
+    for warning in warnings:  # beside the result, which programs read
+        error_console().print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+
+
+def _fewer_text(result: cm.statistics.HvgResult, n: int, min_cells_percent: float) -> str:
+    few = result.flavor == "dispersion" and result.least_detected > 1
+    rare = (
+        f" and those in fewer than {count_text(result.least_detected)} cells ({min_cells_percent:g} %)" if few else ""
+    )
+    return (
+        f"{count_text(len(result.gene_ids))} genes instead of the {count_text(n)} asked for: no more of them have a "
+        f"score; genes that do not vary among these cells{rare} have none"
+    )
+
+
+def _unmeasured_text(lacking: dict[str, int], n_chosen: int, *, as_zero: bool) -> str:
+    """Return what it means that sources did not measure genes that were chosen, the source that lacks most first."""
+    ordered = sorted(lacking.items(), key=lambda one: -one[1])
+    named = ", ".join(f"{count_text(n)} in {source}" for source, n in ordered[:_SHOWN_SOURCES])
+    more = plural(len(ordered) - _SHOWN_SOURCES, "more source")
+    named += f", and some in {more}" if len(ordered) > _SHOWN_SOURCES else ""
+    what = f"of the {plural(n_chosen, 'chosen gene')}, these were not measured: {named}."
+    if as_zero:
+        return f"{what} There they count as zero, which makes them look variable: --batch dataset scores within sources"
+    return f"{what} They were scored among the cells of the other sources alone"
 
 
 def _is_folder(out: Path) -> bool:
     return out.is_dir() or not out.suffix
 
 
-def _write(result: cm.statistics.HvgResult, out: Path, store: cm.Store, asked: dict[str, str | None]) -> str:
+def _files_of(out: Path) -> list[Path]:
+    if not _is_folder(out):
+        return [out]
+    return [out / name for name in (cm.statistics.INFO_NAME, cm.statistics.FIGURE_NAME)]
+
+
+def _write(
+    result: cm.statistics.HvgResult, out: Path, store: cm.Store, asked: dict[str, Any], lacking: dict[str, int]
+) -> str:
     """Write what the path asks for, and return where it lies."""
     if _is_folder(out):
-        info, figure = cm.statistics.write_analysis(result, out, store=store, asked=asked)
+        info, figure = cm.statistics.write_analysis(result, out, store=store, asked=asked, not_measured=lacking)
         return f"{info} and {figure}"
     if out.suffix == ".txt":
         out.write_text("".join(f"{gene_id}\n" for gene_id in result.gene_ids), encoding="utf-8")

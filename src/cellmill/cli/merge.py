@@ -11,7 +11,7 @@ import typer
 import cellmill as cm
 from cellmill.cli.build import show_next
 from cellmill.cli.display import examples, print_json, show_facts
-from cellmill.cli.info import summary
+from cellmill.cli.info import duplicates_text, written_summary
 from cellmill.cli.parameters import AsJson, NoDuplicates, Threads
 from cellmill.cli.progress import drawn
 from cellmill.units import size_text, time_text
@@ -49,7 +49,7 @@ def merge(
             duplicates=not no_duplicates,
             obs_clash=cast("ObsClash", obs_clash),  # checked there
         )
-    found = {**summary(merged), "path": str(out)}
+    found = written_summary(merged, out)
     found["seconds"] = round(time.perf_counter() - started, 3)
     if as_json:
         print_json(found)
@@ -64,7 +64,8 @@ def _show(found: dict[str, Any]) -> None:
             "cells": found["n_cells"],
             "genes": found["n_genes"],
             "sources": len(found["sources"]),
-            "size": size_text(sum(found["bytes"].values())),
+            "size": size_text(found["bytes_on_disk"]),
+            "duplicates": duplicates_text(found),
             "time": time_text(found["seconds"]),
             "digest": found["digest"],
         },

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cellmill.errors import ConfigError, NotFoundError
+from cellmill.errors import ConfigError, NotFoundError, StoreExistsError
 from cellmill.storage.urls import UrlPath, is_url
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "MinMatch",
     "NoDuplicates",
     "ObsMap",
+    "OverwriteFile",
     "RemoveDownloads",
     "Rename",
     "SkipBad",
@@ -39,6 +40,7 @@ __all__ = [
     "Where",
     "WhereIn",
     "Workers",
+    "check_free",
     "check_out",
     "listed",
     "no_match_advice",
@@ -148,6 +150,7 @@ MinCellsPerGene = Annotated[
         help="Leave out genes detected in fewer cells of all inputs together; reads them twice.",
     ),
 ]
+OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")]
 BlockCells = Annotated[
     int, typer.Option("--block-cells", metavar="N", min=1, help="Cells read at once; memory grows with it.")
@@ -227,6 +230,19 @@ def check_out(path: Path, *, endings: tuple[str, ...] = ()) -> None:
         raise ConfigError(f"{path}: this is a folder; give the name of a file to write, for example {path / 'out'}")
     if not path.parent.is_dir():
         raise NotFoundError(f"{path.parent}: there is no such folder to write {path.name} in; make it first")
+
+
+def check_free(*paths: Path, overwrite: bool) -> None:
+    """Check, before anything is computed, that no file is replaced of which nobody has said so.
+
+    Raises
+    ------
+    StoreExistsError
+        When one of `paths` is there and `overwrite` is not set.
+    """
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise StoreExistsError(f"{path}: there is something already. To replace it, add --overwrite.")
 
 
 def no_match_advice(store: Path) -> str:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 import cellmill as cm
 from cellmill.cli.display import console, examples, plain, print_json, show_table
-from cellmill.cli.parameters import AsJson, StoreArgument, check_out
+from cellmill.cli.parameters import AsJson, OverwriteFile, StoreArgument, check_free, check_out
 from cellmill.units import count_text
 
 __all__ = ["EPILOG", "TABLE_ENDINGS", "distinct_names", "query", "write_table"]
@@ -71,12 +71,14 @@ def query(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the result here: .csv or .parquet.")
     ] = None,
+    overwrite: OverwriteFile = False,
     as_json: AsJson = False,
 ) -> None:
     """Run one SQL SELECT (DuckDB) over obs, the table of cells."""
     opened = cm.open(store)
     if out is not None:
         check_out(out, endings=TABLE_ENDINGS)
+        check_free(out, overwrite=overwrite)
     table = opened.query(sql)
     table = table.rename_columns(distinct_names(table.column_names))
     if out is not None:

@@ -13,7 +13,7 @@ import cellmill as cm
 from cellmill.cli.display import console, print_json, show_facts, show_table
 from cellmill.cli.parameters import AsJson, check_out
 from cellmill.errors import ConfigError, InputError
-from cellmill.units import count_text
+from cellmill.units import count_text, share_text
 
 __all__ = ["EXAMPLES", "load_vocabulary", "vocabulary"]
 
@@ -233,7 +233,7 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def _shown_comparison(other: dict[str, Any]) -> dict[str, Any]:
-    shares = f"{other['share_here']:.1%} of these, {other['share_there']:.1%} of those"
+    shares = f"{share_text(other['share_here'])} of these, {share_text(other['share_there'])} of those"
     shown: dict[str, Any] = {f"shared with {other['name']}": f"{count_text(other['shared'])} ({shares})"}
     if other["shared"]:
         shown["of which with the same token"] = other["same_token"]

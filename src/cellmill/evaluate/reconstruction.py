@@ -30,6 +30,7 @@ from cellmill.events import emit
 from cellmill.kernel import derive_key
 from cellmill.models import LoadedModel, load
 from cellmill.statistics import hvg_of_cells
+from cellmill.units import share_text
 
 __all__ = ["choose_genes", "evaluate_run"]
 
@@ -209,7 +210,8 @@ def _score_set(
     notes = []
     if present < _ENOUGH_GENES:
         notes.append(
-            f"only {present:.0%} of the model's genes are in the cells of {one.name!r}; the others count as zero"
+            f"only {share_text(present, digits=0)} of the model's genes are in the cells of {one.name!r}; "
+            "the others count as zero"
         )
     genes = list(measured) if measured is not None else _own_genes(one, model)
     place = {gene: i for i, gene in enumerate(model.genes)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cellmill.genes.align import Alignment, AlignmentReport, Duplicate, align, table_for, union_vocabulary
 from cellmill.genes.describe import advice_for, describe_ids
+from cellmill.genes.hints import genes_behind_a_date, genes_of_name
 from cellmill.genes.identifiers import (
     IdKind,
     embedded_id,
@@ -46,6 +47,8 @@ __all__ = [
     "describe_ids",
     "embedded_id",
     "find_reference",
+    "genes_behind_a_date",
+    "genes_of_name",
     "keyed_by_ensembl",
     "kind_of",
     "kind_shares",

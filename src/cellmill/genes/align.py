@@ -20,6 +20,7 @@ from cellmill.genes.identifiers import strip_version
 from cellmill.genes.resolve import Outcome, Resolution, recognise_species, resolve
 from cellmill.genes.table import SPECIES, GeneTable
 from cellmill.genes.vocabulary import Vocabulary
+from cellmill.units import share_text
 
 __all__ = ["Alignment", "AlignmentReport", "Duplicate", "align", "table_for", "union_vocabulary"]
 
@@ -305,8 +306,8 @@ def _too_few(
     called = f"the vocabulary {vocabulary.name!r}" if vocabulary.name else "the given vocabulary"
     examples = ", ".join(repr(name) for name in report.unmatched[:5])
     return (
-        f"{where}: {report.matched:,} of {report.n_genes:,} genes ({report.share_matched:.1%}) are in {called}; "
-        f"at least {min_match:.0%} are needed. Not found, for example: {examples}. "
+        f"{where}: {report.matched:,} of {report.n_genes:,} genes ({share_text(report.share_matched)}) are in "
+        f"{called}; at least {min_match:.0%} are needed. Not found, for example: {examples}. "
         f"As for the ids, {_described(ids, symbols)}. " + _advice(ids, symbols, report, vocabulary)
     )
 
@@ -327,7 +328,7 @@ def _advice(ids: Sequence[str], symbols: Sequence[str] | None, report: Alignment
     best = max(shares, key=shares.__getitem__)
     if shares[best] > max(report.share_matched, 0.3) and best != vocabulary.name:
         return (
-            f'The {best} gene table knows {shares[best]:.1%} of them: build a store with vocabulary="{best}" '
+            f'The {best} gene table knows {share_text(shares[best])} of them: build a store with vocabulary="{best}" '
             f"(cellmill build NEW.mill INPUT... --vocabulary {best})."
         )
     if advice := advice_for(ids):

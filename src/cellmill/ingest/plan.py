@@ -24,7 +24,7 @@ from cellmill.sources.files import files_of
 from cellmill.storage import hash_bytes
 from cellmill.store.format import FORMAT_VERSION
 from cellmill.store.writer import own_version
-from cellmill.units import count_text, size_text
+from cellmill.units import count_text, share_text, size_text
 
 __all__ = ["BuildPlan", "Skipped", "SourcePlan", "input_stamp"]
 
@@ -239,7 +239,7 @@ class BuildPlan:
         for s in self.sources:
             lines.append(
                 f"  {s.name}: {s.kind}, {s.matrix}, {count_text(s.n_cells)} cells, "
-                f"{s.report.share_matched:.1%} of {count_text(s.n_genes)} genes matched"
+                f"{share_text(s.report.share_matched)} of {count_text(s.n_genes)} genes matched"
             )
             lines += [f"    warning: {warning}" for warning in s.warnings]
             lines += [f"    {record}" for record in s.obs_records]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cellmill.units import count_text
+from cellmill.units import count_text, share_text
 
 __all__ = ["summary_line"]
 
@@ -21,9 +21,10 @@ def summary_line(report: Mapping[str, Any]) -> str:
     """
     genes, read, kept = report["genes"], report.get("cells_read", report["n_cells"]), report["n_cells"]
     cells = f"{count_text(read)} cells" + ("" if read == kept else f" read, {count_text(kept)} kept")
-    matched = f"{count_text(genes['matched'])} of {count_text(genes['n_genes'])} genes ({genes['share_matched']:.1%})"
+    matched = f"{count_text(genes['matched'])} of {count_text(genes['n_genes'])} genes"
+    matched += f" ({share_text(genes['share_matched'])})"
     share = genes.get("umi_share_matched")
-    parts = [cells, matched if share is None else f"{matched} with {share:.1%} of their counts"]
+    parts = [cells, matched if share is None else f"{matched} with {share_text(share)} of their counts"]
     left_out = sum(report.get("features_left_out", {}).values())
     if left_out:
         parts.append(f"{count_text(left_out)} feature{'s' if left_out > 1 else ''} left out as no genes")

@@ -6,17 +6,21 @@ where the cells came from, or what the genes are chosen for.
 
 from __future__ import annotations
 
-from cellmill.statistics.analysis import write_analysis
+from cellmill.statistics.analysis import FIGURE_NAME, INFO_NAME, write_analysis
 from cellmill.statistics.moments import GeneMoments, GeneStatistics, gene_statistics, panel_statistics
 from cellmill.statistics.scores import score_dispersion, score_seurat
+from cellmill.statistics.unmeasured import counts_unmeasured_as_zero, unmeasured_genes
 from cellmill.statistics.variable import FLAVORS, Flavor, HvgResult, hvg, hvg_of_cells, hvg_of_statistics
 
 __all__ = [
+    "FIGURE_NAME",
     "FLAVORS",
+    "INFO_NAME",
     "Flavor",
     "GeneMoments",
     "GeneStatistics",
     "HvgResult",
+    "counts_unmeasured_as_zero",
     "gene_statistics",
     "hvg",
     "hvg_of_cells",
@@ -24,5 +28,6 @@ __all__ = [
     "panel_statistics",
     "score_dispersion",
     "score_seurat",
+    "unmeasured_genes",
     "write_analysis",
 ]

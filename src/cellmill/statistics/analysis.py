@@ -81,7 +81,12 @@ def analysis_of(result: HvgResult) -> Analysis:
 
 
 def write_analysis(
-    result: HvgResult, folder: str | Path, *, store: Store, asked: Mapping[str, Any] | None = None
+    result: HvgResult,
+    folder: str | Path,
+    *,
+    store: Store,
+    asked: Mapping[str, Any] | None = None,
+    not_measured: Mapping[str, int] | None = None,
 ) -> tuple[Path, Path]:
     """Write hvg_info.json and hvg_analysis.png into `folder`, which is made; returns their paths.
 
@@ -90,7 +95,9 @@ def write_analysis(
     store
         The store of the result: its digest is written down, by which a reader tells whether the genes are still its.
     asked
-        How the genes were asked for (flavor, condition, batch), to be written down.
+        How the genes were asked for (how many, flavor, condition, batch), to be written down.
+    not_measured
+        How many of the chosen genes each source did not measure (`unmeasured_genes`), to be written down.
 
     Raises
     ------
@@ -105,6 +112,7 @@ def write_analysis(
         "statistics": _statistics(analysis, result),
         "asked": {"flavor": result.flavor, "n": len(result.gene_ids), **(asked or {})},
         "batches": list(result.batches),
+        **({} if not_measured is None else {"not_measured": dict(not_measured)}),
         "store": {"digest": store.digest, "n_cells": store.n_cells, "vocabulary_hash": store.vocabulary_hash},
     }
     target = Path(folder)

@@ -5,6 +5,7 @@ Knows bytes, frames, genes and obs; knows nothing of where cells came from (`sou
 
 from __future__ import annotations
 
+from cellmill.store.disk import disk_bytes
 from cellmill.store.duplicates import MEMORY_BYTES, Duplicates, find_duplicates
 from cellmill.store.equal_cells import FEW_COUNTS
 from cellmill.store.manifest import (
@@ -44,6 +45,7 @@ __all__ = [
     "Sources",
     "Store",
     "VerifyReport",
+    "disk_bytes",
     "find_duplicates",
     "merge_stores",
     "open_store",

@@ -37,6 +37,7 @@ from cellmill.storage import hash_bytes, hash_file, require_free_bytes, write_at
 from cellmill.storage.cache import Cache, StoreFolder, parse_size
 from cellmill.storage.remote import Asked, Remote
 from cellmill.storage.urls import UrlPath, checked_url
+from cellmill.store.disk import disk_bytes
 from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest, Shards, Sources
 from cellmill.store.obs import ObsTable
 from cellmill.store.reader import Frames, Store
@@ -385,8 +386,8 @@ def _verify(
     return VerifyReport(
         n_cells=manifest.n_cells,
         n_cells_decoded=sum(report.n_cells_decoded for report in reports),
-        n_files=len(files),
-        n_bytes=sum(file.bytes for file in files),
+        n_files=len(files) + 1,  # and the manifest
+        n_bytes=sum(disk_bytes(manifest).values()),
         problems=tuple(problems),
     )
 

@@ -16,6 +16,7 @@ from cellmill import kernel
 from cellmill.errors import CellmillError, InputError
 from cellmill.events import emit
 from cellmill.storage import hash_file, map_file
+from cellmill.store.disk import disk_bytes
 from cellmill.store.format import uids_hash_holds
 from cellmill.store.obs_types import FACT_COLUMNS, STANDARD_COLUMNS, STORED_COLUMNS, cast_obs
 from cellmill.store.parquet import damage_named, open_parquet
@@ -38,7 +39,7 @@ class VerifyReport:
     ----------
     n_cells_decoded, n_files : int
     n_bytes : int
-        Bytes that were checked against a checksum.
+        Bytes that were checked against a checksum: those that the store takes, as `disk_bytes` counts them.
     problems : tuple of str
         One line each, naming the file; empty when the store is sound.
     """
@@ -90,7 +91,13 @@ def verify_store(store: Store, *, sample: float = 1.0) -> VerifyReport:
         problems += found
         decoded += cells
         emit("verifying", done=number + 1, total=len(manifest.shards), unit="shards")
-    return VerifyReport(store.n_cells, decoded, len(files), sum(entry.bytes for entry in files), tuple(problems))
+    return VerifyReport(
+        n_cells=store.n_cells,
+        n_cells_decoded=decoded,
+        n_files=len(files) + 1,  # and the manifest, whose own checksum held when the store was opened
+        n_bytes=sum(disk_bytes(manifest).values()),
+        problems=tuple(problems),
+    )
 
 
 def _genes_and_head(store: Store) -> tuple[int | None, Any]:

@@ -183,6 +183,26 @@ def test_columns_are_found_by_the_names_that_files_give_them() -> None:
     assert label_columns({"age": "float64"}) == {}
 
 
+def test_a_column_of_the_authors_keeps_its_name(tmp_path: Path, tiny_h5ad: Any) -> None:
+    """A stimulation is no disease and a sample no donor: only columns of the common schema are called by its words."""
+    obs = {"condition": ["ctrl", "stim"] * 4, "sample": ["a", "b"] * 4, "cell_type": ["x"] * 8, "sex": ["f"] * 8}
+    file = tiny_h5ad("one", counts=np.ones((8, 5), dtype=np.int64), obs=obs)
+    store = cm.build(tmp_path / "s.mill", [file.path], vocabulary="union")
+    files = cm.card(store, tmp_path / "card.html")
+    shown = Page(files.html.read_text(encoding="utf-8")).text
+    for title in ("condition", "sample", "cell type", "sex"):
+        assert f"Cells by {title}" in shown
+    assert "disease" not in shown and "donor" not in shown
+    titles = {one["column"]: one["title"] for one in json.loads(files.json.read_text(encoding="utf-8"))["composition"]}
+    assert titles == {
+        "condition": "condition",
+        "sample": "sample",
+        "cell_type": "cell type",
+        "sex": "sex",
+        "dataset": "source",
+    }
+
+
 def test_numbers_are_written_as_people_read_them() -> None:
     assert [short_number(n) for n in (9_999, 12_345, 999_999, 1_000_000_000)] == ["10 k", "12.3 k", "1 M", "1 G"]
     assert percent_text(0.99999) == "99.9 %"  # 100 % is said of nothing less

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,3 +86,98 @@ def test_hvg_says_what_is_wrong(call: Call, small_store: Path, words: tuple[str,
     result = call("hvg", small_store, *words)
     assert result.exit_code == 2
     assert said in " ".join(result.output.split())
+
+
+def test_cards_of_several_stores_lie_beside_each_other(
+    call: Call, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.mill").symlink_to(small_store)
+    for store in (small_store, "other.mill"):
+        assert call("card", store).exit_code == 0
+    names = ("atlas.card.html", "atlas.card.json", "other.card.html", "other.card.json")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "files"),
+    [
+        (("card",), "x.html", ("x.html",)),
+        (("card",), "x.html", ("x.json",)),
+        (("hvg", "-n", 5), "x.txt", ("x.txt",)),
+        (("hvg", "-n", 5), "x.csv", ("x.csv",)),
+        (("hvg", "-n", 5), "x", ("x/hvg_info.json",)),
+        (("hvg", "-n", 5), "x", ("x/hvg_analysis.png",)),
+        (("query",), "x.csv", ("x.csv",)),
+        (("query",), "x.parquet", ("x.parquet",)),
+    ],
+)
+def test_no_file_is_replaced_unasked(
+    call: Call, small_store: Path, tmp_path: Path, words: tuple[object, ...], out: str, files: tuple[str, ...]
+) -> None:
+    verb, *options = words
+    asked = [verb, small_store, *(["SELECT 1 AS one"] if verb == "query" else []), *options, "-o", tmp_path / out]
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    refused = call(*asked)
+    assert refused.exit_code == 2
+    assert "there is something already. To replace it, add --overwrite." in " ".join(refused.output.split())
+    assert [(tmp_path / name).read_text() for name in files] == ["mine"] * len(files)
+    assert call(*asked, "--overwrite").exit_code == 0
+    assert [name for name in files if (tmp_path / name).read_bytes() == b"mine"] == []
+
+
+@pytest.fixture
+def uneven(tmp_path: Path, tiny_h5ad: Callable[..., Any]) -> Path:
+    """Two sources, the second of which lacks the last 60 of 200 genes."""
+    counts = np.random.default_rng(3).negative_binomial(1, 0.2, (80, 200))
+    wide = tiny_h5ad("wide", counts=counts[:40])
+    narrow = tiny_h5ad("narrow", counts=counts[40:, :140])
+    return cm.build(tmp_path / "uneven.mill", [wide.path, narrow.path], vocabulary="union").path
+
+
+def test_genes_that_a_source_did_not_measure_are_warned_of(call: Call, uneven: Path, tmp_path: Path) -> None:
+    result = call("hvg", uneven, "-n", 150, "--flavor", "dispersion", "-o", tmp_path / "hvg")
+    store = cm.open(uneven)
+    chosen = cm.hvg(store, 150, flavor="dispersion").gene_ids
+    narrow = dict(zip(store.gene_ids, store.measured("narrow").tolist(), strict=True))
+    lacking = {"narrow": sum(not narrow[gene] for gene in chosen)}
+    assert lacking["narrow"] > 0
+    said = " ".join(result.stderr.split())
+    assert f"{lacking['narrow']} in narrow" in said and "count as zero" in said and "--batch dataset" in said
+    assert json.loads((tmp_path / "hvg" / "hvg_info.json").read_text())["not_measured"] == lacking
+    found = call("hvg", uneven, "-n", 150, "--flavor", "dispersion", "--json")
+    assert json.loads(found.stdout)["not_measured"] == lacking
+    for words in (("--batch", "dataset"), ("--where", "dataset = 'wide'")):
+        assert "as zero" not in call("hvg", uneven, "-n", 150, "--flavor", "dispersion", *words).stderr
+    assert "as zero" not in call("hvg", uneven, "-n", 10, "--where", "dataset = 'wide'").stderr
+
+
+@pytest.mark.parametrize("flavor", cm.statistics.FLAVORS)
+def test_within_sources_what_one_did_not_measure_has_no_score_there(uneven: Path, flavor: Any) -> None:
+    if flavor == "seurat_v3":
+        pytest.importorskip("skmisc", reason="seurat_v3 fits with scikit-misc")
+    store = cm.open(uneven)
+    table = cm.hvg(store, 200, flavor=flavor, batch="dataset").table.to_pydict()
+    assert all(
+        n <= measured for n, measured in zip(table["n_batches"], store.measured().sum(axis=0).tolist(), strict=True)
+    )
+    assert max(table["n_batches"]) == 2
+
+
+def test_the_card_says_what_counts_as_zero_in_its_figure(
+    call: Call, uneven: Path, small_store: Path, tmp_path: Path
+) -> None:
+    for store, said in ((uneven, True), (small_store, False)):
+        assert call("card", store, "-o", tmp_path / "c.html", "--overwrite").exit_code == 0
+        page = (tmp_path / "c.html").read_text(encoding="utf-8")
+        assert ("1 of 2 sources did not measure all of the store's genes" in page) == said
+
+
+def test_fewer_genes_than_asked_for_are_explained(call: Call, small_store: Path, tmp_path: Path) -> None:
+    result = call("hvg", small_store, "-n", 99_999, "--flavor", "dispersion", "-o", tmp_path / "hvg")
+    n = len(cm.hvg(cm.open(small_store), 99_999, flavor="dispersion").gene_ids)
+    assert f"{n:,} genes instead of the 99,999 asked for" in " ".join(result.stderr.split())
+    assert json.loads((tmp_path / "hvg" / "hvg_info.json").read_text())["asked"]["n"] == 99_999
+    assert "instead" not in call("hvg", small_store, "-n", 10).stderr

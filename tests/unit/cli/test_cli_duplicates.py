@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -55,3 +56,19 @@ def test_many_sources_are_shown_as_pairs(call, tmp_path, tiny_h5ad):
     cm.build(tmp_path / "s.mill", paths, vocabulary="union")
     shown = call("duplicates", tmp_path / "s.mill").stdout
     assert "source" in shown and "other" in shown and "and 32 pairs more" in shown  # of 9 x 8, which has no own ones
+
+
+def test_what_was_written_says_how_many_cells_are_in_it_twice(call, tmp_path, tiny_h5ad):
+    """In the box itself, not by progress alone: `--quiet` and `merge` say it as well."""
+    counts = np.random.default_rng(0).integers(1, 9, (8, 40))
+    files = [tiny_h5ad(name, counts=counts).path for name in ("first", "second", "third")]
+    one, two, both = (tmp_path / name for name in ("one.mill", "two.mill", "both.mill"))
+
+    built = call("--quiet", "build", one, files[0], "--vocabulary", "union").stdout
+    assert re.search(r"duplicates +none", built)
+    grown = call("--quiet", "append", one, files[1]).stdout
+    assert f"8 cells equal an earlier one; cellmill duplicates {one}" in grown
+    unsearched = call("build", two, files[2], "--vocabulary", "union", "--no-duplicates").stdout
+    assert f"not looked for; cellmill duplicates {two} does" in unsearched
+    assert "16 cells equal an earlier one" in call("merge", both, one, two).stdout
+    assert json.loads(call("merge", both, one, two, "--overwrite", "--json").stdout)["n_duplicates"] == 16

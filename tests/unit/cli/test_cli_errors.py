@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer
 from rich.console import Console
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cellmill import errors
 from cellmill.cli.application import MillGroup
 from cellmill.cli.errors import report
+from cellmill.cli.progress import is_quiet, set_quiet
 
 
 def shown(error: BaseException, *, debug: bool = False) -> tuple[int | None, str]:
@@ -121,3 +124,38 @@ def test_debug_is_an_option_and_a_variable(arguments: list[str], environment: di
     assert result.exit_code == 2
     assert "Traceback" in result.stderr
     assert "error: wrong" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["--debug", "info"], ["info", "--debug"], ["genes", "report", "--debug"], ["genes", "--debug", "report"]]
+)
+def test_debug_may_stand_on_both_sides_of_the_verb(
+    words: list[str], call: Callable[..., Result], tmp_path: Path
+) -> None:
+    result = call(*words, tmp_path / "none.mill")
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr and "error: " in result.stderr
+
+
+@pytest.mark.parametrize("words", [["-q", "verify"], ["verify", "-q"], ["verify", "--quiet"], ["verify"]])
+def test_quiet_may_stand_on_both_sides_of_the_verb(
+    words: list[str], call: Callable[..., Result], small_store: Path
+) -> None:
+    try:
+        result = call(*words, small_store)
+        assert result.exit_code == 0, result.output
+        assert ("verifying" not in result.stderr) == (len(words) == 2) == is_quiet()
+    finally:
+        set_quiet(False)
+
+
+def test_what_a_library_says_of_a_choice_is_not_handed_on(call: Callable[..., Result], small_store: Path) -> None:
+    result = call("hvg", small_store, "--flavor", "foo")
+    assert result.exit_code == 2
+    assert "'foo' is not one of" in result.stderr and "Value error" not in result.stderr
+
+
+def test_an_export_without_a_format_says_where_it_belongs(call: Callable[..., Result], small_store: Path) -> None:
+    result = call("export", small_store, "out.h5ad")
+    assert result.exit_code == 2
+    assert "cellmill export h5ad STORE FILE" in " ".join(result.stderr.replace("│", " ").split())

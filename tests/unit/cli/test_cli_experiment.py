@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,9 @@ class Recorder:
         return FakeResult()
 
 
+EXAMPLE = Path(__file__).parents[3] / "examples" / "compare-arms.yaml"
+
+
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
@@ -48,22 +53,22 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 
 @pytest.mark.parametrize(("verb", "upto"), [("run", None), ("train", "train"), ("evaluate", "evaluate")])
 def test_verb_runs_the_experiment_up_to_its_stage(call: Call, runner: Recorder, verb: str, upto: str | None) -> None:
-    result = call(verb, "experiment.yaml")
+    result = call(verb, EXAMPLE)
     assert result.exit_code == 0, result.output
-    assert runner.calls == [((Path("experiment.yaml"),), {"upto": upto})]
+    assert runner.calls == [((cm.pipeline.load_experiment(EXAMPLE),), {"upto": upto})]
     assert result.stdout.splitlines() == ["report: out/report.html"]  # the stages are told once, on standard error
     assert "train base seed 0: 1 of 2 epochs" in result.stderr
 
 
 def test_stages_are_told_once_also_where_no_progress_is_shown(call: Call, runner: Recorder) -> None:
-    quiet, loud = call("--quiet", "run", "experiment.yaml"), call("run", "experiment.yaml")
+    quiet, loud = call("--quiet", "run", EXAMPLE), call("run", EXAMPLE)
     assert (quiet.stdout.splitlines(), quiet.stderr) == (str(FakeResult()).splitlines(), "")
     assert "done: one" not in loud.stdout
 
 
 @pytest.mark.parametrize("verb", ["run", "train", "evaluate"])
 def test_json_is_the_result(call: Call, runner: Recorder, verb: str) -> None:
-    result = call(verb, "experiment.yaml", "--json")
+    result = call(verb, EXAMPLE, "--json")
     assert json.loads(result.stdout) == FakeResult().to_dict()
 
 
@@ -74,7 +79,7 @@ def test_error_of_a_stage_names_the_stage(call: Call, monkeypatch: pytest.Monkey
         raise error
 
     monkeypatch.setattr(cm.pipeline, "run_experiment", fail, raising=False)
-    result = call("run", "experiment.yaml")
+    result = call("run", EXAMPLE)
     assert result.exit_code == 2
     assert result.stderr.splitlines() == ["error: component 'gut' has no cells", "  in the stage: plan base"]
 
@@ -89,3 +94,21 @@ def test_demo_passes_files_and_folder(call: Call, monkeypatch: pytest.MonkeyPatc
         ((Path("cellmill-demo"),), {"data": None}),
         ((Path("mine"),), {"data": ["a.h5ad", "b.h5"]}),
     ]
+
+
+@pytest.mark.parametrize("content", [None, "name: x\n  foo: [", "name: x\nmodel: {kind: ldvea}\n"])
+@pytest.mark.parametrize("verb", ["run", "train", "evaluate"])
+def test_a_wrong_file_is_told_before_torch_is_imported(tmp_path: Path, verb: str, content: str | None) -> None:
+    file = tmp_path / "experiment.yaml"
+    if content is not None:
+        file.write_text(content)
+    program = (
+        f"import sys; sys.argv = ['cellmill', {verb!r}, {str(file)!r}]\n"
+        "from cellmill.cli import main\n"
+        "try: main()\n"
+        "finally: print('torch' in sys.modules, 'scvi' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "experiment.yaml" in ended.stderr and "Traceback" not in ended.stderr
+    assert ended.stdout.split() == ["False", "False"]

@@ -116,7 +116,7 @@ def test_overlap_is_reported_with_tokens_and_special_tokens(call: Call, tmp_path
         "shared": 2, "same_token": 1, "only_here": 1, "only_there": 0, "same_genes": 2,
     }  # fmt: skip
     said = told(call(*words))
-    assert "2 (66.7% of these, 100.0% of those)" in said
+    assert "2 (66.6% of these, 100.0% of those)" in said
     assert "<pad> (0 here, 9 there)" in said
     assert "1, for example CD3E" in said
 
@@ -134,3 +134,31 @@ def test_options_that_cannot_be_meant_are_told(call: Call, words: tuple[str, ...
     result = call("genes", "vocabulary", *words)
     assert result.exit_code == 2
     assert said in told(result)
+
+
+def test_what_an_ambiguous_name_may_mean_is_named(call: Call) -> None:
+    rows = {row["query"]: row for row in answer(call("genes", "map", "CD45", "PTPRC", "--json"))["genes"]}  # type: ignore[attr-defined]
+    assert rows["CD45"]["outcome"] == "ambiguous" and rows["CD45"]["gene_id"] is None
+    assert rows["CD45"]["candidates"] == [{"gene_id": "ENSG00000081237", "symbol": "PTPRC"}]
+    assert "CD45: may mean PTPRC (ENSG00000081237), which another" in told(call("genes", "map", "CD45", "PTPRC"))
+    several = answer(call("genes", "map", "CD16", "FCGR3A", "FCGR3B", "--json"))["genes"][0]  # type: ignore[index]
+    assert {one["symbol"] for one in several["candidates"]} == {"FCGR3A", "FCGR3B"}
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("1-Mar", "MARCH1 (today MARCHF1) or MARC1 (today MTARC1)"),
+        ("02-Sep", "SEPT2 (today SEPTIN2)"),
+        ("Dec-01", "DEC1 (today BHLHE40)"),
+    ],
+)
+def test_a_date_is_told_and_not_resolved(call: Call, name: str, meant: str) -> None:
+    (row,) = answer(call("genes", "map", name, "--json"))["genes"]  # type: ignore[misc]
+    assert (row["gene_id"], row["outcome"]) == (None, "unmatched")
+    assert "looks like a date" in row["hint"] and meant in row["hint"]
+
+
+def test_no_date_is_seen_in_other_names(call: Call) -> None:
+    rows = answer(call("genes", "map", "HLA-DRA", "1-Jan", "99-Mar", "RP11-2", "--json"))["genes"]
+    assert [row for row in rows if "date" in row.get("hint", "")] == []  # type: ignore[attr-defined]

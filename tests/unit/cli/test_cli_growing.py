@@ -11,6 +11,7 @@ import pytest
 from typer.testing import Result
 
 import cellmill as cm
+from cellmill.units import size_text
 
 Call = Callable[..., Result]
 
@@ -112,3 +113,23 @@ def test_info_counts_bytes_of_shards_alone(call: Call, first: Path) -> None:
     assert found["bytes"]["counts"] == shards
     assert found["bytes"]["uids"] == sum(path.stat().st_size for path in (first / "obs").glob("*.uids"))
     assert f"{shards / store.nnz:.2f} bytes per nonzero" in told(call("info", first))
+
+
+def test_a_store_has_one_size_whoever_tells_it(call: Call, small_inputs: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "a.mill"
+    built = call("build", path, *small_inputs)
+    unnamed = {path / "reports" / name for name in ("build.json", "duplicates.json")}  # by the manifest
+    unnamed |= set((path / "reports").glob("duplicates*"))
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and file not in unnamed)
+    for verb in ("info", "card", "verify"):
+        found = json.loads(call(verb, path, "--json").stdout)
+        assert size == found["n_bytes" if verb == "verify" else "bytes_on_disk"]
+        assert verb == "verify" or sum(found["bytes"].values()) == size
+    said = size_text(size)
+    assert f"size {said} (" in told(built)
+    assert f"size {said} in 3 shards" in told(call("info", path))
+    assert f"({said})" in told(call("verify", path))
+    assert f"size {said} " in told(call("merge", tmp_path / "m.mill", path))
+    call("card", path, "-o", tmp_path / "c.html")
+    page = (tmp_path / "c.html").read_text(encoding="utf-8")
+    assert page.count(said) >= 2  # above, and in the table of sizes

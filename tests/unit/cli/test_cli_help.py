@@ -110,6 +110,16 @@ def test_help_knows_what_the_rooms_behind_it_have() -> None:
     assert defaults["memory"] << 20 == cellmill.store.MEMORY_BYTES
 
 
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_help_shows_no_type_of_flags_and_the_options_of_all_verbs(
+    path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    shown = CliRunner().invoke(app, [*path, "--help"]).stdout
+    assert "<bool>" not in shown and "BOOLEAN" not in shown
+    assert "--quiet" in shown and "--debug" in shown
+
+
 def test_no_command_shows_help() -> None:
     result = CliRunner().invoke(app, [])
     assert "build" in result.output

@@ -56,7 +56,23 @@ def test_listeners_hear_only_what_is_emitted_inside():
         (units.time_text(59.94), "59.9 s"),
         (units.time_text(3600 * 3 + 60), "3 h 1 min"),
         (units.count_text(1_000_000), "1,000,000"),
+        (units.plural(1, "cell"), "1 cell"),
+        (units.plural(0, "task"), "0 tasks"),
+        (units.plural(2000, "process", "processes"), "2,000 processes"),
     ],
 )
 def test_numbers_read_as_people_write_them(got, expected):
     assert got == expected
+
+
+@pytest.mark.parametrize("digits", [0, 1, 2])
+def test_all_is_100_percent_and_nothing_less_is(digits):
+    everything, nothing = f"{1:.{digits}%}", f"{0:.{digits}%}"
+    assert units.share_text(1.0, digits=digits) == everything
+    assert units.share_text(0.0, digits=digits) == nothing
+    for short in (18_704 / 18_708, 1 - 1e-12, 0.99999):
+        assert units.share_text(short, digits=digits).startswith("99")
+    assert units.share_text(1e-9, digits=digits).startswith("<")
+    steps = 10 ** (digits + 2)
+    for step in range(1, steps):  # and what has an exact text has that one
+        assert units.share_text(step / steps, digits=digits) == f"{step / steps:.{digits}%}"
