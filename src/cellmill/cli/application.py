@@ -25,6 +25,7 @@ from cellmill.cli import (
     hvg,
     info,
     merge,
+    pca,
     plan,
     protect,
     query,
@@ -108,6 +109,7 @@ app.command("bench", cls=MillCommand, epilog=bench.EPILOG, rich_help_panel=_DATA
 app.command("card", cls=MillCommand, epilog=card.EPILOG, rich_help_panel=_DATA)(card.card)
 app.add_typer(genes.app, name="genes", rich_help_panel=_DATA)
 app.command("hvg", cls=MillCommand, epilog=hvg.EPILOG, rich_help_panel=_DATA)(hvg.hvg)
+app.command("pca", cls=MillCommand, epilog=pca.EPILOG, rich_help_panel=_DATA)(pca.pca)
 app.add_typer(export.app, name="export", rich_help_panel=_DATA)
 app.command("plan", cls=MillCommand, epilog=plan.EPILOG, rich_help_panel=_TRAINING)(plan.plan)
 app.command("train", cls=MillCommand, epilog=train.EPILOG, rich_help_panel=_TRAINING)(train.train)

@@ -41,6 +41,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "dask": ("distributed",),
     "filters": ("hdf5plugin",),
     "hvg": ("scikit-misc",),
+    "sketch": ("geosketch",),
     "zarr": ("zarr",),
 }
 # distribution -> its module, where they are not called alike

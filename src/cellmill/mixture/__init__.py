@@ -10,6 +10,7 @@ from cellmill.mixture.config import Balance, Component, Exclusion, Seeds, Split
 from cellmill.mixture.mixture import Mixture
 from cellmill.mixture.order import Blocked, Exact, Order, Stored, choose_order
 from cellmill.mixture.plan import Plan, PlanRow, plan_cells
+from cellmill.mixture.sketch import write_coordinates
 
 __all__ = [
     "Balance",
@@ -26,4 +27,5 @@ __all__ = [
     "Stored",
     "choose_order",
     "plan_cells",
+    "write_coordinates",
 ]

@@ -244,6 +244,9 @@ class Component:
         of them ("10%"): nested, a larger choice holds every smaller one.
     evenly
         With choose: as many cells of each value of this column of obs, as far as they have so many.
+    sketch
+        With choose: a geometric sketch over the coordinates of this file (`cellmill pca`), which takes cells evenly
+        over the space that they fill (extra `sketch`). A larger sketch does not hold the smaller ones.
     balance
         How often its cells are drawn; that of the mixture when None.
     op
@@ -258,6 +261,7 @@ class Component:
     repeat: float | None = None
     choose: int | str | None = None
     evenly: str | None = None
+    sketch: str | Path | None = None
     balance: Balance | Mapping[str, Any] | None = None
     op: Op = "add"
 
@@ -297,6 +301,10 @@ class Component:
         if self.evenly is not None and (choose is None or not isinstance(self.evenly, str)):
             raise ConfigError(
                 f"component {self.name!r}: `evenly` names a column of obs and goes with `choose`, which says how many"
+            )
+        if self.sketch is not None and (choose is None or self.evenly or not isinstance(self.sketch, str | Path)):
+            raise ConfigError(
+                f"component {self.name!r}: `sketch` names a file of coordinates; it goes with `choose` and not `evenly`"
             )
 
     @property
@@ -441,7 +449,11 @@ def _entry(value: object, kind: type, base: Path | None, *, where: str) -> dict[
     store = value["store"]
     placed = [_placed(item, base) for item in store] if isinstance(store, list | tuple) else _placed(store, base)
     balance = value.get("balance")
-    more = {} if balance is None else {"balance": balance_of(balance, where=f"{where}: balance", base=base)}
+    more: dict[str, Any] = (
+        {} if balance is None else {"balance": balance_of(balance, where=f"{where}: balance", base=base)}
+    )
+    if isinstance(value.get("sketch"), str) and base is not None:
+        more["sketch"] = base / value["sketch"]
     return {**value, "store": placed, **more}
 
 

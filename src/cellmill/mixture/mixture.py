@@ -51,6 +51,7 @@ from cellmill.mixture.select import (
     match_removals,
     select_cells,
 )
+from cellmill.mixture.sketch import sketch_choice
 from cellmill.mixture.splitting import Sides, SplitCount, apply_split, donors_on_both_sides
 from cellmill.mixture.turns import even_choice, turns_of
 from cellmill.storage.urls import is_url
@@ -357,6 +358,8 @@ class Mixture:
             )
         if draft.component.evenly is not None:
             mask = even_choice(draft.cells, stores, draft.component.evenly, n, seed=self.seeds.data)
+        elif draft.component.sketch is not None:
+            mask = sketch_choice(draft.cells, stores, Path(draft.component.sketch), n, seed=self.seeds.data)
         else:
             mask = smallest(choice_keys(draft.cells, stores, seed=self.seeds.data), n)
         draft.cells = draft.cells.keep(mask)

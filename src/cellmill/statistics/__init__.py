@@ -7,6 +7,7 @@ where the cells came from, or what the genes are chosen for.
 from __future__ import annotations
 
 from cellmill.statistics.analysis import FIGURE_NAME, INFO_NAME, write_analysis
+from cellmill.statistics.components import Components, principal_components
 from cellmill.statistics.moments import GeneMoments, GeneStatistics, gene_statistics, panel_statistics
 from cellmill.statistics.scores import score_dispersion, score_seurat
 from cellmill.statistics.unmeasured import counts_unmeasured_as_zero, unmeasured_genes
@@ -16,6 +17,7 @@ __all__ = [
     "FIGURE_NAME",
     "FLAVORS",
     "INFO_NAME",
+    "Components",
     "Flavor",
     "GeneMoments",
     "GeneStatistics",
@@ -26,6 +28,7 @@ __all__ = [
     "hvg_of_cells",
     "hvg_of_statistics",
     "panel_statistics",
+    "principal_components",
     "score_dispersion",
     "score_seurat",
     "unmeasured_genes",

@@ -42,6 +42,7 @@ def test_every_verb_is_there() -> None:
             "bench",
             "genes",
             "hvg",
+            "pca",
             "plan",
             "protect",
             "train",
