@@ -376,3 +376,55 @@ def test_bad_inputs_of_parts_are_listed_by_the_commit_and_left_out_on_request(tm
     assert [source.name for source in store.manifest.sources] == ["f0"]
     assert store.n_cells == 900
     assert open_store(target).verify().ok
+
+
+# ---- filters, whoever does the work ---------------------------------------------------------------------------------
+
+FILTERS = {"where": "tissue = 'blood'", "min_counts": 28, "min_genes": 20, "min_cells_per_gene": 635}
+
+
+@pytest.fixture
+def filtered(tmp_path, files):
+    store = build(tmp_path / "filtered.mill", files, workers=1, **FILTERS, **POLICY)
+    kept = sum(source.n_cells for source in store.manifest.sources)
+    assert 0 < kept < 3 * 900 + 700
+    assert 0 < store.n_genes < 60
+    return contents(store.path)
+
+
+def test_filters_remove_the_same_in_workers_one_of_which_is_killed(tmp_path, files, filtered, slow_processes):
+    before, journal = set(children()), Staging.folder_of(tmp_path / "s.mill") / "journal"
+    killed = []
+
+    def kill_one():
+        wait_until(lambda: journal.exists() and len(list(journal.glob("*.npz"))) >= 2)
+        killed.append(min(set(children()) - before))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    store = build(tmp_path / "s.mill", files, workers=2, **FILTERS, **POLICY)
+    killer.join()
+    assert killed
+    assert contents(store.path) == filtered
+
+
+def test_filters_remove_the_same_in_parts_and_after_a_kill(tmp_path, files, filtered, slow_processes):
+    target, journal = tmp_path / "s.mill", Staging.folder_of(tmp_path / "s.mill") / "journal"
+    script = f"""
+import sys
+from cellmill.ingest import build_part
+build_part(sys.argv[1], sys.argv[2:], part=(1, 3), **{FILTERS!r}, **{POLICY!r})
+"""
+    job = subprocess.Popen([sys.executable, "-c", script, str(target), *map(str, files)])
+    wait_until(lambda: journal.exists() and list(journal.glob("*.npz")))
+    job.kill()
+    job.wait()
+    for i in (3, 1, 2):
+        build_part(target, files, part=(i, 3), **FILTERS, **POLICY)
+    assert contents(commit(target).path) == filtered
+
+
+def test_filters_remove_the_same_on_a_cluster(tmp_path, files, filtered, cluster):
+    store = build(tmp_path / "s.mill", files, dask=cluster[0], **FILTERS, **POLICY)
+    assert contents(store.path) == filtered
