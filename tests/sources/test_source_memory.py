@@ -75,6 +75,12 @@ def write_table(path, *, by_gene):
     return 2000 * 200
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _interned_strings_have_room():
+    """The interpreter's table of interned strings takes megabytes when it grows, whoever's string was the last one."""
+    _ = [sys.intern(f"room for strings {i}") for i in range(200_000)]
+
+
 def peak_of_reading(path, **options):
     """(entries read, peak bytes that Python and NumPy took on the way); every value is checked."""
     with open_source(path, **options) as source:
