@@ -108,7 +108,7 @@ def _plural(n: int, noun: str) -> str:
 
 def _headline(data: CardData) -> list[tuple[str, str, str]]:
     facts = data.facts
-    per_cell = f", {facts['genes_per_cell']:,.0f} genes a cell on average" if facts["genes_per_cell"] else ""
+    per_cell = f" in all; {facts['genes_per_cell']:,.0f} genes a cell on average" if facts["genes_per_cell"] else ""
     per_count = f"{facts['bytes_per_count']:.2f} bytes per count" if facts["bytes_per_count"] else "no counts"
     inputs = facts["bytes_of_sources"]
     share = f"; the inputs take {size_text(inputs)}" if inputs else ""

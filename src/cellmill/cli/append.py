@@ -40,7 +40,7 @@ from cellmill.cli.parameters import (
     renames,
 )
 from cellmill.cli.progress import drawn
-from cellmill.units import count_text, size_text, time_text
+from cellmill.units import plural, size_text, time_text
 
 __all__ = ["EPILOG", "append"]
 
@@ -140,7 +140,7 @@ def _show(found: dict[str, Any]) -> None:
     show_facts(
         found["path"],
         {
-            "added": f"{count_text(added['n_cells'])} cells of {', '.join(added['sources'])}",
+            "added": f"{plural(added['n_cells'], 'cell')} of {', '.join(added['sources'])}",
             "new genes": added["n_genes"],
             "new counts": size_text(added["bytes"]),
             "cells": found["n_cells"],

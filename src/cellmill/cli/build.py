@@ -47,7 +47,7 @@ from cellmill.cli.parameters import (
 from cellmill.cli.progress import drawn
 from cellmill.errors import ConfigError, InputError
 from cellmill.storage.urls import is_url
-from cellmill.units import count_text, size_text, time_text
+from cellmill.units import plural, size_text, time_text
 
 __all__ = [
     "EPILOG",
@@ -141,8 +141,8 @@ def show_sources(sources: list[dict[str, Any]]) -> None:
     for source in sources:
         out.print(Text(source["line"]), soft_wrap=True)
         for line in source.get("filters", ()):
-            removed = f"{count_text(line['cells_removed'])} cells" if "cells_removed" in line else None
-            removed = removed or f"{count_text(line['genes_removed'])} genes"
+            what = "cell" if "cells_removed" in line else "gene"
+            removed = plural(line[f"{what}s_removed"], what)
             out.print(Text(f"  {line['filter']} {line['value']}: {removed} removed"), soft_wrap=True)
         for warning in source.get("warnings", ()):
             out.print(Text(f"  warning: {warning}", style="yellow"), soft_wrap=True)
@@ -298,9 +298,8 @@ def _build_part(store: Path, inputs: list[str], *, part: tuple[int, int], as_jso
         print_json(done)
         return
     out, (one, of) = console(), part
-    out.print(
-        Text(f"part {one} of {of} is done: {count_text(done.n_cells)} cells in {done.tasks} of {done.n_tasks} tasks")
-    )
+    cells, tasks = plural(done.n_cells, "cell"), plural(done.n_tasks, "task")
+    out.print(Text(f"part {one} of {of} is done: {cells} in {done.tasks} of {tasks}"))
     out.print(Text(f"When all parts are: cellmill commit {store}"), soft_wrap=True)
 
 

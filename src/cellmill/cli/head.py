@@ -11,6 +11,7 @@ from rich.text import Text
 import cellmill as cm
 from cellmill.cli.display import console, examples, plain, print_json, show_table
 from cellmill.cli.parameters import AsJson, StoreArgument, Where, listed, no_match_advice
+from cellmill.units import count_text
 
 __all__ = ["EPILOG", "first_cells", "head"]
 
@@ -64,7 +65,7 @@ def head(
         standard = [name for name in ("cell", "dataset", "total_counts", "n_genes_detected") if name in shown]
         others = sorted((name for name in shown if name not in standard), key=cm.store.FACT_COLUMNS.__contains__)
         wanted = standard + others[: _SHOWN_BY_DEFAULT - len(standard)]  # the authors' columns before those of ours
-        left_out = [name for name in opened.obs.columns if name not in wanted]
+        left_out = others[_SHOWN_BY_DEFAULT - len(standard) :] + sorted(_HIDDEN_BY_DEFAULT & set(opened.obs.columns))
     cells = first_cells(opened, n=n, columns=wanted, where=where)
     if as_json:
         print_json(cells)
@@ -80,6 +81,8 @@ def head(
         lines.append([*(plain(value) for value in cell.values()), top])
     show_table(names, lines, raw=["row", "uid", "fingerprint"], whole=names[:-1])
     if left_out:
-        shown_columns = ", ".join(left_out[:_NAMED_COLUMNS]) + (", ..." if len(left_out) > _NAMED_COLUMNS else "")
-        advice = f"--columns {left_out[0]} shows what you name, --json all"
-        console().print(Text(f"columns left out: {shown_columns}. {advice}"), soft_wrap=True)
+        more = len(left_out) - _NAMED_COLUMNS
+        named = ", ".join(left_out[:_NAMED_COLUMNS]) + (f" and {count_text(more)} more" if more > 0 else "")
+        example = ",".join(left_out[:2])
+        advice = f"(--columns {example} shows those that you name, --json shows all)"
+        console().print(Text(f"columns left out: {named} {advice}"), soft_wrap=True)

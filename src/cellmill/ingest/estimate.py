@@ -9,7 +9,7 @@ from cellmill.ingest.plan import BuildPlan, SourcePlan
 from cellmill.ingest.tasks import Task, cut
 from cellmill.ingest.workers import workers_for
 from cellmill.sources.base import Limits
-from cellmill.units import count_text, size_text, time_text
+from cellmill.units import plural, size_text, time_text
 
 __all__ = ["COUNTS_PER_SECOND", "Estimate", "estimate"]
 
@@ -56,11 +56,12 @@ class Estimate:
 
     def __str__(self) -> str:
         spilt = f", and {size_text(self.spill_bytes)} of temporary files" if self.spill_bytes else ""
-        processes = f"{self.workers} process{'es' if self.workers > 1 else ''}"
+        processes = plural(self.workers, "process", "processes")
+        read = f"{size_text(self.bytes_read)} of inputs and tables beside them"
         rate = f"{COUNTS_PER_SECOND // 1_000_000} million counts a second for each process"
         return "\n".join(
             [
-                f"reads {size_text(self.bytes_read)} in {count_text(self.n_tasks)} tasks by {processes}",
+                f"reads {read} in {plural(self.n_tasks, 'task')} by {processes}",
                 f"disk: at most {size_text(self.bytes_written)} of store{spilt}",
                 f"memory: about {size_text(self.memory_bytes)} (an estimate)",
                 f"time: about {time_text(self.seconds)} (an estimate, at {rate})",

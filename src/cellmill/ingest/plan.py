@@ -24,7 +24,7 @@ from cellmill.sources.files import files_of
 from cellmill.storage import hash_bytes
 from cellmill.store.format import FORMAT_VERSION
 from cellmill.store.writer import own_version
-from cellmill.units import count_text, share_text, size_text
+from cellmill.units import count_text, plural, share_text, size_text
 
 __all__ = ["BuildPlan", "Skipped", "SourcePlan", "input_stamp"]
 
@@ -228,7 +228,9 @@ class BuildPlan:
         }  # fmt: skip
 
     def __str__(self) -> str:
-        what = f"{count_text(self.n_cells)} cells of {len(self.sources)} inputs, {count_text(len(self.order))} genes"
+        what = (
+            f"{plural(self.n_cells, 'cell')} of {plural(len(self.sources), 'input')}, {plural(len(self.order), 'gene')}"
+        )
         lines = [f"{what}, vocabulary {self.vocabulary_name}, at most {size_text(self.estimated_bytes)} on disk"]
         lines += [f"  only {filters}" for filters in [self.options.filters.told()] if filters]
         if self.n_rare_genes:

@@ -90,7 +90,7 @@ def test_the_page_says_what_is_in_the_store(written: Any, store: cm.Store) -> No
     text = " ".join(Page(written.html.read_text(encoding="utf-8")).text.split())
     for said in (
         f"{store.n_cells:,} cells",
-        f"{store.nnz:,}",
+        f"{store.nnz:,} in all; ",
         store.digest,
         store.vocabulary_hash,
         "CC-BY-4.0",
@@ -158,7 +158,7 @@ def test_a_store_without_licence_says_how_to_record_one(tmp_path: Path, tiny_h5a
     plain = cm.build(tmp_path / "plain.mill", [tiny_h5ad("one").path], vocabulary="union")
     text = " ".join(Page(cm.card(plain, tmp_path / "card.html").html.read_text(encoding="utf-8")).text.split())
     assert "No licence was recorded: cellmill build --about about.yaml" in text
-    assert "1 cells have no counts" in text  # the empty one
+    assert "1 cell has no counts and is not drawn" in text  # the empty one
 
 
 def test_cells_without_counts_or_labels_make_a_card(tmp_path: Path, tiny_h5ad: Any) -> None:

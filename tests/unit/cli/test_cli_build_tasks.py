@@ -54,7 +54,7 @@ def test_the_plan_lists_all_bad_inputs_and_what_it_needs(run, tmp_path, tiny_h5a
     shown = run(*common)
     assert shown.exit_code == 2
     assert "2 cannot be used" in shown.output
-    for words in ("bad1.h5ad", "bad2.h5ad", "memory: about", "(an estimate", "1 tasks by 1 process"):
+    for words in ("bad1.h5ad", "bad2.h5ad", "memory: about", "(an estimate", "1 task by 1 process", "of 1 input"):
         assert words in shown.output
     plan = json.loads(run(*common, "--json").stdout)
     assert [one["path"] for one in plan["refused"]] == list(map(str, bad))

@@ -78,3 +78,12 @@ def test_wrong_filters_end_with_2_and_leave_nothing(
         assert result.exit_code == 2, result.output
         assert said in result.output
         assert [p.name for p in tmp_path.iterdir() if p.name != "a.h5ad" and "building" not in p.name] == []
+
+
+def test_one_cell_is_told_in_the_singular(call: Call, tiny_h5ad: Callable[..., TinyFile], tmp_path: Path) -> None:
+    counts = np.full((3, 5), 4)
+    counts[0] = 1
+    shown = call(
+        "build", tmp_path / "s.mill", tiny_h5ad("a", counts=counts).path, "--vocabulary", "union", *FILTERS[:2]
+    )
+    assert "  min_counts 12: 1 cell removed" in shown.stdout.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,3 +77,14 @@ def test_numpydoc_becomes_markdown(builder: ModuleType) -> None:
         *("- `x` (int): A number, in two lines.", "- `y`: Another.", ""),
         *("**Examples**", "", "```pycon", ">>> f(1)", "1", "```", ""),
     ]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_every_document_is_linked(page: str) -> None:
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    folder = (REPOSITORY / page).parent
+    linked = {(folder / link).resolve() for link in re.findall(r"\]\(([^)#:]+)", text)}
+    there = {path for path in (REPOSITORY / "docs").rglob("*.md") if path.name != "index.md"}
+    assert there - linked == set()
+    assert page == "docs/index.md" or REPOSITORY / "docs" / "index.md" in linked
+    assert [link for link in linked if not link.exists()] == []
