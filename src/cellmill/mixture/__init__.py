@@ -10,20 +10,30 @@ from cellmill.mixture.config import Balance, Component, Exclusion, Seeds, Split
 from cellmill.mixture.mixture import Mixture
 from cellmill.mixture.order import Blocked, Exact, Order, Stored, choose_order
 from cellmill.mixture.plan import Plan, PlanRow, plan_cells
+from cellmill.mixture.sets import Chunks, Pairs, Sets, Units
+from cellmill.mixture.unit_plan import UnitCounts, UnitDraw, UnitPlan, plan_units
 
 __all__ = [
     "Balance",
     "Blocked",
+    "Chunks",
     "Component",
     "Exact",
     "Exclusion",
     "Mixture",
     "Order",
+    "Pairs",
     "Plan",
     "PlanRow",
     "Seeds",
+    "Sets",
     "Split",
     "Stored",
+    "UnitCounts",
+    "UnitDraw",
+    "UnitPlan",
+    "Units",
     "choose_order",
     "plan_cells",
+    "plan_units",
 ]
