@@ -236,6 +236,13 @@ def test_sets_are_composed_anew_in_every_epoch_and_chunks_are_not():
         assert drawn(made, np.arange(12)) != drawn(made, np.arange(12), seed=1)
 
 
+def test_control_sets_are_composed_anew_once_all_controls_were_used_alike():
+    store = Imaginary("s", 96, {"target": ["ctrl" if row < 16 else "A" for row in range(96)]})
+    made = plan_units(plan_cells({"all": [(store, range(96))]}), Sets(8, control=CONTROL))
+    assert made.n_draws == 10  # five times through 16 controls, two sets each
+    assert len({frozenset(unit[3]) for unit in drawn(made, np.arange(10))}) > 4
+
+
 def test_chunks_are_neighbours_and_the_last_one_begins_earlier():
     plan = plan_cells({"all": [(Imaginary("s", 21), range(21))]})
     for short, marked in (("repeat", 3), ("pad", 3)):
