@@ -37,10 +37,13 @@ if TYPE_CHECKING:
     from cellmill.loader import lightning as lightning
     from cellmill.loader import scvi as scvi
     from cellmill.mixture import Balance as Balance
+    from cellmill.mixture import Chunks as Chunks
     from cellmill.mixture import Component as Component
     from cellmill.mixture import Exclusion as Exclusion
     from cellmill.mixture import Mixture as Mixture
+    from cellmill.mixture import Pairs as Pairs
     from cellmill.mixture import Plan as Plan
+    from cellmill.mixture import Sets as Sets
     from cellmill.mixture import Split as Split
     from cellmill.pipeline import run_experiment as run
     from cellmill.statistics import hvg as hvg
@@ -52,12 +55,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Balance",
     "Batch",
+    "Chunks",
     "Component",
     "Dataset",
     "Exclusion",
     "Loader",
     "Mixture",
+    "Pairs",
     "Plan",
+    "Sets",
     "Split",
     "Store",
     "Vocabulary",
@@ -88,12 +94,15 @@ except importlib.metadata.PackageNotFoundError:  # run from the source tree, not
 _FACE: dict[str, tuple[str, str]] = {
     "Balance": ("cellmill.mixture", "Balance"),
     "Batch": ("cellmill.loader", "Batch"),
+    "Chunks": ("cellmill.mixture", "Chunks"),
     "Component": ("cellmill.mixture", "Component"),
     "Dataset": ("cellmill.loader", "Dataset"),
     "Exclusion": ("cellmill.mixture", "Exclusion"),
     "Loader": ("cellmill.loader", "Loader"),
     "Mixture": ("cellmill.mixture", "Mixture"),
+    "Pairs": ("cellmill.mixture", "Pairs"),
     "Plan": ("cellmill.mixture", "Plan"),
+    "Sets": ("cellmill.mixture", "Sets"),
     "Split": ("cellmill.mixture", "Split"),
     "Store": ("cellmill.store", "Store"),
     "Vocabulary": ("cellmill.genes", "Vocabulary"),

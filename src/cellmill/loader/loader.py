@@ -9,19 +9,21 @@ import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from cellmill.errors import ConfigError, StateMismatchError
 from cellmill.loader.axis import Missing
 from cellmill.loader.diagnostics import Meter
-from cellmill.loader.obs import ObsWanted
+from cellmill.loader.obs import ObsWanted, with_columns
 from cellmill.loader.prefetch import prefetched
 from cellmill.loader.reader import Reader
-from cellmill.loader.schedule import Last, Schedule, whole_number
-from cellmill.mixture import Mixture, Order, Plan, choose_order, plan_cells
+from cellmill.loader.schedule import Last, Schedule, Step, whole_number
+from cellmill.mixture import Mixture, Order, Plan, UnitPlan, Units, choose_order, plan_cells, plan_units
 from cellmill.store import Store
 from cellmill.tokens import Batch, Recipe
 
@@ -45,7 +47,8 @@ class Loader(IterableDataset[Batch]):
     source
         Mixture (planned here), Plan, or Store (every cell once per epoch).
     batch_size
-        Cells in one global step, over all ranks. Steps hold the same cells whatever the number of ranks.
+        Cells (with `units`: units) in one global step, over all ranks. Steps hold the same cells whatever the number
+        of ranks.
     tokens
         Recipe; `CSR()` when None.
     obs
@@ -68,6 +71,10 @@ class Loader(IterableDataset[Batch]):
         Threads of the kernel; 0 for all cores (one in worker processes).
     missing_genes
         What to do with a gene of the recipe's panel that no store has: "refuse", or "zero".
+    units
+        `Sets`, `Pairs` or `Chunks`: what is drawn instead of single cells. Batches, epochs, ranks and positions count
+        these then; batches carry `unit`, `is_control`, and in `obs` the columns that units are made by. How many there
+        are, and what becomes of cells that do not fill one, is in `loader.plan.counts`.
 
     Raises
     ------
@@ -100,16 +107,21 @@ class Loader(IterableDataset[Batch]):
         prefetch: int = 2,
         threads: int = 0,
         missing_genes: Missing = "refuse",
+        units: Units | None = None,
     ) -> None:
         super().__init__()
         self.seed = whole_number("seed", seed, least=0)
         self.epochs = None if epochs is None else whole_number("epochs", epochs, least=1)
         self.prefetch = whole_number("prefetch", prefetch, least=0)
         batch_size = whole_number("batch_size", batch_size, least=1)
-        self.plan = as_plan(source)
+        plan = as_plan(source)
+        self.plan: Plan | UnitPlan = plan if units is None else plan_units(plan, units)
         found_rank, found_size = place_in_world(rank, world_size)
-        self.schedule = Schedule(self.plan.n_draws, batch_size, last, found_rank, found_size)
+        what = "cells" if units is None else "units"
+        self.schedule = Schedule(self.plan.n_draws, batch_size, last, found_rank, found_size, what)
         self.order = choose_order(order, batch_size=batch_size)
+        if isinstance(self.plan, UnitPlan):
+            obs = with_columns(obs, self.plan.keys)
         self.reader = Reader(
             self.plan.stores, tokens=tokens, obs=obs, seed=self.seed, threads=threads, missing=missing_genes
         )
@@ -127,10 +139,11 @@ class Loader(IterableDataset[Batch]):
     def __repr__(self) -> str:
         plan, schedule = self.plan, self.schedule
         epochs = "no end of epochs" if self.epochs is None else f"epochs: {self.epochs}"
+        draws = "draws" if isinstance(plan, Plan) else f"units of {plan.cells_per_unit:,} cells"
         rank = f", rank {schedule.rank} of {schedule.world_size}" if schedule.world_size > 1 else ""
         return (
-            f"<Loader of {plan.n_cells:,} cells, {plan.n_draws:,} draws an epoch in batches of {schedule.batch_size}, "
-            f"{epochs}, {len(self.gene_ids):,} genes, next draw {self._position:,}{rank}>"
+            f"<Loader of {plan.n_cells:,} cells, {plan.n_draws:,} {draws} an epoch in batches of "
+            f"{schedule.batch_size}, {epochs}, {len(self.gene_ids):,} genes, next draw {self._position:,}{rank}>"
         )
 
     # ---- what it gives ----------------------------------------------------------------------------------------
@@ -191,15 +204,28 @@ class Loader(IterableDataset[Batch]):
 
     def _make(self, index: int, start: int) -> Batch:
         step = self.schedule.step(index, start=start)
+        place: dict[str, Any] = {"epoch": step.epoch, "step": step.number, "position": step.after}
+        if isinstance(self.plan, UnitPlan):
+            return self._make_units(self.plan, step, place)
         component, store, row, _ = self.plan.draw(step.positions, seed=self.seed, order=self.order)
+        padding = None if step.padding is None else torch.from_numpy(step.padding)
+        return self.reader.read(store, row, component=component, padding=padding, **place)
+
+    def _make_units(self, plan: UnitPlan, step: Step, place: dict[str, Any]) -> Batch:
+        made = plan.draw(step.positions, seed=self.seed, order=self.order)
+        padding = made.fills if plan.units.short == "pad" else np.zeros_like(made.fills)
+        if step.padding is not None:
+            padding = padding | np.repeat(step.padding, plan.cells_per_unit)
         return self.reader.read(
-            store,
-            row,
-            component=component,
-            epoch=step.epoch,
-            step=step.number,
-            position=step.after,
-            padding=None if step.padding is None else torch.from_numpy(step.padding),
+            made.store,
+            made.row,
+            component=made.component,
+            padding=torch.from_numpy(padding) if padding.any() else None,
+            unit=torch.from_numpy(made.unit),
+            is_control=torch.from_numpy(made.is_control),
+            n_units=len(step.positions),
+            set_size=plan.units.size,
+            **place,
         )
 
     # ---- where it is ------------------------------------------------------------------------------------------
@@ -263,7 +289,7 @@ class Loader(IterableDataset[Batch]):
             if type(state.get(name)) is not int or state[name] < 0:
                 raise StateMismatchError(f"this is no state of a loader: {name} is {state.get(name)!r}")
         mine = self._identity()
-        meaning = {"plan": "the cells, their stores or their amounts", "seed": "the seed", "order": "the order"}
+        meaning = {"plan": "the cells, their stores, amounts or units", "seed": "the seed", "order": "the order"}
         for key, what in meaning.items():
             if state.get(key) != mine[key]:
                 raise StateMismatchError(
@@ -291,6 +317,7 @@ class Loader(IterableDataset[Batch]):
             },
             "position": self._position,
             "plan": self.plan.hash,
+            **({"units": asdict(self.plan.counts)} if isinstance(self.plan, UnitPlan) else {}),
         }
 
 

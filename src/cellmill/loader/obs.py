@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from cellmill.errors import ConfigError, nearest
 from cellmill.store import Store
 
-__all__ = ["ObsColumn", "ObsWanted", "load_obs"]
+__all__ = ["ObsColumn", "ObsWanted", "load_obs", "with_columns"]
 
 Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64] | npt.NDArray[np.float32]
 # names of columns; or each with the categories whose codes are wanted (None: those that occur)
@@ -61,6 +61,15 @@ def load_obs(stores: Sequence[Store], wanted: ObsWanted) -> tuple[ObsColumn, ...
         raise ConfigError(f"obs must be a list of column names, not the text {wanted!r}; write [{wanted!r}]")
     asked = wanted if isinstance(wanted, Mapping) else dict.fromkeys(wanted)
     return tuple(_load(stores, name, fixed) for name, fixed in asked.items())
+
+
+def with_columns(wanted: ObsWanted, more: Sequence[str]) -> ObsWanted:
+    """Return what is wanted, and more columns where they are not among it."""
+    if isinstance(wanted, Mapping):
+        return {**wanted, **{name: None for name in more if name not in wanted}}
+    if isinstance(wanted, str):  # refused by `load_obs`, which says why
+        return wanted
+    return [*wanted, *(name for name in more if name not in wanted)]
 
 
 def _load(stores: Sequence[Store], name: str, fixed: Sequence[str] | None) -> ObsColumn:

@@ -73,7 +73,7 @@ class Reader:
         epoch
             Key of the recipe's randomness, with the seed and each cell's uid.
         **place
-            Further fields of Batch: step, position, padding.
+            Further fields of Batch: step, position, padding, those of units.
 
         Raises
         ------

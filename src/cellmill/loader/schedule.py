@@ -69,6 +69,7 @@ class Schedule:
     last: Last = "keep"
     rank: int = 0
     world_size: int = 1
+    what: str = "cells"  # what a position stands for, in messages
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size, least=1))
@@ -81,7 +82,7 @@ class Schedule:
         if self.batch_size < self.world_size:
             raise ConfigError(
                 f"batch_size={self.batch_size} is the size of the global batch, over all ranks, "
-                f"and less than one cell for each of {self.world_size} ranks"
+                f"and {self.batch_size} {self.what} are fewer than the {self.world_size} ranks"
             )
         self.check(0)
 
@@ -91,12 +92,12 @@ class Schedule:
         rest = left % self.batch_size
         if self.last == "keep" and 0 < rest < self.world_size:
             raise ConfigError(
-                f"the last batch of an epoch has {rest} cells, fewer than the {self.world_size} ranks, which would "
-                "leave ranks waiting for each other; choose last='drop', last='pad', or another batch_size"
+                f"the last batch of an epoch has {rest} {self.what}, fewer than the {self.world_size} ranks, which "
+                "would leave ranks waiting for each other; choose last='drop', last='pad', or another batch_size"
             )
         if self.last == "drop" and self.n_draws < self.batch_size:
             raise ConfigError(
-                f"last='drop' leaves nothing: an epoch has {self.n_draws} cells, a batch {self.batch_size}. "
+                f"last='drop' leaves nothing: an epoch has {self.n_draws} {self.what}, a batch {self.batch_size}. "
                 "Choose a smaller batch_size, or last='keep'"
             )
 

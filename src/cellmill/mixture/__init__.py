@@ -10,22 +10,32 @@ from cellmill.mixture.config import Balance, Component, Exclusion, Seeds, Split
 from cellmill.mixture.mixture import Mixture
 from cellmill.mixture.order import Blocked, Exact, Order, Stored, choose_order
 from cellmill.mixture.plan import Plan, PlanRow, plan_cells
+from cellmill.mixture.sets import Chunks, Pairs, Sets, Units
 from cellmill.mixture.sketch import write_coordinates
+from cellmill.mixture.unit_plan import UnitCounts, UnitDraw, UnitPlan, plan_units
 
 __all__ = [
     "Balance",
     "Blocked",
+    "Chunks",
     "Component",
     "Exact",
     "Exclusion",
     "Mixture",
     "Order",
+    "Pairs",
     "Plan",
     "PlanRow",
     "Seeds",
+    "Sets",
     "Split",
     "Stored",
+    "UnitCounts",
+    "UnitDraw",
+    "UnitPlan",
+    "Units",
     "choose_order",
     "plan_cells",
+    "plan_units",
     "write_coordinates",
 ]

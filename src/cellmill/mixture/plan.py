@@ -82,6 +82,13 @@ class Part:
         cells[extra] = self.ladder[(number[extra] * self.n_extra + slots[extra] - whole) % len(self.cells)]
         return cells
 
+    def rounds_at(self, slots: I64, number: I64) -> I64:
+        """Return which round over all cells each slot of a pass is in, int64[k]: even, or odd for those once more."""
+        n, whole = len(self.cells), self.copies * len(self.cells)
+        once_more = 2 * ((number * self.n_extra + slots - whole) // n) + 1
+        rounds: I64 = np.where(slots < whole, 2 * (number * self.copies + slots // n), once_more)
+        return rounds
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -194,13 +201,39 @@ class Plan:
         at = np.atleast_1d(np.asarray(positions)).astype(np.int64)
         if len(at) and int(at.min()) < 0:
             raise InputError(f"positions count from 0, found {int(at.min())}")
-        chosen = order or Exact()
-        component, index = (self._by_share if self.kind == "proportion" else self._by_slot)(at, seed, chosen)
-        store, row = self._locate(component, index)
+        component, slot, number = self._slots(at, seed, order or Exact())
+        index = slot.copy()
+        for code, part in enumerate(self.parts):
+            here = component == code
+            index[here] = part.cells_at(slot[here], number[here])
+        store, row = self.locate(component, index)
         return component, store, row, at // self.n_draws
 
-    def _by_slot(self, at: I64, seed: int, order: Order) -> tuple[I64, I64]:
-        """Component and index of each draw where one keyed bijection runs over all slots of a pass."""
+    def rounds(self, positions: I64, *, seed: int, order: Order) -> tuple[I64, I64, I64]:
+        """Return what is drawn by index, and which round of its component a draw belongs to; int64[k] each.
+
+        For parts without `turns`: all of a component is drawn once in a round before the next one begins, and of the
+        fraction of a `repeat` likewise, in rounds of its own (odd numbers).
+
+        Returns
+        -------
+        component, index, round : int64[k] each
+            Code into `names`, index into the cells of the part, number of the round, not negative.
+        """
+        component, slot, number = self._slots(positions, seed, order)
+        index, turn = slot.copy(), number.copy()
+        for code, part in enumerate(self.parts):
+            here = component == code
+            index[here] = part.cells_at(slot[here], number[here])
+            turn[here] = part.rounds_at(slot[here], number[here])
+        return component, index, turn
+
+    def _slots(self, at: I64, seed: int, order: Order) -> tuple[I64, I64, I64]:
+        """Component, slot of the component's pass, and number of that pass, of each draw."""
+        return (self._by_share if self.kind == "proportion" else self._by_slot)(at, seed, order)
+
+    def _by_slot(self, at: I64, seed: int, order: Order) -> tuple[I64, I64, I64]:
+        """Where each draw falls when one keyed bijection runs over all slots of a pass."""
         n_slots = int(self.slot_starts[-1])
 
         def one_pass(inside: I64, number: int) -> I64:
@@ -209,29 +242,26 @@ class Plan:
         number, inside = np.divmod(at, n_slots)
         slot = by_group(number, inside, one_pass)
         component = np.searchsorted(self.slot_starts, slot, side="right").astype(np.int64) - 1
-        index = slot - self.slot_starts[component]
-        for code, part in enumerate(self.parts):
-            here = component == code
-            index[here] = part.cells_at(index[here], number[here])
-        return component, index
+        return component, slot - self.slot_starts[component], number
 
-    def _by_share(self, at: I64, seed: int, order: Order) -> tuple[I64, I64]:
-        """Component and index of each draw where quotas decide: its k-th draw is order_c(k div n_c)[k mod n_c]."""
+    def _by_share(self, at: I64, seed: int, order: Order) -> tuple[I64, I64, I64]:
+        """Where each draw falls when quotas decide: component c's k-th is order_c(k div n_c)[k mod n_c]."""
         component, draw = self.pattern.at(at)
-        index = np.empty(len(at), dtype=np.int64)
+        slot = np.empty(len(at), dtype=np.int64)
+        passes = np.empty(len(at), dtype=np.int64)
         for code, part in enumerate(self.parts):
             here = component == code
-            n = part.n_slots if part.turns is not None else len(part.cells)
+            n = part.n_slots
             number, inside = np.divmod(draw[here], n)
 
             def one_pass(places: I64, number: int, n: int = n, name: str = part.name) -> I64:
                 return order.index(places, n, derive_key(seed, f"order of {name}", self.seeds.order, number))
 
-            slots = by_group(number, inside, one_pass)
-            index[here] = slots if part.turns is None else part.turns.cells_at(slots, number)
-        return component, index
+            slot[here], passes[here] = by_group(number, inside, one_pass), number
+        return component, slot, passes
 
-    def _locate(self, component: I64, index: I64) -> tuple[I64, I64]:
+    def locate(self, component: I64, index: I64) -> tuple[I64, I64]:
+        """Return store and row id of cells that are known by component and index; int64[k] each."""
         if len(self.parts) == 1:
             return self.parts[0].cells.take(index)
         store = np.empty(len(index), dtype=np.int64)

@@ -106,11 +106,17 @@ class Batch(TokenBatch):
     categories : dict of str to tuple of str
         Names of the codes.
     padding : bool[n] or None
-        True for cells that only fill up a padded last batch; None when there are none.
+        True for cells that only fill up a padded last batch, or a padded unit; None when there are none.
+    unit : int64[n] or None
+        Which of the batch's units each cell is in, 0..n_units-1, ascending; None when a unit is a cell.
+    is_control : bool[n] or None
+        True for controls. A unit has its `set_size` cells first, then as many controls, where there are any.
+    n_units, set_size : int
+        Units of the batch, and cells of a unit without its controls; 0 when a unit is a cell.
     epoch, step : int
         Epoch of the cells, and the number of the global step within it.
     position : int
-        Draws of the run that are used up once this batch is; what `state_dict` saves.
+        Draws (cells, or units) of the run that are used up once this batch is; what `state_dict` saves.
     """
 
     cells: Tensor
@@ -121,12 +127,58 @@ class Batch(TokenBatch):
     obs: Mapping[str, Tensor] = field(default_factory=dict)
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     padding: Tensor | None = None
+    unit: Tensor | None = None
+    is_control: Tensor | None = None
+    n_units: int = 0
+    set_size: int = 0
     epoch: int = 0
     step: int = 0
     position: int = 0
 
     def __len__(self) -> int:
         return len(self.cells)
+
+    def sets(self, per_cell: Tensor) -> Tensor:
+        """Return a view by units, without their controls: (n, ...) -> (n_units, set_size, ...).
+
+        Parameters
+        ----------
+        per_cell
+            What has one row for each cell of the batch, such as `batch.to_dense()` or `batch.obs["cell_line"]`.
+
+        Raises
+        ------
+        InputError
+            When the batch has no units, or the tensor another number of rows.
+
+        Examples
+        --------
+        >>> x = batch.sets(batch.to_dense()), batch.controls(batch.to_dense())  # doctest: +SKIP
+        """
+        return self._by_unit(per_cell)[:, : self.set_size]
+
+    def controls(self, per_cell: Tensor) -> Tensor:
+        """Return a view of the controls by units: (n, ...) -> (n_units, set_size, ...); see `sets`.
+
+        Raises
+        ------
+        InputError
+            When the batch has no controls, or the tensor another number of rows.
+        """
+        by_unit = self._by_unit(per_cell)
+        if by_unit.shape[1] == self.set_size:
+            raise InputError("this batch has no controls; say what a control is: units=Sets(..., control=...)")
+        return by_unit[:, self.set_size :]
+
+    def _by_unit(self, per_cell: Tensor) -> Tensor:
+        if not self.n_units:
+            raise InputError("this batch is of single cells; for sets, pairs or chunks use Loader(..., units=...)")
+        if len(per_cell) != len(self):
+            raise InputError(
+                f"expected one row for each of {len(self)} cells, found shape {list(per_cell.shape)}; "
+                "values of a CSR batch have none: use batch.to_dense()"
+            )
+        return per_cell.view(self.n_units, len(self) // self.n_units, *per_cell.shape[1:])
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Batch:
         """Return the batch with all tensors on a device."""
