@@ -28,7 +28,7 @@ NOTE = "<!-- Written by scripts/build_reference.py from the code; change it ther
 GROUPS = {
     "Stores": ("open", "build", "append", "merge", "Store", "Vocabulary", "build_vocabulary", "hvg", "card"),
     "Mixtures": ("Mixture", "Component", "Split", "Exclusion", "Balance", "Plan"),
-    "Batches": ("Loader", "Sets", "Pairs", "Chunks", "Dataset", "Batch", "tokens", "lightning", "scvi"),
+    "Batches": ("Loader", "Sets", "Pairs", "Chunks", "Dataset", "Batch", "tokens", "lightning", "scvi", "accelerate"),
     "Training and evaluation": ("train", "evaluate", "run"),
     "Out and around": ("export", "errors", "__version__"),
 }

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cellmill.loader import Batch as Batch
     from cellmill.loader import Dataset as Dataset
     from cellmill.loader import Loader as Loader
+    from cellmill.loader import accelerate as accelerate
     from cellmill.loader import lightning as lightning
     from cellmill.loader import scvi as scvi
     from cellmill.mixture import Balance as Balance
@@ -68,6 +69,7 @@ __all__ = [
     "Store",
     "Vocabulary",
     "__version__",
+    "accelerate",
     "append",
     "build",
     "build_vocabulary",
@@ -106,6 +108,7 @@ _FACE: dict[str, tuple[str, str]] = {
     "Split": ("cellmill.mixture", "Split"),
     "Store": ("cellmill.store", "Store"),
     "Vocabulary": ("cellmill.genes", "Vocabulary"),
+    "accelerate": ("cellmill.loader.accelerate", ""),
     "append": ("cellmill.ingest", "append_inputs"),
     "build": ("cellmill.ingest", "build"),
     "build_vocabulary": ("cellmill.ingest", "build_vocabulary"),

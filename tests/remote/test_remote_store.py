@@ -161,6 +161,22 @@ def test_the_loader_reads_from_a_url(local, serve):
     assert epoch(cm.open(served.url)) == epoch(local)
 
 
+def test_the_loader_says_what_came_from_the_cache(local, serve):
+    remote = cm.open(serve(local.path).url)
+    loader = cm.Loader(remote, batch_size=50)
+    assert loader.report()["cache_misses"] == 0
+    list(loader)
+    first = loader.report()
+    assert first["cache_misses"] > 0
+    list(loader)
+    second = loader.report()
+    assert second["cache_misses"] == first["cache_misses"]
+    assert second["cache_hits"] > first["cache_hits"]
+    again = cm.Loader(remote, batch_size=50)  # what was read before it began is none of its own
+    list(again)
+    assert again.report()["cache_misses"] == 0
+
+
 def test_a_store_that_was_replaced_is_noticed(local, serve, tmp_path, tiny_h5ad):
     served = serve(local.path)
     remote = cm.open(served.url)

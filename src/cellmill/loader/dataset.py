@@ -34,6 +34,8 @@ class Dataset(TorchDataset[Batch]):
         Seed of the recipe's randomness, together with `epoch` (an attribute to be set) and each cell's uid.
     threads
         Threads of the kernel; 0 for all cores (one in worker processes).
+    downsample
+        As in `Loader`.
 
     Examples
     --------
@@ -51,8 +53,9 @@ class Dataset(TorchDataset[Batch]):
         rows: npt.ArrayLike | None = None,
         seed: int = 0,
         threads: int = 0,
+        downsample: int | None = None,
     ) -> None:
-        self.reader = Reader([store], tokens=tokens, obs=obs, seed=seed, threads=threads)
+        self.reader = Reader([store], tokens=tokens, obs=obs, seed=seed, threads=threads, downsample=downsample)
         given = None if rows is None else np.asarray(rows)
         if given is not None and (given.ndim != 1 or (len(given) and given.dtype.kind not in "iu")):
             raise ConfigError(

@@ -18,11 +18,13 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from cellmill.errors import ConfigError, StateMismatchError
 from cellmill.loader.axis import Missing
-from cellmill.loader.diagnostics import Meter
+from cellmill.loader.diagnostics import Meter, advice
 from cellmill.loader.obs import ObsWanted, with_columns
-from cellmill.loader.prefetch import prefetched
+from cellmill.loader.placement import choose_device
+from cellmill.loader.prefetch import Ahead, prefetched
 from cellmill.loader.reader import Reader
 from cellmill.loader.schedule import Last, Schedule, Step, whole_number
+from cellmill.loader.state import STATE_FORMAT, check_state, identity
 from cellmill.mixture import Mixture, Order, Plan, UnitPlan, Units, choose_order, plan_cells, plan_units
 from cellmill.store import Store
 from cellmill.tokens import Batch, Recipe
@@ -30,7 +32,7 @@ from cellmill.tokens import Batch, Recipe
 __all__ = ["STATE_FORMAT", "Loader", "Source", "as_plan", "place_in_world"]
 
 Source = Mixture | Plan | Store
-STATE_FORMAT = 2
+PREFETCH_BYTES = 256 << 20
 
 
 class Loader(IterableDataset[Batch]):
@@ -65,8 +67,9 @@ class Loader(IterableDataset[Batch]):
     last
         What becomes of an epoch's last, short batch: "keep", "drop", or "pad" with cells from the epoch's beginning,
         marked in `batch.padding`.
-    prefetch
-        Batches made ahead; 0 for none. Not used in worker processes, which are ahead by themselves.
+    prefetch, prefetch_bytes
+        Batches made ahead, and the bytes of those that lie ready, at most; 0 batches for none. One batch is made ahead
+        however large it is. Not used in worker processes, which are ahead by themselves.
     threads
         Threads of the kernel; 0 for all cores (one in worker processes).
     missing_genes
@@ -75,12 +78,19 @@ class Loader(IterableDataset[Batch]):
         `Sets`, `Pairs` or `Chunks`: what is drawn instead of single cells. Batches, epochs, ranks and positions count
         these then; batches carry `unit`, `is_control`, and in `obs` the columns that units are made by. How many there
         are, and what becomes of cells that do not fill one, is in `loader.plan.counts`.
+    downsample
+        Counts that each cell is thinned to, molecule by molecule, over all its genes; cells with fewer stay as they
+        are. What becomes of a cell follows from seed, epoch and its uid alone. `batch.totals` are those that are left.
+    pin_memory
+        Whether batches lie in pinned memory, from which a CUDA device copies while the program goes on.
+    device
+        Where batches shall lie; to a CUDA device they are copied from pinned memory, without waiting for the copy.
 
     Raises
     ------
     ConfigError
         For arguments that cannot be meant, a column of obs that is not there, or a last batch with fewer cells than
-        ranks.
+        ranks; for a device that is not there, or pinned memory without a CUDA device.
     MixtureError
         When the mixture cannot be planned.
 
@@ -108,11 +118,17 @@ class Loader(IterableDataset[Batch]):
         threads: int = 0,
         missing_genes: Missing = "refuse",
         units: Units | None = None,
+        prefetch_bytes: int = PREFETCH_BYTES,
+        downsample: int | None = None,
+        pin_memory: bool = False,
+        device: torch.device | str | int | None = None,
     ) -> None:
         super().__init__()
         self.seed = whole_number("seed", seed, least=0)
         self.epochs = None if epochs is None else whole_number("epochs", epochs, least=1)
         self.prefetch = whole_number("prefetch", prefetch, least=0)
+        self.prefetch_bytes = whole_number("prefetch_bytes", prefetch_bytes, least=1)
+        self.device, self.pin_memory = choose_device(device, pin_memory=pin_memory)
         batch_size = whole_number("batch_size", batch_size, least=1)
         plan = as_plan(source)
         self.plan: Plan | UnitPlan = plan if units is None else plan_units(plan, units)
@@ -123,13 +139,17 @@ class Loader(IterableDataset[Batch]):
         if isinstance(self.plan, UnitPlan):
             obs = with_columns(obs, self.plan.keys)
         self.reader = Reader(
-            self.plan.stores, tokens=tokens, obs=obs, seed=self.seed, threads=threads, missing=missing_genes
-        )
+            self.plan.stores, tokens=tokens, obs=obs, seed=self.seed, threads=threads, missing=missing_genes,
+            downsample=downsample,
+        )  # fmt: skip
         # where the next iteration starts, the epoch that it began with, and whether workers iterate; shared with them
         self._shared = torch.zeros(3, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._began = 0  # the epoch that this iteration, or the last one, began with
+        self._start = 0  # where that iteration began
         self._position = 0
         self._meter = Meter()
+        self._given = 0  # in a worker: steps of this iteration that are behind it, those of other workers included
+        self._resume: dict[str, Any] | None = None  # in a worker: the state that its next iteration goes on from
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -174,30 +194,56 @@ class Loader(IterableDataset[Batch]):
         # no generator: persistent workers must see where to start before the main process can move on
         worker = get_worker_info()
         start, self._began, _ = self._shared.tolist()
-        self._position = start
+        given = 0
+        if self._resume is not None:
+            start, self._began, given = self._resume["position"], self._resume["began"], self._resume["given"]
+            self._resume = None
+        self._position, self._start, self._given = start, start, given
         self._shared[2] = worker is not None
-        return self._iterate(start, self._began, worker)
+        if worker is None:
+            self._pass_over_nothing(start)
+        elif self.device is not None:
+            raise ConfigError(
+                f"device={self.device} is for a loader that this process iterates: worker processes hand batches over "
+                "in main memory. Leave `device` out, and call batch.to(device)"
+            )
+        return self._iterate(start, self._began, given, worker)
 
-    def _iterate(self, start: int, began: int, worker: Any) -> Iterator[Batch]:
+    def _pass_over_nothing(self, start: int) -> None:
+        """Move on at once where nothing is left: who asks for an iterator and drops it has had all that there was."""
+        if self.epochs is not None and start >= (self._began + self.epochs) * self.plan.n_draws:
+            self._shared[1] = start // self.plan.n_draws
+
+    def _iterate(self, start: int, began: int, given: int, worker: Any) -> Iterator[Batch]:
         first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        first += given
         end_epoch = None if self.epochs is None else began + self.epochs
         steps: Iterator[int] = itertools.count(first, stride)
         if end_epoch is not None:
             steps = iter(range(first, self.schedule.steps_to(end_epoch, start=start), stride))
-        made = prefetched(lambda index: self._make(index, start), steps, depth=self.prefetch if worker is None else 0)
+        ahead = Ahead()
+        made = prefetched(
+            lambda index: self._make(index, start), steps, depth=self.prefetch if worker is None else 0,
+            limit_bytes=self.prefetch_bytes, size=_bytes_of, seen=ahead,
+        )  # fmt: skip
+        self._meter.begin(ahead, self.plan.stores)
         clock = time.perf_counter
         asked = before = clock()
         try:
             for batch in made:
                 self._position = batch.position
+                self._given += stride
                 now = clock()
                 self._meter.add(batch, waited=now - asked)
                 self._meter.seconds += now - before
                 before = now
+                if self.device is not None:
+                    batch = batch.to(self.device, non_blocking=True)
                 yield batch
                 asked = clock()
         finally:
             made.close()  # type: ignore[attr-defined]
+            self._meter.end()
         if end_epoch is not None and worker is None:
             self._position = max(start, end_epoch * self.plan.n_draws)
             self._shared[:2] = torch.tensor([self._position, self._position // self.plan.n_draws])
@@ -209,14 +255,15 @@ class Loader(IterableDataset[Batch]):
             return self._make_units(self.plan, step, place)
         component, store, row, _ = self.plan.draw(step.positions, seed=self.seed, order=self.order)
         padding = None if step.padding is None else torch.from_numpy(step.padding)
-        return self.reader.read(store, row, component=component, padding=padding, **place)
+        batch = self.reader.read(store, row, component=component, padding=padding, **place)
+        return batch.pin_memory() if self.pin_memory else batch
 
     def _make_units(self, plan: UnitPlan, step: Step, place: dict[str, Any]) -> Batch:
         made = plan.draw(step.positions, seed=self.seed, order=self.order)
         padding = made.fills if plan.units.short == "pad" else np.zeros_like(made.fills)
         if step.padding is not None:
             padding = padding | np.repeat(step.padding, plan.cells_per_unit)
-        return self.reader.read(
+        batch = self.reader.read(
             made.store,
             made.row,
             component=made.component,
@@ -227,6 +274,7 @@ class Loader(IterableDataset[Batch]):
             set_size=plan.units.size,
             **place,
         )
+        return batch.pin_memory() if self.pin_memory else batch
 
     # ---- where it is ------------------------------------------------------------------------------------------
 
@@ -247,12 +295,16 @@ class Loader(IterableDataset[Batch]):
         after
             The last batch that was used; that which this loader handed out last when None. It must be given when
             batches come through a DataLoader with workers: they are further ahead, and say nothing to this loader.
+            (torchdata's StatefulDataLoader asks the workers themselves: use its own `state_dict`.)
 
         Raises
         ------
         ConfigError
             When workers iterate and `after` is not given.
         """
+        worker = get_worker_info()
+        if worker is not None:
+            return self._state_of_worker(worker)
         next_began, by_workers = self._shared[1:].tolist()
         if after is None and by_workers:
             raise ConfigError(
@@ -260,14 +312,21 @@ class Loader(IterableDataset[Batch]):
                 "loader.state_dict(after=batch) with the last one"
             )
         began = self._began if after is None or after.epoch < next_began else next_began
+        return self._state(self._position if after is None else after.position, began)
+
+    def _state(self, position: int, began: int) -> dict[str, Any]:
         return {
             "format": STATE_FORMAT,
-            **self._identity(),
-            "position": self._position if after is None else after.position,
+            **identity(self.plan, self.seed, self.order),
+            "position": position,
             "began": began,
             "epochs": self.epochs,
             "batch_size": self.schedule.batch_size,
         }
+
+    def _state_of_worker(self, worker: Any) -> dict[str, Any]:
+        """Where the iteration began, and the steps of it that are behind this worker."""
+        return {**self._state(self._start, self._began), "given": self._given, "workers": worker.num_workers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next iteration go on after the batches that a state has seen; on any number of ranks and workers.
@@ -282,35 +341,44 @@ class Loader(IterableDataset[Batch]):
         StateMismatchError
             When plan, seed or order are others, so that "go on" would mean nothing; names old and new.
         """
-        found = state.get("format") if isinstance(state, Mapping) else state
-        if not isinstance(state, Mapping) or found != STATE_FORMAT:
-            raise StateMismatchError(f"this is no state of a loader of this version (format {found!r})")
-        for name in ("position", "began"):
-            if type(state.get(name)) is not int or state[name] < 0:
-                raise StateMismatchError(f"this is no state of a loader: {name} is {state.get(name)!r}")
-        mine = self._identity()
-        meaning = {"plan": "the cells, their stores, amounts or units", "seed": "the seed", "order": "the order"}
-        for key, what in meaning.items():
-            if state.get(key) != mine[key]:
-                raise StateMismatchError(
-                    f"this state belongs to another run: {what} changed ({key} was {state.get(key)}, is {mine[key]}). "
-                    "Load it into a loader with the old ones, or start anew"
-                )
+        check_state(state, identity(self.plan, self.seed, self.order))
         self.schedule.check(state["position"])
-        self._go_to(state["position"], began=state["began"])
-
-    def _identity(self) -> dict[str, Any]:
-        """What a state and its loader must have in common."""
-        return {"plan": self.plan.hash, "seed": self.seed, "order": self.order.to_dict()}
+        worker = get_worker_info()
+        if worker is not None:  # of what workers share, the main process alone says where it is
+            self._resume = _worker_state(state, worker.num_workers, self.schedule.batch_size)
+        elif "given" in state:
+            raise StateMismatchError(
+                "this state is that of one worker of a StatefulDataLoader; load the whole state of that one into a "
+                f"StatefulDataLoader with {state.get('workers')} workers"
+            )
+        else:
+            self._go_to(state["position"], began=state["began"])
 
     def _go_to(self, position: int, *, began: int) -> None:
-        self._position, self._began = position, began
+        self._position, self._start, self._began = position, position, began
         self._shared.copy_(torch.tensor([position, began, 0]))
 
+    def state_at(self, steps: int) -> dict[str, Any]:
+        """Return the state after so many steps of the iteration that was begun last, for those who count them.
+
+        What `state_dict(after=batch)` says of the last batch of these, where batches were made into something else.
+        """
+        steps = whole_number("steps", steps, least=0)
+        start = self._start
+        return self._state(self.schedule.step(steps - 1, start=start).after if steps else start, self._began)
+
     def report(self) -> dict[str, Any]:
-        """Return what this loader saw of itself so far: cells per second, waits, bytes, mixing of labels, genes."""
+        """Return what this loader saw of itself so far, as JSON values.
+
+        Cells per second; the share of the time that the consumer waited for batches, and that the readers waited since
+        enough was made ahead; bytes; page faults of this process that went to the disk, and of stores at URLs the
+        blocks found in the cache and those fetched; bits of label entropy of batches, beside what batches of true
+        random order have by formula (`ideal_bits`) and exactly (`random_bits`); and `advice` in words.
+        """
+        said = self._meter.to_dict()
         return {
-            **self._meter.to_dict(),
+            **said,
+            "advice": advice(said, prefetch=self.prefetch),
             "genes": len(self.reader.axis),
             "genes_missing_by_store": {
                 str(store.path): n for store, n in zip(self.plan.stores, self.reader.axis.missing, strict=True) if n
@@ -344,3 +412,18 @@ def place_in_world(rank: int | None, world_size: int | None) -> tuple[int, int]:
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     found = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
     return (int(found[0]), int(found[1])) if all(text.isdecimal() for text in found) else (0, 1)
+
+
+def _bytes_of(batch: Batch) -> int:
+    return sum(tensor.numel() * tensor.element_size() for _, tensor in batch.tensors())
+
+
+def _worker_state(state: Mapping[str, Any], n_workers: int, batch_size: int) -> dict[str, Any]:
+    """Return a state for a worker to go on from; its steps mean something only with as many workers, and batches."""
+    given = state.get("given", 0)
+    for name, mine in (("workers", n_workers), ("batch_size", batch_size)):
+        if given and state.get(name) != mine:
+            raise StateMismatchError(
+                f"this state counts steps: {name} was {state.get(name)}, is {mine}. Keep it as it was"
+            )
+    return {"position": state["position"], "began": state["began"], "given": given}

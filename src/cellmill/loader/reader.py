@@ -13,6 +13,8 @@ from scipy import sparse
 from cellmill import kernel
 from cellmill.loader.axis import GeneAxis, Missing, align_genes
 from cellmill.loader.obs import ObsWanted, load_obs
+from cellmill.loader.schedule import whole_number
+from cellmill.loader.thinning import thin_counts
 from cellmill.store import Store
 from cellmill.tokens import CSR, Batch, Dense, Recipe
 
@@ -38,6 +40,13 @@ class Reader:
         Threads of the kernel; 0 for all cores.
     missing
         What to do with a gene of the panel that no store has: "refuse" or "zero".
+    downsample
+        Counts that each cell is thinned to, over all genes of its store; None to leave counts as they are.
+
+    Raises
+    ------
+    ConfigError
+        For a `downsample` that is no whole number of at least 1.
     """
 
     def __init__(
@@ -49,7 +58,9 @@ class Reader:
         seed: int = 0,
         threads: int = 0,
         missing: Missing = "refuse",
+        downsample: int | None = None,
     ) -> None:
+        self.downsample = None if downsample is None else whole_number("downsample", downsample, least=1)
         self.stores = tuple(stores)
         self.tokens: Recipe = CSR() if tokens is None else tokens
         self.axis: GeneAxis = align_genes(self.stores, self.tokens.genes, missing=missing)
@@ -71,7 +82,7 @@ class Reader:
         component
             int64[n]; zeros when None.
         epoch
-            Key of the recipe's randomness, with the seed and each cell's uid.
+            Key of all randomness, the recipe's and that of `downsample`, with the seed and each cell's uid.
         **place
             Further fields of Batch: step, position, padding, those of units.
 
@@ -84,18 +95,19 @@ class Reader:
         uids = np.empty(len(row), dtype=np.uint64)
         for code, here in groups:
             uids[here] = self.stores[code].uids(row[here])
-        if isinstance(self.tokens, Dense):
+        if isinstance(self.tokens, Dense) and self.downsample is None:
             dense, totals = self._dense(groups, row, self.tokens)
             tokens = self.tokens.wrap(dense)
         else:
-            counts, totals = self._counts(groups, row)
+            keys = None if self.downsample is None else self._keys("downsample", epoch, uids)
+            counts, totals = self._counts(groups, row, keys)
             if isinstance(self.tokens, CSR):
                 tokens = self.tokens.wrap(counts.indptr, counts.indices, counts.values, n_columns=len(self.axis))
             else:
-                keys = kernel.keyed_u64(kernel.derive_key(self.seed, "tokens", epoch), uids)
                 matrix = sparse.csr_array(
                     (counts.values, counts.indices, counts.indptr), shape=(len(row), len(self.axis))
                 )
+                keys = self._keys("tokens", epoch, uids)
                 tokens = self.tokens.encode(matrix, self.axis.tokens, keys, totals=totals)
         return Batch(
             **{name: getattr(tokens, name) for name in ("values", "genes", "indptr", "n_columns")},
@@ -116,10 +128,17 @@ class Reader:
             return [(0, slice(None))]
         return [(int(code), np.flatnonzero(store == code)) for code in np.unique(store)]
 
-    def _counts(self, groups: Sequence[tuple[int, Any]], row: I64) -> tuple[kernel.Gathered, I64]:
-        """Counts of a batch over the axis, and the sum of all counts of each cell."""
+    def _keys(self, purpose: str, epoch: int, uids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        return kernel.keyed_u64(kernel.derive_key(self.seed, purpose, epoch), uids)
+
+    def _counts(
+        self, groups: Sequence[tuple[int, Any]], row: I64, keys: npt.NDArray[np.uint64] | None
+    ) -> tuple[kernel.Gathered, I64]:
+        """Counts of a batch over the axis, thinned where there are keys, and the sum of all counts of each cell."""
         parts = [
             self.stores[code].gather(row[here], panel=self.panels[code], totals=True, threads=self._threads())
+            if keys is None
+            else self._thinned(code, row[here], keys[here])
             for code, here in groups
         ]
         if len(parts) == 1:
@@ -135,6 +154,25 @@ class Reader:
         order = np.argsort(np.concatenate([here for _, here in groups]), kind="stable")
         together = sparse.vstack(matrices, format="csr")[order]
         return kernel.Gathered(together.indptr, together.indices, together.data, None), totals
+
+    def _thinned(self, code: int, row: I64, keys: npt.NDArray[np.uint64]) -> kernel.Gathered:
+        """Counts of cells of one store over the axis, thinned before a panel is taken: totals are of all genes."""
+        store, columns = self.stores[code], self.axis.panels[code]
+        assert self.downsample is not None
+        whole = store.gather(row, totals=True, threads=self._threads())
+        counts = sparse.csr_array((whole.values, whole.indices, whole.indptr), shape=(len(row), store.n_genes))
+        tokens = store.genes.column("token").to_numpy()
+        thinned = thin_counts(counts, tokens, keys, _total(whole), target=self.downsample)
+        upto = np.concatenate([[0], np.cumsum(thinned.data, dtype=np.uint64)])
+        totals = np.diff(upto[thinned.indptr]).astype(np.uint64)
+        if columns is not None:
+            kept = columns[thinned.indices] >= 0
+            starts = np.concatenate([[0], np.cumsum(kept)])[thinned.indptr]
+            thinned = sparse.csr_array(
+                (thinned.data[kept], columns[thinned.indices[kept]], starts), shape=(len(row), len(self.axis))
+            )
+            thinned.sort_indices()
+        return kernel.Gathered(thinned.indptr, thinned.indices, thinned.data, totals)
 
     def _dense(self, groups: Sequence[tuple[int, Any]], row: I64, tokens: Dense) -> tuple[npt.NDArray[np.float32], I64]:
         """The matrix of a batch, and the sum of all counts of each cell."""

@@ -482,6 +482,11 @@ class Store:
             table.put(index, shard.frames, shard.offset_bases, shard.offset_steps)
         return table
 
+    @property
+    def cache_counts(self) -> tuple[int, int]:
+        """Blocks of counts that reads of this object found in the cache, and that they fetched; 0 of a local store."""
+        return 0, 0
+
     def prefetch(self, rows: npt.ArrayLike) -> None:
         """Ask for what a later `read` of these cells needs, without waiting: the system reads it from the disk.
 

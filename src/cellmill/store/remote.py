@@ -173,6 +173,11 @@ class RemoteStore(Store):
             self._with_shards(rows, self._remote_shards.forget)
         return decode(*self.frames(rows), n_genes=self.n_genes, head=self.head, **how)
 
+    @property
+    def cache_counts(self) -> tuple[int, int]:
+        """Blocks of counts that reads of this object found in the cache, and that they fetched."""
+        return self._remote_shards.hits, self._remote_shards.misses
+
     def prefetch(self, rows: npt.ArrayLike) -> None:
         """Fetch what a later `read` of these cells needs, as far as the cache has room; raises as `read` does."""
         self._with_shards(self._checked_rows(rows), self._remote_shards.fetch_missing)

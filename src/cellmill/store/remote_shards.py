@@ -94,6 +94,7 @@ class RemoteShards:
         self.remote = remote
         self.folder = folder
         self._cache = folder.cache
+        self.hits = self.misses = 0  # blocks that `buffers` found in the cache, and that it fetched
         self._entries = entries
         self._open: dict[int, RemoteShard] = {}
 
@@ -211,6 +212,9 @@ class RemoteShards:
             (shard, np.array([n for n in numbers.tolist() if n not in known], dtype=np.int64))
             for (shard, _, _), numbers, known in zip(wanted, blocks, held, strict=True)
         ]
+        lacking = sum(len(numbers) for _, numbers in missing)
+        self.misses += lacking
+        self.hits += sum(map(len, blocks)) - lacking
         for position, number, data in self._fetch(missing):
             held[position][number] = data
         return [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cellmill.tokens.batch import Batch, TokenBatch
 from cellmill.tokens.csr import CSR
-from cellmill.tokens.dense import Dense, Transform
+from cellmill.tokens.dense import Dense, DenseType, Transform
 from cellmill.tokens.recipe import Recipe
 
-__all__ = ["CSR", "Batch", "Dense", "Recipe", "TokenBatch", "Transform"]
+__all__ = ["CSR", "Batch", "Dense", "DenseType", "Recipe", "TokenBatch", "Transform"]

@@ -36,7 +36,7 @@ class TokenBatch:
     Attributes
     ----------
     values : tensor
-        CSR: int32[nnz], counts (int64 where one is above 2^31 - 1). Dense: float32[n, n_columns].
+        CSR: int32[nnz], counts (int64 where one is above 2^31 - 1). Dense: float32 or bfloat16[n, n_columns].
     genes : int32[nnz] or None
         CSR: column of each value, ascending within a cell.
     indptr : int64[n + 1] or None
@@ -75,7 +75,7 @@ class TokenBatch:
         )
 
     def to_dense(self) -> Tensor:
-        """Return the values as a matrix, float32[n, n_columns]."""
+        """Return the values as a matrix, float32[n, n_columns]; of a dense batch as they are."""
         if self.indptr is None or self.genes is None:
             return self.values
         n = len(self.indptr) - 1

@@ -15,14 +15,15 @@ from cellmill.errors import ConfigError, nearest
 from cellmill.tokens.batch import TokenBatch
 from cellmill.tokens.recipe import as_panel
 
-__all__ = ["Dense", "Transform"]
+__all__ = ["Dense", "DenseType", "Transform"]
 
 Transform = Literal["raw", "cp10k", "log1p_cp10k"]
+DenseType = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
 class Dense:
-    """One float32 value for each cell and gene: `batch.values`, shape (n, n_columns).
+    """One value for each cell and gene: `batch.values`, shape (n, n_columns).
 
     Parameters
     ----------
@@ -31,6 +32,9 @@ class Dense:
     transform
         "raw" counts; "cp10k", counts per 10,000 of the whole cell; "log1p_cp10k", its natural log1p. Empty cells give
         zeros.
+    dtype
+        "float32"; or "bfloat16", half the bytes: the float32 rounded to nearest, ties to even (8 bits of precision, so
+        raw counts above 256 are rounded).
 
     Examples
     --------
@@ -41,13 +45,20 @@ class Dense:
 
     genes: tuple[str, ...] | None = None
     transform: Transform = "raw"
+    dtype: DenseType = "float32"
 
-    def __init__(self, genes: Sequence[str] | None = None, *, transform: Transform = "raw") -> None:
-        if transform not in get_args(Transform):
-            known = get_args(Transform)
-            raise ConfigError(
-                f"transform must be one of {', '.join(known)}, found {transform!r}.{nearest(str(transform), known)}"
-            )
+    def __init__(
+        self, genes: Sequence[str] | None = None, *, transform: Transform = "raw", dtype: DenseType = "float32"
+    ) -> None:
+        for name, value, known in (
+            ("transform", transform, get_args(Transform)),
+            ("dtype", dtype, get_args(DenseType)),
+        ):
+            if value not in known:
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(known)}, found {value!r}.{nearest(str(value), known)}"
+                )
+        object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "genes", as_panel(genes))
         object.__setattr__(self, "transform", transform)
 
@@ -74,10 +85,10 @@ class Dense:
         return self.wrap(out)
 
     def wrap(self, matrix: npt.NDArray[np.float32]) -> TokenBatch:
-        """Return a matrix that the kernel has filled already, shape (n, n_columns), as tokens; no copy."""
-        return TokenBatch(values=torch.from_numpy(matrix), n_columns=int(matrix.shape[1]))
+        """Return a matrix that the kernel has filled already, shape (n, n_columns), as tokens; no copy of float32."""
+        return TokenBatch(values=torch.from_numpy(matrix).to(getattr(torch, self.dtype)), n_columns=matrix.shape[1])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON values."""
         genes = None if self.genes is None else list(self.genes)
-        return {"recipe": "dense", "genes": genes, "transform": self.transform}
+        return {"recipe": "dense", "genes": genes, "transform": self.transform, "dtype": self.dtype}
