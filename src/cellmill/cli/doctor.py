@@ -36,6 +36,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "anndata": ("anndata",),
     "torch": ("torch", "safetensors"),
     "scvi": ("torch", "safetensors", "scvi-tools", "lightning"),
+    "accelerate": ("torch", "safetensors", "accelerate"),
     "report": ("matplotlib", "jinja2"),
     "cloud": ("obstore",),
     "dask": ("distributed",),

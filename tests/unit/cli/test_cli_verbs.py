@@ -485,7 +485,9 @@ def test_doctor_json(call: Call) -> None:
     assert found["kernel"] == cm.kernel.IMPLEMENTATION
     assert found["n_cores"] >= 1
     assert found["free_disk_bytes"] > 0
-    assert set(found["extras"]) == {"anndata", "cloud", "dask", "filters", "hvg", "zarr", "torch", "scvi", "report"}
+    assert set(found["extras"]) == {
+        "accelerate", "anndata", "cloud", "dask", "filters", "hvg", "report", "scvi", "sketch", "torch", "zarr",
+    }  # fmt: skip
     assert found["cache_limit_bytes"] > 0
     assert found["cache_bytes"] >= 0
 
