@@ -16,7 +16,8 @@ import pytest
 from cellmill.loader import Loader
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 import cellmill as cm
 loader = cm.Loader(cm.open(sys.argv[1]), batch_size=10, epochs=None, prefetch=4)
 how = sys.argv[2]
@@ -85,9 +86,13 @@ def test_an_interrupt_while_the_consumer_waits_is_heard(atlas):
     started = time.monotonic()
     stream = iter(loader)
     next(stream)
-    killer.start()
-    with pytest.raises(KeyboardInterrupt):
-        next(stream)  # of which the reader makes a second of work
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        killer.start()
+        with pytest.raises(KeyboardInterrupt):
+            next(stream)  # of which the reader makes a second of work
+    finally:
+        signal.signal(signal.SIGINT, before)
     del stream
     assert time.monotonic() - started < 5
     gc.collect()
