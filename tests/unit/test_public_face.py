@@ -15,7 +15,7 @@ import cellmill as cm
 PUBLIC = {
     *("open", "build", "append", "merge", "Store", "Vocabulary", "build_vocabulary", "hvg", "card"),
     *("Mixture", "Balance", "Component", "Split", "Exclusion", "Plan"),
-    *("Loader", "Dataset", "Batch", "Sets", "Pairs", "Chunks", "tokens", "lightning", "scvi"),
+    *("Loader", "Dataset", "Batch", "Sets", "Pairs", "Chunks", "tokens", "lightning", "scvi", "accelerate"),
     *("train", "evaluate", "run", "export", "errors", "__version__"),
 }
 

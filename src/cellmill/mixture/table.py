@@ -74,7 +74,7 @@ class PlanRow:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON values."""
-        return asdict(self)
+        return {**asdict(self), "classes": [asdict(one) for one in self.classes]}
 
 
 def plan_text(

@@ -91,4 +91,5 @@ class Dense:
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON values."""
         genes = None if self.genes is None else list(self.genes)
-        return {"recipe": "dense", "genes": genes, "transform": self.transform, "dtype": self.dtype}
+        said = {"recipe": "dense", "genes": genes, "transform": self.transform}
+        return said if self.dtype == "float32" else {**said, "dtype": self.dtype}  # records of before name no dtype
