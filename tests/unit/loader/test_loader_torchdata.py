@@ -22,7 +22,7 @@ def stateful(store, workers, **options):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("k", [0, 1, 5, 8, 15])
+@pytest.mark.parametrize("k", [0, 5, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 8, 15))])
 def test_the_rest_after_a_state(atlas, workers, k):
     whole = contents(Loader(atlas, batch_size=40, obs=["cell_type"], seed=3, downsample=400, epochs=2))
     assert len(whole) == 16

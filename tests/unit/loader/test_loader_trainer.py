@@ -51,7 +51,7 @@ def trainer_of(store, folder, *, stop=None, workers=0):
     return CellTrainer(Model(store.n_genes), arguments, train_dataset=loader, callbacks=[Stop()])
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_each_cell_once_per_epoch_and_exactly_the_rest(atlas, tmp_path, workers):
     expected = [tuple(batch.cells.tolist()) for batch in Loader(atlas, batch_size=64, seed=2, epochs=2)]
     whole = trainer_of(atlas, tmp_path / "whole", workers=workers)
