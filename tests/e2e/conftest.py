@@ -66,3 +66,21 @@ def warm(tiny_h5ad: Any) -> Iterator[Callable[[], Warm]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def disk_of(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mount a tmpfs of a size such as "32m", which needs root; the test is skipped where that is not allowed."""
+    place = tmp_path / "disk"
+
+    def mount(size: str) -> Path:
+        place.mkdir()
+        words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        made = subprocess.run(words, capture_output=True, text=True, check=False)
+        if made.returncode:
+            pytest.skip(f"a small tmpfs cannot be mounted here: {made.stderr.strip()}")
+        return place
+
+    yield mount
+    if place.is_mount():
+        subprocess.run(["umount", str(place)], check=True)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cellmill.errors import StoreError
-from cellmill.mixture.cells import Cells
+from cellmill.mixture.cells import Cells, Segment
 from cellmill.store import Store
 
 __all__ = ["coverage_warnings", "gene_coverage"]
@@ -33,7 +33,7 @@ def gene_coverage(parts: Sequence[Cells], stores: Sequence[Store]) -> tuple[tupl
             store = stores[segment.store]
             place = np.array([genes[gene] for gene in store.gene_ids], dtype=np.int64)
             names = store.manifest.sources.texts("name")
-            for source in np.unique(store.source_of(segment.array)).tolist():
+            for source in np.unique(store.source_of(_one_of_each_shard(store, segment))).tolist():
                 if (segment.store, source) not in known:
                     known[segment.store, source] = _measured(store, names[source], place, len(genes))
                 mask = known[segment.store, source]
@@ -42,6 +42,15 @@ def gene_coverage(parts: Sequence[Cells], stores: Sequence[Store]) -> tuple[tupl
                     common &= mask
         found.append(of_part)
     return tuple(found), float(common.mean()) if any(found) and len(genes) else None
+
+
+def _one_of_each_shard(store: Store, segment: Segment) -> npt.NDArray[np.int64]:
+    """Rows of a segment that tell its sources: a shard is of one source, so a run of cells need not be listed."""
+    if not isinstance(segment.rows, range):
+        return segment.rows
+    firsts = np.cumsum(store.manifest.shards.n_cells)
+    within = firsts[(firsts > segment.rows.start) & (firsts < segment.rows.stop)]
+    return np.concatenate([[segment.rows.start], within]).astype(np.int64)
 
 
 def _measured(store: Store, source: str, place: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.bool_] | None:

@@ -55,7 +55,7 @@ from cellmill.mixture.sketch import sketch_choice
 from cellmill.mixture.splitting import Sides, SplitCount, apply_split, donors_on_both_sides
 from cellmill.mixture.turns import even_choice, turns_of
 from cellmill.storage.urls import is_url
-from cellmill.store import Store, open_store, protection_of
+from cellmill.store import Store, protection_of
 
 __all__ = ["Mixture"]
 
@@ -257,6 +257,7 @@ class Mixture:
             For a `where`, a split or an exclusion that names a column that is not there.
         """
         opened = OpenStores()
+        exclusions = tuple(_exclusion_facts(one, opened.get(one.store)) for one in self.exclude)
         warnings: list[str] = []
         drafts = self._select(opened, warnings)
         stores = tuple(opened.stores)
@@ -267,7 +268,7 @@ class Mixture:
         replace_cells(drafts, stores, seed=self.seeds.data)
         if not self.dedupe:
             warnings += overlap_warnings(drafts, stores)
-        return self._finish(drafts, stores, warnings)
+        return self._finish(drafts, stores, warnings, exclusions)
 
     def _select(self, opened: OpenStores, warnings: list[str]) -> list[Draft]:
         rules, said = build_removals([(e, opened.get(e.store)) for e in self.exclude])
@@ -364,7 +365,13 @@ class Mixture:
             mask = smallest(choice_keys(draft.cells, stores, seed=self.seeds.data), n)
         draft.cells = draft.cells.keep(mask)
 
-    def _finish(self, drafts: Sequence[Draft], stores: tuple[Store, ...], warnings: Sequence[str]) -> Plan:
+    def _finish(
+        self,
+        drafts: Sequence[Draft],
+        stores: tuple[Store, ...],
+        warnings: Sequence[str],
+        exclusions: tuple[dict[str, Any], ...],
+    ) -> Plan:
         parts = tuple(self._part(draft, stores) for draft in drafts)
         if self.kind == "proportion":
             n_draws = self.draws or sum(len(part.cells) for part in parts)
@@ -401,7 +408,6 @@ class Mixture:
         never = [row.name for row in table if row.draws == 0]
         if never:
             raise MixtureError(f"`draws`={n_draws} is too few: {', '.join(map(repr, never))} would never be drawn")
-        exclusions = tuple(_exclusion_facts(exclusion) for exclusion in self.exclude)
         return Plan(
             self.name, self.kind, stores, parts, n_draws, self.seeds, table, tuple(warnings), exclusions, common
         )
@@ -431,9 +437,8 @@ def _most_repeats(part: Part) -> float:
     return part.turns.most_repeats if part.turns is not None else float(part.copies + (part.n_extra > 0))
 
 
-def _exclusion_facts(exclusion: Exclusion) -> dict[str, Any]:
+def _exclusion_facts(exclusion: Exclusion, store: Store) -> dict[str, Any]:
     """What a plan keeps of an evaluation set."""
-    store = exclusion.store if isinstance(exclusion.store, Store) else open_store(exclusion.store)
     protection = None if is_url(store.location) else protection_of(store.path)
     return {
         "store": store.location,

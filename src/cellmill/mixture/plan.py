@@ -27,7 +27,7 @@ from cellmill.mixture.quotas import Pattern, quota_pattern
 from cellmill.mixture.table import PlanRow, plan_text
 from cellmill.store import Store
 
-__all__ = ["Part", "Plan", "PlanRow", "plan_cells"]
+__all__ = ["Part", "Plan", "PlanRow", "checked_positions", "plan_cells"]
 
 I64 = npt.NDArray[np.int64]
 PLAN_FORMAT = 2
@@ -198,9 +198,7 @@ class Plan:
         InputError
             For a negative position.
         """
-        at = np.atleast_1d(np.asarray(positions)).astype(np.int64)
-        if len(at) and int(at.min()) < 0:
-            raise InputError(f"positions count from 0, found {int(at.min())}")
+        at = checked_positions(positions)
         component, slot, number = self._slots(at, seed, order or Exact())
         index = slot.copy()
         for code, part in enumerate(self.parts):
@@ -302,6 +300,14 @@ class Plan:
         return plan_text(
             self.name, self.kind, self.table, n_draws=self.n_draws, digest=self.hash, warnings=self.warnings
         )
+
+
+def checked_positions(positions: npt.ArrayLike) -> I64:
+    """Return positions of a run, int64[k]; InputError for a negative one."""
+    at = np.atleast_1d(np.asarray(positions)).astype(np.int64)
+    if len(at) and int(at.min()) < 0:
+        raise InputError(f"positions count from 0, found {int(at.min())}")
+    return at
 
 
 def plan_cells(rows: Mapping[str, Sequence[tuple[Store, npt.ArrayLike | range]]], *, name: str = "") -> Plan:

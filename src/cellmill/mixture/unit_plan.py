@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cellmill.errors import InputError, MixtureError
+from cellmill.errors import MixtureError
 from cellmill.kernel import derive_key, permute
 from cellmill.mixture.cells import Cells, Segment
 from cellmill.mixture.groups import Controls, Cut, Groups, group_cells
 from cellmill.mixture.order import Exact, Order
-from cellmill.mixture.plan import Part, Plan
+from cellmill.mixture.plan import Part, Plan, checked_positions
 from cellmill.mixture.select import NO_VALUE, cell_numbers, class_codes
 from cellmill.mixture.sets import Units
 from cellmill.store import Store
@@ -207,9 +207,7 @@ class UnitPlan:
         InputError
             For a negative position.
         """
-        at = np.atleast_1d(np.asarray(positions)).astype(np.int64)
-        if len(at) and int(at.min()) < 0:
-            raise InputError(f"positions count from 0, found {int(at.min())}")
+        at = checked_positions(positions)
         chosen, size = order or Exact(), self.units.size
         component, unit, rounds = self._inner.rounds(at, seed=seed, order=chosen)
         index = np.empty((len(at), self.cells_per_unit), dtype=np.int64)
