@@ -63,7 +63,7 @@ def h5ad(
     check_out(out, endings=(".h5ad",))
     check_free(out, overwrite=overwrite)
     opened = cm.open(store)
-    rows = opened.select(where) if where else None
+    rows = None if where is None else opened.select(where)
     if rows is not None and len(rows) == 0:
         raise InputError(f"{store}: no cell meets {where!r}, so there is nothing to write. {no_match_advice(store)}")
     with drawn():

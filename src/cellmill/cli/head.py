@@ -29,7 +29,7 @@ def first_cells(
     store: cm.Store, *, n: int, columns: list[str] | None, where: str | None, n_top: int = 4
 ) -> list[dict[str, Any]]:
     """Return the first `n` cells that `where` chooses, as dictionaries: row, obs columns, genes of highest count."""
-    rows = store.select(where)[:n] if where else np.arange(min(n, store.n_cells), dtype=np.int64)
+    rows = store.select(where)[:n] if where is not None else np.arange(min(n, store.n_cells), dtype=np.int64)
     obs = store.obs.to_arrow(columns=columns, rows=rows).to_pylist()
     names = _gene_names(store)
     counts = store.read(rows).tocsr()

@@ -8,9 +8,11 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from cellmill.errors import ConfigError, QueryError, nearest
 from cellmill.store import Store
+from cellmill.store.gene_lookup import meant_by_symbols
 
 __all__ = ["GeneAxis", "Missing", "align_genes"]
 
@@ -56,7 +58,7 @@ def align_genes(stores: Sequence[Store], genes: Sequence[str] | None, *, missing
     ConfigError
         When a panel is empty or names a gene twice, and for another `missing`.
     QueryError
-        For genes that no store has, with examples.
+        For genes that no store has, with examples, and with their ids where they were named by symbols.
     """
     if missing not in get_args(Missing):
         known = get_args(Missing)
@@ -81,13 +83,17 @@ def align_genes(stores: Sequence[Store], genes: Sequence[str] | None, *, missing
         panels.insert(0, None if ids == wanted else panel)
         lacking.insert(0, len(wanted) - int(kept.sum()))
     if not present.all() and missing == "refuse":
-        raise _absent([gene for gene, here in zip(wanted, present.tolist(), strict=True) if not here], own[0])
+        raise _absent([gene for gene, here in zip(wanted, present.tolist(), strict=True) if not here], stores)
     return GeneAxis(wanted, tokens, tuple(panels), tuple(lacking))
 
 
-def _absent(absent: Sequence[str], known: Sequence[str]) -> QueryError:
+def _absent(absent: Sequence[str], stores: Sequence[Store]) -> QueryError:
     examples = ", ".join(map(repr, absent[:5]))
+    known = stores[0].genes.column("gene_id").to_pylist()
+    said = (meant_by_symbols(store.genes, pa.array(absent, pa.string())) for store in stores)
+    symbols = next((told for told in said if told), "")
+    near = "" if symbols else nearest(absent[0], known)  # of a symbol, no id is near but by chance
     return QueryError(
         f"{len(absent)} genes of the panel are in none of the stores, for example {examples}."
-        f"{nearest(absent[0], known)} Their ids look like {', '.join(known[:3])}; store.genes lists them all."
+        f"{near} Their ids look like {', '.join(known[:3])}; store.genes lists them all.{symbols}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,8 @@ import torch
 from scipy import sparse
 
 from cellmill import kernel
+from cellmill import tokens as recipes
+from cellmill.errors import ConfigError, nearest
 from cellmill.loader.axis import GeneAxis, Missing, align_genes
 from cellmill.loader.obs import ObsWanted, load_obs
 from cellmill.loader.schedule import whole_number
@@ -46,7 +48,7 @@ class Reader:
     Raises
     ------
     ConfigError
-        For a `downsample` that is no whole number of at least 1.
+        For a `downsample` that is no whole number of at least 1, and for `tokens` that are no recipe.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Reader:
     ) -> None:
         self.downsample = None if downsample is None else whole_number("downsample", downsample, least=1)
         self.stores = tuple(stores)
-        self.tokens: Recipe = CSR() if tokens is None else tokens
+        self.tokens: Recipe = CSR() if tokens is None else _as_recipe(tokens)
         self.axis: GeneAxis = align_genes(self.stores, self.tokens.genes, missing=missing)
         self.obs = load_obs(self.stores, obs)
         self.panels = tuple(
@@ -205,3 +207,13 @@ class Reader:
 
 def _total(part: kernel.Gathered) -> I64:
     return np.asarray(part.totals).view(np.int64)
+
+
+def _as_recipe(tokens: Any) -> Recipe:
+    """Return a recipe as it is; what does not encode, or is the class of one, is refused."""
+    if not isinstance(tokens, type) and callable(getattr(tokens, "encode", None)) and hasattr(tokens, "genes"):
+        return cast(Recipe, tokens)
+    shipped = [name for name in recipes.__all__ if name != "Recipe" and hasattr(getattr(recipes, name), "encode")]
+    word = tokens.__name__ if isinstance(tokens, type) else str(tokens)
+    written = ", ".join(f"cellmill.tokens.{name}()" for name in shipped)
+    raise ConfigError(f"tokens must be a recipe, found {tokens!r}.{nearest(word, shipped)} Recipes: {written}")

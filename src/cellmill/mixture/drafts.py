@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cellmill.errors import InputError
+from cellmill.errors import InputError, MixtureError
 from cellmill.mixture.cells import Cells
 from cellmill.mixture.config import SPLIT_NAMES, Component, Split, StoreLike
 from cellmill.mixture.quotas import MAX_PERIOD
@@ -26,6 +26,7 @@ __all__ = [
     "drop_duplicates",
     "in_component",
     "leak_warnings",
+    "no_cells",
     "overlap_warnings",
     "repeat_warnings",
     "share_warnings",
@@ -49,6 +50,7 @@ class Draft:
     repeat: float = 1.0
     refused: dict[str, int] = field(default_factory=dict)
     classes: tuple[ClassRow, ...] = ()
+    selected_none: bool = False
 
 
 class OpenStores:
@@ -99,6 +101,23 @@ def in_component(component: Component) -> Iterator[None]:
     except InputError as error:
         error.add_note(f"in component {component.name!r}")
         raise
+
+
+def no_cells(draft: Draft) -> MixtureError:
+    """Return the error for a component without cells: its stores, its condition, and what each step left."""
+    component = draft.component
+    stores = [store.location if isinstance(store, Store) else str(store) for store in component.stores]
+    where = "no `where`" if component.where is None else f"`where`: {component.where}"
+    remedy = "Widen what it selects, or change the step that left none"
+    if draft.selected_none and component.where is not None:
+        remedy = (
+            "No cell meets its `where`. To see what values a column has: "
+            f'cellmill query {stores[0]} "SELECT DISTINCT dataset FROM obs"'
+        )
+    return MixtureError(
+        f"component {component.name!r} has no cells: {', '.join(draft.story)} "
+        f"(store: {', '.join(stores)}; {where}). {remedy}"
+    )
 
 
 def drop_duplicates(drafts: Sequence[Draft], stores: Sequence[Store]) -> list[str]:

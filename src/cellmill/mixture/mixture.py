@@ -35,6 +35,7 @@ from cellmill.mixture.drafts import (
     drop_duplicates,
     in_component,
     leak_warnings,
+    no_cells,
     overlap_warnings,
     repeat_warnings,
     share_warnings,
@@ -263,7 +264,7 @@ class Mixture:
         stores = tuple(opened.stores)
         for draft in drafts:
             if not len(draft.cells):
-                raise MixtureError(f"component {draft.component.name!r} has no cells: {', '.join(draft.story)}")
+                raise no_cells(draft)
         self._limit(drafts, stores)
         replace_cells(drafts, stores, seed=self.seeds.data)
         if not self.dedupe:
@@ -310,7 +311,7 @@ class Mixture:
         unique = dict.fromkeys(opened.index(store) for store in component.stores)
         cells = select_cells([(i, opened.stores[i]) for i in unique], component.where)
         split = component.split or ("train" if self.split is not None else "")
-        return Draft(component, split, cells, [f"{len(cells):,} cells selected"], {})
+        return Draft(component, split, cells, [f"{len(cells):,} cells selected"], {}, selected_none=not len(cells))
 
     def _narrow(
         self,

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from cellmill.errors import QueryError
 
-__all__ = ["checked_gene_ids", "positions_of_genes"]
+__all__ = ["checked_gene_ids", "meant_by_symbols", "positions_of_genes"]
 
 
 def checked_gene_ids(genes: Sequence[str]) -> Sequence[str]:
@@ -47,11 +47,12 @@ def positions_of_genes(table: pa.Table, gene_ids: Sequence[str], *, where: str) 
     raise QueryError(
         f"{where}: {len(missing)} of {len(positions)} genes are not in this store, for example "
         f"{', '.join(map(repr, missing.slice(0, 5).to_pylist()))}. Its ids look like {', '.join(known)}; store.genes "
-        f"lists them all.{_meant_by_symbols(table, missing)}"
+        f"lists them all.{meant_by_symbols(table, missing)}"
     )
 
 
-def _meant_by_symbols(table: pa.Table, names: pa.Array) -> str:
+def meant_by_symbols(table: pa.Table, names: pa.Array) -> str:
+    """Return a sentence with the ids of names that are symbols in `table`, for an error; empty where none is."""
     at = pc.index_in(names, value_set=table.column("symbol"))
     named, ids = names.filter(at.is_valid()), table.column("gene_id").take(at.drop_null())
     if len(named) == 0:

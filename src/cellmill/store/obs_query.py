@@ -23,6 +23,7 @@ __all__ = [
     "Marks",
     "ObsFiles",
     "check_condition",
+    "check_not_empty",
     "check_select",
     "columns_of_condition",
     "run_query",
@@ -88,6 +89,21 @@ def check_select(sql: str, columns: Sequence[str]) -> None:
             raise QueryError(_query_message(_the_sql(sql), str(error), columns)) from None
 
 
+def check_not_empty(where: str, *, what: str) -> None:
+    """Check that a condition is not empty: one of a shell's unset variable does not mean "all cells".
+
+    Raises
+    ------
+    QueryError
+        When there is nothing in it; `what` says where the text is from.
+    """
+    if not where.strip():
+        raise QueryError(
+            f"{what}: the condition is empty; expected one that a cell meets or not, for example total_counts >= 1000. "
+            "To take every cell, leave it out."
+        )
+
+
 def check_condition(where: str, *, what: str) -> None:
     """Check that a text is a condition that looks at one cell at a time, and gives the same whenever it is asked.
 
@@ -105,11 +121,7 @@ def check_condition(where: str, *, what: str) -> None:
     """
     import duckdb
 
-    if not where.strip():
-        raise QueryError(
-            f"{what}: the condition is empty; expected one that a cell meets or not, for example total_counts >= 1000. "
-            "To take every cell, leave it out."
-        )
+    check_not_empty(where, what=what)
     sql = f"SELECT 1 FROM obs WHERE {where}"  # balanced by itself, before it stands in parentheses
     with duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"}) as connection:
         try:

@@ -31,6 +31,7 @@ from cellmill.store.gene_table import check_genes
 from cellmill.store.manifest import MANIFEST_NAME, FileEntry, Manifest
 from cellmill.store.measured import measured_genes, sources_of_rows
 from cellmill.store.obs import ObsTable
+from cellmill.store.obs_query import check_not_empty
 from cellmill.store.parquet import read_proven_parquet
 from cellmill.store.readahead import ReadAhead
 from cellmill.store.rows import checked_rows, exact_counts
@@ -92,7 +93,8 @@ def open_store(path: str | Path, *, storage_options: Mapping[str, Any] | None = 
 
 def _not_a_store(folder: Path) -> str:
     if not folder.exists():
-        near = nearest(folder.name, [p.name for p in folder.parent.glob("*.mill")] if folder.parent.is_dir() else [])
+        # near without the ending, which all of them share
+        near = nearest(folder.name, [p.name for p in folder.parent.glob("*.mill") if nearest(folder.stem, [p.stem])])
         return f"{folder}: there is no store here.{near} Make one with: cellmill build {folder} INPUT..."
     if folder.is_file():
         return f"{folder}: a file, not a store. To make a store of it: cellmill build NAME.mill {folder}"
@@ -256,7 +258,7 @@ class Store:
         Raises
         ------
         QueryError
-            When the condition names no column, or DuckDB refuses it.
+            When the condition is empty, names no column, or DuckDB refuses it.
 
         Examples
         --------
@@ -264,6 +266,7 @@ class Store:
         """
         if where is None:
             return np.arange(self.n_cells, dtype=np.int64)
+        check_not_empty(where, what="where")
         self.obs.check(f"SELECT row FROM obs WHERE {where}")  # balanced by itself, before it stands in parentheses
         table = self.obs.query(f"SELECT row FROM obs WHERE (\n{where}\n) ORDER BY row")
         rows: npt.NDArray[np.int64] = table.column("row").to_numpy()

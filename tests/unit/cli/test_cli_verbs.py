@@ -203,6 +203,16 @@ def test_head_says_that_no_cell_meets_a_condition(call: Call, small_store: Path)
     assert answer(call("head", small_store, "--where", "tissue = 'lung'", "--json")) == []
 
 
+@pytest.mark.parametrize("words", [("head",), ("export", "h5ad")])
+def test_an_empty_condition_is_refused_and_not_taken_for_all_cells(
+    call: Call, small_store: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    out = [tmp_path / "all.h5ad"] if words[0] == "export" else []
+    result = call(*words, small_store, *out, "--where", "")
+    assert result.exit_code == 2
+    assert "the condition is empty" in result.stderr
+
+
 def test_head_of_an_unknown_column_names_the_nearest(call: Call, small_store: Path) -> None:
     result = call("head", small_store, "--columns", "cell_typ")
     assert result.exit_code == 2

@@ -291,6 +291,13 @@ def test_what_cannot_be_meant_is_refused(atlas):
         Loader(atlas, obs="cell_type")
     with pytest.raises(QueryError, match="1 genes of the panel are in none of the stores, for example 'ENSX'"):
         Loader(atlas, tokens=Dense(["ENSX", *atlas.gene_ids[:3]]))
+    named = atlas.genes.slice(0, 2).to_pylist()
+    told = f"2 of them are symbols here: {named[0]['symbol']} is {named[0]['gene_id']}, "
+    with pytest.raises(QueryError, match=told):
+        Loader(atlas, tokens=Dense([gene["symbol"] for gene in named]))
+    for wrong, said in (("nonsense", "'nonsense'"), ("dense", "Did you mean 'Dense'"), (Dense, "Dense")):
+        with pytest.raises(ConfigError, match=rf"must be a recipe, found .*{said}.*cellmill\.tokens\.CSR\(\)"):
+            Loader(atlas, tokens=wrong)
     zero = Loader(atlas, tokens=Dense(["ENSX", *atlas.gene_ids[:3]]), missing_genes="zero")
     assert not next(iter(zero)).values[:, 0].any()
     assert zero.report()["genes_missing_by_store"] == {str(atlas.path): 1}

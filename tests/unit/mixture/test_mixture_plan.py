@@ -145,6 +145,18 @@ def test_a_split_that_gets_no_donor_is_said_and_an_empty_component_refused(atlas
     assert "within donor" in by_cell.warnings[0]
 
 
+def test_a_component_without_cells_is_told_with_its_store_condition_split_and_what_each_step_left(atlas, gut):
+    nowhere = Component("c", atlas, where="tissue = 'moon'")
+    with pytest.raises(MixtureError) as refused:
+        Mixture([nowhere], split=Split(), exclude=[Exclusion(gut)]).plan()
+    said = str(refused.value)
+    assert "'c' has no cells: 0 cells selected, 0 of them in split 'train' by donor_id, 0 after exclusions" in said
+    assert f"(store: {atlas.location}; `where`: tissue = 'moon')" in said
+    assert f"cellmill query {atlas.location} " in said
+    with pytest.raises(MixtureError, match=r"100 cells selected, 0 after exclusions \(store: .*no `where`\)\. Widen"):
+        Mixture([Component("c", gut)], exclude=[Exclusion(gut)]).plan()
+
+
 def test_exclusions_say_which_rule_removed_what(atlas, gut):
     everything = Component("all", atlas)
     by_uid = Mixture([everything], exclude=[Exclusion(gut)]).plan()

@@ -81,6 +81,19 @@ def test_a_misspelt_column_names_the_nearest(store_and_file):
         store_and_file[0].select("tisue = 'blood'")
 
 
+def test_an_empty_condition_is_no_condition(store_and_file):
+    with pytest.raises(QueryError, match="where: the condition is empty"):
+        store_and_file[0].select(" ")
+
+
+def test_the_nearest_store_is_near_without_its_ending(tmp_path):
+    (tmp_path / "gut.mill").mkdir()
+    with pytest.raises(NotFoundError, match=r"no store here\. Make one"):
+        open_store(tmp_path / "eye.mill")
+    with pytest.raises(NotFoundError, match=r"Did you mean 'gut\.mill'"):
+        open_store(tmp_path / "guts.mill")
+
+
 def test_sql_reaches_nothing_but_obs(store_and_file, tmp_path):
     store, _ = store_and_file
     secret = tmp_path / "secret.csv"
