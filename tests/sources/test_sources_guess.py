@@ -15,7 +15,7 @@ import pytest
 
 from cellmill.errors import FormatError, InputError, MissingDependencyError, NotFoundError
 from cellmill.events import listening
-from cellmill.sources import expand_inputs, guess, guess_format, open_source
+from cellmill.sources import expand_inputs, find_inputs, guess, guess_format, open_source
 from cellmill.sources.base import dataset_name
 
 
@@ -139,6 +139,9 @@ def test_what_looks_like_counts_but_is_not_read_is_told(truth, write, tmp_path):
         assert expand_inputs(tmp_path) == [folder]
     (message,) = [event.message for event in told if event.message]
     assert f"{tmp_path}: passed over 9 that are no input: " in message
+    passed = {one.path.name: one.why for one in find_inputs(tmp_path)[1]}
+    assert len(passed) == 10 and passed["d.mill"].startswith("a store")
+    assert passed["b.h5ad.gz"] == "packed; unpack it first" and "barcodes" in passed["spliced.mtx"]
     for name in ("a.h5mu", "a.tsv", "b.count.csv.gz", "b.h5ad.gz", "c.zarr", "deeper/e.rds", "spliced.mtx"):
         assert name in message
     assert "obs.csv" not in message and "genes.tsv" not in message

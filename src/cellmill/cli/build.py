@@ -280,7 +280,8 @@ def show_guesses(inputs: list[str], file_format: str | None) -> None:
             soft_wrap=True,
         )
     files = [one for one in inputs if one not in urls]
-    for path in cm.sources.expand_inputs(files, keep_unusable=True) if files else []:
+    found, passed = cm.sources.find_inputs(files, keep_unusable=True) if files else ([], [])
+    for path in found:
         if file_format is not None:
             said = f"{path}: read as {file_format}, since --format says so"
         else:
@@ -289,6 +290,8 @@ def show_guesses(inputs: list[str], file_format: str | None) -> None:
             except InputError as error:
                 said = str(error)
         out.print(Text(said), soft_wrap=True)
+    for other in passed:
+        out.print(Text(f"{other.path}: passed over, {other.why}"), soft_wrap=True)
 
 
 def _build_part(store: Path, inputs: list[str], *, part: tuple[int, int], as_json: bool, **policy: Any) -> None:

@@ -20,6 +20,7 @@ from cellmill.ingest.failures import Refused
 from cellmill.ingest.obs_mapping import ColumnRecord
 from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.schema import unified_schema
+from cellmill.sources import PassedOver
 from cellmill.sources.files import files_of
 from cellmill.storage import hash_bytes
 from cellmill.store.format import FORMAT_VERSION
@@ -35,6 +36,7 @@ _SETTLED = (
 )  # fmt: skip
 _BYTES_PER_COUNT = 1.3  # frames are smaller; obs and offsets come on top
 _BYTES_PER_CELL = 200
+_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ class BuildPlan:
         Inputs that cannot be used and are not to be left out: the others are worked on, and the end is an error.
     n_rare_genes : int
         Genes of the inputs that too few of the taken cells have a count of.
+    passed_over : tuple of PassedOver
+        What else lies in the folders and archives that were named.
     """
 
     sources: tuple[SourcePlan, ...]
@@ -130,6 +134,7 @@ class BuildPlan:
     head: bytes | None = None
     refused: tuple[Refused, ...] = ()
     n_rare_genes: int = 0
+    passed_over: tuple[PassedOver, ...] = ()
 
     @property
     def gene_ids(self) -> list[str]:
@@ -225,6 +230,7 @@ class BuildPlan:
             ],
             "skipped": [skipped.to_dict() for skipped in self.skipped],
             "refused": [refused.to_dict() for refused in self.refused],
+            "passed_over": [passed.to_dict() for passed in self.passed_over],
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -246,6 +252,9 @@ class BuildPlan:
             lines += [f"    warning: {warning}" for warning in s.warnings]
             lines += [f"    {record}" for record in s.obs_records]
         lines += [f"  skipped {skipped.path}: {skipped.reason}" for skipped in self.skipped]
+        lines += [f"  passed over {one.path}: {one.why}" for one in self.passed_over[:_LISTED]]
+        if len(self.passed_over) > _LISTED:
+            lines.append(f"  passed over {plural(len(self.passed_over) - _LISTED, 'more file')}; -v names all of them")
         return "\n".join(lines)
 
 

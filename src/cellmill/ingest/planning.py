@@ -31,7 +31,7 @@ from cellmill.ingest.progress import tell_refused
 from cellmill.ingest.schema import check_renames, dataset_names, obs_columns_of, unified_schema
 from cellmill.ingest.species import choose_vocabulary
 from cellmill.ingest.store_source import hint_at_merge, require_distinct_datasets
-from cellmill.sources import expand_inputs
+from cellmill.sources import find_inputs
 from cellmill.sources.download import recorded_url
 from cellmill.storage.urls import is_url
 
@@ -80,7 +80,8 @@ def _planned(
             "part of a build; fetch it first, and name the file"
         )
     # with all of them skipped, those are to be told, not that there is no input
-    paths = expand_inputs(inputs, keep_unusable=options.skip_bad) if inputs or not fetched.skipped else []
+    look = inputs or not fetched.skipped
+    paths, passed = find_inputs(inputs, keep_unusable=options.skip_bad) if look else ([], [])
     guard.n_inputs = len(paths)
     if options.about:
         options.about.check(paths)
@@ -172,7 +173,9 @@ def _planned(
     left_out = tuple(Skipped(one.path, str(one.error)) for one in guard.refused) if options.skip_bad else ()
     skipped = (*fetched.skipped, *left_out)
     refused = () if options.skip_bad else tuple(guard.refused)
-    return BuildPlan(plans, skipped, chosen, chosen_name, order, schema, options, base, head, refused, n_rare)
+    return BuildPlan(
+        plans, skipped, chosen, chosen_name, order, schema, options, base, head, refused, n_rare, tuple(passed)
+    )
 
 
 def _counted_ones(items: Sequence[T], counted: Sequence[object | None]) -> list[T]:

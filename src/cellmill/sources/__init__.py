@@ -26,11 +26,20 @@ from __future__ import annotations
 
 from cellmill.sources.base import CountBlock, GeneColumns, Limits, MatrixInfo, Source
 from cellmill.sources.download import recorded_url
-from cellmill.sources.guess import FORMATS, expand_inputs, explain_guess, guess_format, open_source, register_format
+from cellmill.sources.guess import (
+    FORMATS,
+    expand_inputs,
+    explain_guess,
+    find_inputs,
+    guess_format,
+    open_source,
+    register_format,
+)
 from cellmill.sources.h5ad import H5adSource
 from cellmill.sources.loom import LoomSource
 from cellmill.sources.mex import MexSource
 from cellmill.sources.parquet import ParquetSource
+from cellmill.sources.passed import PassedOver
 from cellmill.sources.reopened import ReopenedSource
 from cellmill.sources.scbank import ScbankSource
 from cellmill.sources.table import TableSource
@@ -49,6 +58,7 @@ __all__ = [
     "MatrixInfo",
     "MexSource",
     "ParquetSource",
+    "PassedOver",
     "ReopenedSource",
     "ScbankSource",
     "Source",
@@ -58,6 +68,7 @@ __all__ = [
     "ZarrSource",
     "expand_inputs",
     "explain_guess",
+    "find_inputs",
     "guess_format",
     "is_zarr",
     "open_source",

@@ -28,6 +28,7 @@ from cellmill.sources.mex import MTX_NAME, MexSource, find_matrices, find_member
 from cellmill.sources.mex_text import open_text
 from cellmill.sources.parquet import ParquetSource, find_token_shards
 from cellmill.sources.parquet_file import open_parquet
+from cellmill.sources.passed import UNREAD, PassedOver, listed_names, passed_over_file
 from cellmill.sources.scbank import ScbankSource, is_scbank
 from cellmill.sources.side_table import TABLE_ENDING, find_side_table, is_side_name
 from cellmill.sources.table import TableSource, explain_table, looks_like_counts
@@ -37,7 +38,15 @@ from cellmill.sources.token_lists import EXPRESSIONS, GENES, has_token_lists
 from cellmill.sources.zarr import ZarrSource
 from cellmill.sources.zarr_arrays import is_zarr, top_names
 
-__all__ = ["FORMATS", "expand_inputs", "explain_guess", "guess_format", "open_source", "register_format"]
+__all__ = [
+    "FORMATS",
+    "expand_inputs",
+    "explain_guess",
+    "find_inputs",
+    "guess_format",
+    "open_source",
+    "register_format",
+]
 
 FORMATS: dict[str, Callable[..., Source]] = {
     "h5ad": H5adSource,
@@ -66,11 +75,6 @@ FOREIGN = (
     (b"RDX", "an R data file; save its counts as h5ad, or with DropletUtils::write10xCounts"),
     (b"X\n", "an R data file; save its counts as h5ad, or with DropletUtils::write10xCounts"),
     (b"<", "a web page, most likely an error page saved by a download"),
-)
-# Files that may hold counts, by name, but are not read from a folder.
-UNREAD = re.compile(
-    r"\.(h5mu|h5seurat|rds|rdata|mtx|mtx\.gz|[ct]sv|[ct]sv\.gz|(h5ad|h5|hdf5|loom|csv|tsv|txt)\.(gz|bz2|xz|zip))$",
-    re.IGNORECASE,
 )
 # Text that belongs to a matrix beside it: barcodes, features, labels of cells.
 COMPANION = re.compile(r"((barcodes|features|genes)\.(tsv|txt)(\.gz)?|(^|[._-])obs\.csv)$", re.IGNORECASE)
@@ -343,37 +347,57 @@ def expand_inputs(inputs: Iterable[str | Path] | str | Path, *, keep_unusable: b
     NotFoundError
         Something named does not exist, or holds no input.
     """
+    return find_inputs(inputs, keep_unusable=keep_unusable)[0]
+
+
+def find_inputs(
+    inputs: Iterable[str | Path] | str | Path, *, keep_unusable: bool = False
+) -> tuple[list[Path], list[PassedOver]]:
+    """Return what `expand_inputs` does, and what else lies in the folders and archives among them, with the reasons.
+
+    Hidden files, and those that belong to an input beside them, are in neither.
+    """
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     found: dict[Path, Path] = {}
+    passed: dict[Path, PassedOver] = {}
     for item in listed:
         for path in _matches(item):
-            for one in _inputs_at(path, keep_unusable=keep_unusable):
+            others: list[PassedOver] = []
+            for one in _inputs_at(path, others, keep_unusable=keep_unusable):
                 found.setdefault(_identity(one), one)
+            for other in others:
+                passed.setdefault(_identity(other.path), other)
     if not found:
         raise NotFoundError(f"No input was named. {SUPPORTED}.")
-    return list(found.values())
+    return list(found.values()), [other for identity, other in passed.items() if identity not in found]
 
 
-def _inputs_at(path: Path, *, keep_unusable: bool) -> list[Path]:
+def _inputs_at(path: Path, passed: list[PassedOver], *, keep_unusable: bool) -> list[Path]:
     if path.is_dir():
-        return _inputs_in(path, keep_unusable=keep_unusable)
-    return _inputs_packed(path, keep_unusable=keep_unusable) if is_archive(path) else [path]
+        return _inputs_in(path, passed, keep_unusable=keep_unusable)
+    return _inputs_packed(path, passed, keep_unusable=keep_unusable) if is_archive(path) else [path]
 
 
-def _inputs_packed(archive: Path, *, keep_unusable: bool) -> list[Path]:
-    """Return the inputs of an archive; what else is in it is told as an event."""
+def _inputs_packed(archive: Path, passed: list[PassedOver], *, keep_unusable: bool) -> list[Path]:
+    """Return the inputs of an archive; what else is in it goes into `passed`, and is told as an event."""
     try:
-        found, passed = inputs_of_archive(archive), passed_over(archive)
+        found = inputs_of_archive(archive)
+        others = [PassedOver(archive / name, "belongs to no input of the archive") for name in passed_over(archive)]
     except FormatError:
         if keep_unusable:
             return [archive]
         raise
     if not found:
         return [archive]
-    if passed:
-        names = ", ".join(passed[:_LISTED]) + (", ..." if len(passed) > _LISTED else "")
-        emit(f"looking into {archive.name}", message=f"{archive}: passed over {len(passed)} that are no input: {names}")
+    _tell_passed(archive, others)
+    passed += others
     return found
+
+
+def _tell_passed(place: Path, passed: list[PassedOver]) -> None:
+    if likely := [one for one in passed if one.likely]:
+        names = listed_names(likely, below=place)
+        emit(f"looking into {place.name}", message=f"{place}: passed over {len(likely)} that are no input: {names}")
 
 
 def _matches(item: str | Path) -> list[Path]:
@@ -394,25 +418,24 @@ def _identity(path: Path) -> Path:
         return path.absolute()
 
 
-def _inputs_in(folder: Path, *, keep_unusable: bool) -> list[Path]:
+def _inputs_in(folder: Path, passed: list[PassedOver], *, keep_unusable: bool) -> list[Path]:
     if _registered(folder):
         return [folder]
-    passed: list[Path] = []
-    found = list(_search(folder, passed, set()))
-    more = ", ..." if len(passed) > _LISTED else ""
-    names = ", ".join(str(path.relative_to(folder)) for path in passed[:_LISTED]) + more
+    others: list[PassedOver] = []
+    found = list(_search(folder, others, set()))
     if not found and keep_unusable:
         return [folder]
     if not found:
-        looked = f" It holds {names}, which cellmill does not read." if passed else ""
+        likely = [one for one in others if one.likely]
+        looked = f" It holds {listed_names(likely, below=folder)}, which cellmill does not read." if likely else ""
         raise NotFoundError(f"{folder}: no input in this folder.{looked} {SUPPORTED}.")
-    if passed:
-        emit(f"looking into {folder.name}", message=f"{folder}: passed over {len(passed)} that are no input: {names}")
+    _tell_passed(folder, [one for one in others if one.path.parent.is_dir()])  # what is in archives is told of those
+    passed += others
     return found
 
 
-def _search(folder: Path, passed: list[Path], visited: set[Path]) -> Iterator[Path]:
-    """Yield the inputs of a folder and those below it; what looks like counts but is not read goes into `passed`."""
+def _search(folder: Path, passed: list[PassedOver], visited: set[Path]) -> Iterator[Path]:
+    """Yield the inputs of a folder and those below it; what else lies there goes into `passed`."""
     # A link may lead back up: without this, the search would never end.
     if (identity := _identity(folder)) in visited:
         return
@@ -429,25 +452,29 @@ def _search(folder: Path, passed: list[Path], visited: set[Path]) -> Iterator[Pa
     tables = _tables_in(folder, members)
     yield from tables
     labels = {find_side_table(table) for table in tables}
+    of_tokens = {".parquet", ".json"} if shards else set()
     for path in sorted(folder.iterdir()):
         suffix = path.suffix.lower()
         if path.name.startswith(".") or COMPANION.search(path.name):
             continue
-        if path in members or path in tables or path in labels:
+        if path in members or path in tables or path in labels or suffix in of_tokens:
             continue
-        if suffix in STORE_SUFFIXES or UNREAD.search(path.name):
-            if suffix != ".mill":
-                passed.append(path)
+        if suffix in STORE_SUFFIXES:
+            passed.append(PassedOver(path, "a store; name it, if its cells are meant", likely=False))
+        elif UNREAD.search(path.name):
+            passed.append(passed_over_file(path))
         elif TAR_ENDING.search(path.name) and is_archive(path):
-            yield from _inputs_packed(path, keep_unusable=True)
+            yield from _inputs_packed(path, passed, keep_unusable=True)
         elif path.is_dir() and is_zarr(path) and not {"obs", "var"} <= set(top_names(path)):
-            passed.append(path)
+            passed.append(PassedOver(path, "zarr without obs and var"))
         elif path.is_dir():
             yield from _search(path, passed, visited)
         elif path.name.lower().endswith(NAMED_INPUTS) or (suffix in (".h5", ".hdf5") and not _is_other_hdf5(path)):
             yield path
         elif suffix in (".h5", ".hdf5"):
-            passed.append(path)
+            passed.append(PassedOver(path, "HDF5 of another kind"))
+        else:
+            passed.append(passed_over_file(path))
 
 
 def _tables_in(folder: Path, members: set[Path]) -> list[Path]:

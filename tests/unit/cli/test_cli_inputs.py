@@ -46,6 +46,23 @@ def test_verbose_explains_each_guess_and_leaves_json_alone(call: Call, table: Pa
     assert not (tmp_path / "c.mill").exists()
 
 
+def test_what_of_a_folder_is_passed_over_is_told_with_its_reason(call: Call, table: Path, tmp_path: Path) -> None:
+    reasons = {
+        "a.rds": "an R data file; save its counts as h5ad",
+        "lost.metadata.csv": "called as a table of labels, and beside no table of counts of its name",
+        "readme.pdf": "of a kind that holds no counts",
+    }
+    for name in reasons:
+        (table.parent / name).write_text("x")
+    told = call("build", tmp_path / "a.mill", table.parent, "--dry-run", "-v")
+    for name, why in reasons.items():
+        assert f"{table.parent / name}: passed over, {why}" in said(told)
+        assert f"passed over {table.parent / name}: {why}" in " ".join(told.stdout.split())
+    assert "study.metadata.csv" not in told.stdout  # it belongs to the counts
+    plan = json.loads(call("build", tmp_path / "a.mill", table.parent, "--dry-run", "--json").stdout)
+    assert {Path(one["path"]).name: one["reason"] for one in plan["passed_over"]} == reasons
+
+
 @pytest.mark.parametrize(
     ("old", "new", "place"),
     [
