@@ -13,6 +13,7 @@ from cellmill.events import emit
 from cellmill.pipeline.config import ExperimentConfig
 from cellmill.sources import expand_inputs
 from cellmill.sources.archive import file_behind
+from cellmill.sources.files import files_of
 from cellmill.storage import hash_bytes, hash_file, write_atomic
 from cellmill.store import open_store
 
@@ -71,18 +72,24 @@ class _HashCache:
         except (OSError, ValueError, TypeError):
             self._known = {}
         self._used: dict[str, list[str]] = {}
+        self._read_now: dict[Path, str] = {}
 
     def hash_of(self, path: Path) -> str:
-        """Return the xxh3-128 of a file or folder with the table of labels beside it."""
-        beside = path.with_name(f"{path.stem}.obs.csv")
-        parts = [part for part in (path, beside) if part.exists()] or [file_behind(path)]
-        stamp = _stamp(parts)
+        """Return the xxh3-128 of a file or folder and of what lies beside it and is read with it, as labels are."""
+        own = [path] if path.exists() else [file_behind(path)]
+        parts = [*own, *sorted(file for file in files_of(path) if not any(file.is_relative_to(one) for one in own))]
+        stamp = hash_bytes(_stamp(parts).encode())
         known = self._known.get(str(path))
         if known is None or known[0] != stamp:
             emit(f"hashing {path.name}")
-            known = [stamp, hash_bytes(" ".join(hash_file(part) for part in parts).encode())]
+            known = [stamp, hash_bytes(" ".join(self._read(part) for part in parts).encode())]
         self._used[str(path)] = known
         return known[1]
+
+    def _read(self, part: Path) -> str:
+        if part not in self._read_now:  # of a folder of matrices, each file belongs to every one of them
+            self._read_now[part] = hash_file(part)
+        return self._read_now[part]
 
     def save(self) -> None:
         """Keep what was found out, when it is new."""
