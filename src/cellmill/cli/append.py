@@ -24,6 +24,7 @@ from cellmill.cli.parameters import (
     FileFormat,
     Inputs,
     MaxMito,
+    Memory,
     MinCellsPerGene,
     MinCounts,
     MinGenes,
@@ -32,6 +33,7 @@ from cellmill.cli.parameters import (
     ObsMap,
     RemoveDownloads,
     Rename,
+    Scratch,
     SkipBad,
     StoreArgument,
     Threads,
@@ -75,6 +77,8 @@ def append(
     remove_downloads: RemoveDownloads = False,
     dry_run: DryRun = False,
     block_cells: BlockCells = 4096,
+    memory: Memory = None,
+    scratch: Scratch = None,
     no_duplicates: NoDuplicates = False,
     threads: Threads = 0,
     workers: Workers = None,
@@ -89,7 +93,11 @@ def append(
     columns = renames(rename or [])
     if dry_run:
         told = cm.ingest.read_about(about) if about else None
-        options = cm.ingest.BuildOptions(**policy, rename=tuple(columns.items()), about=told)
+        limits: dict[str, Any] = {
+            "memory_bytes": cm.ingest.memory_bytes_of(memory),
+            "scratch": cm.ingest.scratch_of(scratch),
+        }
+        options = cm.ingest.BuildOptions(**policy, **limits, rename=tuple(columns.items()), about=told)
         with drawn():
             here = cm.ingest.fetched_inputs(inputs, downloads=downloads)
             planned = cm.ingest.plan_append(store, here.inputs, options=options, fetched=here)
@@ -103,6 +111,8 @@ def append(
             rename=columns,
             about=about,
             block_cells=block_cells,
+            memory=memory,
+            scratch=scratch,
             threads=threads,
             workers=workers,
             dask=dask,

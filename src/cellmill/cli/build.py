@@ -28,6 +28,7 @@ from cellmill.cli.parameters import (
     FileFormat,
     Inputs,
     MaxMito,
+    Memory,
     MinCellsPerGene,
     MinCounts,
     MinGenes,
@@ -36,6 +37,7 @@ from cellmill.cli.parameters import (
     ObsMap,
     RemoveDownloads,
     Rename,
+    Scratch,
     SkipBad,
     Threads,
     Verbose,
@@ -75,6 +77,7 @@ EPILOG = examples(
     "cellmill build atlas.mill counts.csv --format csv-genes-x-cells",
     "cellmill build a.mill https://example.org/blood.h5ad --downloads /tmp",
     "cellmill build atlas.mill 'studies/*.h5ad' --workers 4",
+    "cellmill build atlas.mill by-gene.h5ad --memory 2GiB --scratch /scratch",
     "cellmill build atlas.mill 'studies/*.h5ad' --dask tcp://node1:8786",
     "cellmill build atlas.mill 'studies/*.h5ad' --task 3/16",
 )
@@ -191,6 +194,8 @@ def build(
     remove_downloads: RemoveDownloads = False,
     dry_run: DryRun = False,
     block_cells: BlockCells = 4096,
+    memory: Memory = None,
+    scratch: Scratch = None,
     no_duplicates: NoDuplicates = False,
     threads: Threads = 0,
     workers: Workers = None,
@@ -214,7 +219,8 @@ def build(
         show_guesses(inputs, file_format)
     if dry_run:
         told = cm.ingest.read_about(about) if about else None
-        asked = {**policy, "rename": tuple(columns.items()), "about": told}
+        limits = {"memory_bytes": cm.ingest.memory_bytes_of(memory), "scratch": cm.ingest.scratch_of(scratch)}
+        asked = {**policy, **limits, "rename": tuple(columns.items()), "about": told}
         _dry_run(inputs, vocabulary, asked, downloads=downloads, workers=workers, as_json=as_json)
         return
     if task is not None:
@@ -230,6 +236,8 @@ def build(
             about=about,
             overwrite=overwrite,
             block_cells=block_cells,
+            memory=memory,
+            scratch=scratch,
             threads=threads,
             workers=workers or 1,
             duplicates=not no_duplicates,
@@ -246,6 +254,8 @@ def build(
             about=about,
             overwrite=overwrite,
             block_cells=block_cells,
+            memory=memory,
+            scratch=scratch,
             threads=threads,
             workers=workers,
             dask=dask,

@@ -24,6 +24,7 @@ __all__ = [
     "FileFormat",
     "Inputs",
     "MaxMito",
+    "Memory",
     "MinCellsPerGene",
     "MinCounts",
     "MinGenes",
@@ -33,6 +34,7 @@ __all__ = [
     "OverwriteFile",
     "RemoveDownloads",
     "Rename",
+    "Scratch",
     "SkipBad",
     "StoreArgument",
     "Threads",
@@ -154,6 +156,16 @@ OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the fi
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")]
 BlockCells = Annotated[
     int, typer.Option("--block-cells", metavar="N", min=1, help="Cells read at once; memory grows with it.")
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory", metavar="SIZE", help="For sorting by cell, in each process; beyond it, files. 256MiB by default."
+    ),
+]
+Scratch = Annotated[
+    Path | None,
+    typer.Option("--scratch", metavar="DIR", help="Where files of sorting and unpacking go; TMPDIR by default."),
 ]
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", help="Say for each input what it is read as, and what in it says so.")

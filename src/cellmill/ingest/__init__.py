@@ -10,7 +10,7 @@ from cellmill.ingest.fetch import fetched_inputs
 from cellmill.ingest.filters import CellFilters
 from cellmill.ingest.gene_columns import align_columns, species_of
 from cellmill.ingest.obs_map import ObsMap
-from cellmill.ingest.options import BuildOptions
+from cellmill.ingest.options import BuildOptions, memory_bytes_of, scratch_of
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
 from cellmill.ingest.planning import plan_build
 from cellmill.ingest.run import build
@@ -37,9 +37,11 @@ __all__ = [
     "commit",
     "estimate",
     "fetched_inputs",
+    "memory_bytes_of",
     "plan_append",
     "plan_build",
     "read_about",
+    "scratch_of",
     "species_of",
     "summary_line",
 ]

@@ -12,7 +12,7 @@ from cellmill.ingest.base import Base
 from cellmill.ingest.execute import Means
 from cellmill.ingest.fetch import Fetched, fetch_inputs
 from cellmill.ingest.obs_map import ObsMap
-from cellmill.ingest.options import BuildOptions, check_policy
+from cellmill.ingest.options import BuildOptions, check_policy, memory_bytes_of, scratch_of
 from cellmill.ingest.plan import BuildPlan
 from cellmill.ingest.planning import plan_build
 from cellmill.ingest.run import write_store
@@ -51,6 +51,8 @@ def append_inputs(
     dask: str | Client | None = None,
     shard_cells: int = 200_000,
     block_cells: int = 4096,
+    memory: str | int | None = None,
+    scratch: str | Path | None = None,
     duplicates: bool = True,
     downloads: str | Path | None = None,
     keep_downloads: bool = True,
@@ -70,7 +72,7 @@ def append_inputs(
         As in `cellmill.build`.
     counts, min_match, rename, obs_map, dataset_name, skip_bad, format, about, allow_rounding, where,
     min_counts, min_genes, max_mito, min_cells_per_gene, threads, workers, dask, shard_cells, block_cells,
-    duplicates, downloads, keep_downloads
+    memory, scratch, duplicates, downloads, keep_downloads
         As in `cellmill.build`. With `skip_bad`, and when the store has all that can be used already, it stays as it is.
 
     Raises
@@ -111,6 +113,8 @@ def append_inputs(
         max_mito=max_mito,
         min_cells_per_gene=min_cells_per_gene,
         duplicates=duplicates,
+        memory_bytes=memory_bytes_of(memory),
+        scratch=scratch_of(scratch),
     )
     check_policy(options, None)
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)

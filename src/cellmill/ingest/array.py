@@ -21,7 +21,7 @@ from cellmill.ingest.execute import Means, carry_out
 from cellmill.ingest.failures import Refused, as_error, as_text, stop_for
 from cellmill.ingest.finish import finish, is_finished
 from cellmill.ingest.obs_map import ObsMap
-from cellmill.ingest.options import BuildOptions
+from cellmill.ingest.options import BuildOptions, memory_bytes_of, scratch_of
 from cellmill.ingest.plan import BuildPlan
 from cellmill.ingest.planning import plan_build
 from cellmill.ingest.tasks import Task, cut, part_of
@@ -110,6 +110,8 @@ def build_part(
     workers: int | None = 1,
     shard_cells: int = 200_000,
     block_cells: int = 4096,
+    memory: str | int | None = None,
+    scratch: str | Path | None = None,
     duplicates: bool = True,
 ) -> PartDone:
     """Do one part of a build; `commit` makes the store when all parts are done.
@@ -125,7 +127,7 @@ def build_part(
         (i, n): the part i, from 1, of n.
     inputs, vocabulary, counts, min_match, rename, obs_map, dataset_name, skip_bad, format, about,
     allow_rounding, where, min_counts, min_genes, max_mito, min_cells_per_gene, overwrite, shard_cells,
-    block_cells, duplicates
+    block_cells, memory, scratch, duplicates
         As in `cellmill.build`, and the same for all parts.
     threads, workers
         As in `cellmill.build`, of this part.
@@ -166,6 +168,8 @@ def build_part(
         max_mito=max_mito,
         min_cells_per_gene=min_cells_per_gene,
         duplicates=duplicates,
+        memory_bytes=memory_bytes_of(memory),
+        scratch=scratch_of(scratch),
     )
     part_of((), *part)  # refuses what is no part before the inputs are opened
     plan = plan_build(listed, vocabulary=vocabulary, options=options)

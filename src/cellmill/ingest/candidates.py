@@ -13,10 +13,16 @@ from cellmill.ingest.options import BuildOptions
 from cellmill.ingest.refuse import refusal
 from cellmill.sources import CountBlock, GeneColumns, ReopenedSource, Source, open_source
 
-__all__ = ["Candidate", "Candidates"]
+__all__ = ["Candidate", "Candidates", "open_limited"]
 
 _WINDOW_BYTES = 192 << 20  # of all inputs together
 _OPEN_INPUTS = 64
+
+
+def open_limited(path: Path, options: BuildOptions) -> Source:
+    """Return an input, open, with the memory and the folder for temporary files that a build gives it."""
+    limits = options.limits
+    return open_source(path, format=options.format, memory_budget=limits.memory_budget, spill_dir=limits.spill_dir)
 
 
 class Candidate:
@@ -76,7 +82,7 @@ class Candidates:
             When the input cannot be read, or has no such matrix.
         """
         emit(f"looking at {path.name}")
-        reopen = partial(open_source, path, format=self._options.format)
+        reopen = partial(open_limited, path, self._options)
         source = reopen()
         try:
             candidate = self._candidate(source, reopen)

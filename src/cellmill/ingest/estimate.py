@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
 from cellmill.ingest.plan import BuildPlan, SourcePlan
 from cellmill.ingest.tasks import Task, cut
 from cellmill.ingest.workers import workers_for
-from cellmill.sources.base import Limits
 from cellmill.units import plural, size_text, time_text
 
 __all__ = ["COUNTS_PER_SECOND", "Estimate", "estimate"]
@@ -38,6 +38,10 @@ class Estimate:
         Bytes of temporary files beside it, of as many inputs as are read at a time.
     memory_bytes : int
         Memory of all processes together.
+    sorting_bytes : int
+        Of these, for sorting an input by cell in one process, at most (`memory`).
+    scratch : str or None
+        Folder of temporary files; None: the system's.
     seconds : float
         At `COUNTS_PER_SECOND` for each process.
     """
@@ -49,13 +53,17 @@ class Estimate:
     spill_bytes: int
     memory_bytes: int
     seconds: float
+    sorting_bytes: int = 0
+    scratch: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data, with the rate that the time was made from."""
         return {**vars(self), "counts_per_second": COUNTS_PER_SECOND}
 
     def __str__(self) -> str:
-        spilt = f", and {size_text(self.spill_bytes)} of temporary files" if self.spill_bytes else ""
+        folder = self.scratch or tempfile.gettempdir()
+        spilt = f", and {size_text(self.spill_bytes)} of temporary files in {folder}" if self.spill_bytes else ""
+        sorting = f", {size_text(self.sorting_bytes)} of it in each for sorting by cell" if self.sorting_bytes else ""
         processes = plural(self.workers, "process", "processes")
         read = f"{size_text(self.bytes_read)} of inputs and tables beside them"
         rate = f"{COUNTS_PER_SECOND // 1_000_000} million counts a second for each process"
@@ -63,7 +71,7 @@ class Estimate:
             [
                 f"reads {read} in {plural(self.n_tasks, 'task')} by {processes}",
                 f"disk: at most {size_text(self.bytes_written)} of store{spilt}",
-                f"memory: about {size_text(self.memory_bytes)} (an estimate)",
+                f"memory: about {size_text(self.memory_bytes)}{sorting} (an estimate)",
                 f"time: about {time_text(self.seconds)} (an estimate, at {rate})",
             ]
         )
@@ -83,15 +91,21 @@ def estimate(plan: BuildPlan, *, workers: int | None = None) -> Estimate:
         spill_bytes=sum(spills[:n_workers]),
         memory_bytes=n_workers * (_PROCESS_BYTES + memory),
         seconds=_seconds(tasks, n_workers) + _SECONDS_PER_INPUT * len(plan.sources),
+        sorting_bytes=max((_sorting_bytes(plan, source) for source in plan.sources), default=0),
+        scratch=plan.options.scratch,
     )
 
 
 def _memory_bytes(plan: BuildPlan, source: SourcePlan) -> int:
-    limits = Limits()
+    limits = plan.options.limits
     per_cell = source.stored / max(1, source.n_cells)
     entries = min(plan.options.block_cells * per_cell, limits.max_block_entries, source.stored)
-    sorting = 0 if source.starts_anywhere else min(limits.memory_budget, 64 * source.stored)
-    return int(entries * _BYTES_PER_ENTRY + sorting + source.n_cells * _OBS_BYTES_PER_CELL)
+    return int(entries * _BYTES_PER_ENTRY + _sorting_bytes(plan, source) + source.n_cells * _OBS_BYTES_PER_CELL)
+
+
+def _sorting_bytes(plan: BuildPlan, source: SourcePlan) -> int:
+    """Bytes for sorting an input by cell; 0 where it is stored so."""
+    return 0 if source.starts_anywhere else min(plan.options.memory_bytes, 64 * source.stored)
 
 
 def _seconds(tasks: tuple[Task, ...], workers: int) -> float:

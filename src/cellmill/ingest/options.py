@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,14 @@ from cellmill.ingest.about import About
 from cellmill.ingest.filters import CellFilters, check_filters
 from cellmill.ingest.obs_map import RESERVED_COLUMNS, ObsMap
 from cellmill.ingest.rounding import LARGEST_ROUNDING
-from cellmill.sources import FORMATS
+from cellmill.sources import FORMATS, Limits
+from cellmill.sources.base import DEFAULT_MEMORY_BUDGET
+from cellmill.storage.cache import parse_size
+from cellmill.units import size_text
 
-__all__ = ["BuildOptions", "check_policy"]
+__all__ = ["BuildOptions", "check_policy", "memory_bytes_of", "scratch_of"]
 
+_LEAST_MEMORY = 1 << 20
 _VOCABULARIES = ("human", "mouse", "union")
 
 
@@ -40,11 +45,53 @@ class BuildOptions:
     obs_map: ObsMap | None = None
     dataset_name: str | None = None
     about: About | None = None
+    memory_bytes: int = DEFAULT_MEMORY_BUDGET
+    scratch: str | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """What a source may take of memory for sorting, and where it may put what does not fit."""
+        return Limits(memory_budget=self.memory_bytes, spill_dir=Path(self.scratch) if self.scratch else None)
 
     @property
     def filters(self) -> CellFilters:
         """What a cell and a gene need to be taken."""
         return CellFilters(self.min_counts, self.min_genes, self.max_mito, self.where, self.min_cells_per_gene)
+
+
+def memory_bytes_of(memory: str | int | None) -> int:
+    """Return the bytes that a text such as "2 GiB" means, or a number; None: the default.
+
+    Raises
+    ------
+    ConfigError
+        For a text that is no size, and for less than 1 MiB, of which sorting would make files without number.
+    """
+    if memory is None:
+        return DEFAULT_MEMORY_BUDGET
+    n_bytes = parse_size(str(memory), where="memory (--memory)")
+    if n_bytes < _LEAST_MEMORY:
+        raise ConfigError(
+            f"memory (--memory) must be {size_text(_LEAST_MEMORY)} at least, found {str(memory)!r}; for example 2GiB"
+        )
+    return n_bytes
+
+
+def scratch_of(scratch: str | Path | None) -> str | None:
+    """Return the folder for temporary files as an absolute path, which other processes understand.
+
+    Raises
+    ------
+    ConfigError
+        Where it is no folder that can be written to.
+    """
+    if scratch is None:
+        return None
+    folder = Path(scratch).expanduser().absolute()
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        what = "a folder that cannot be written to" if folder.is_dir() else "no folder"
+        raise ConfigError(f"scratch (--scratch) {folder}: {what}; make it first, or name another")
+    return str(folder)
 
 
 def check_policy(options: BuildOptions, vocabulary: str | Path | Vocabulary | None) -> None:

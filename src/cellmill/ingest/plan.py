@@ -32,7 +32,7 @@ __all__ = ["BuildPlan", "Skipped", "SourcePlan", "input_stamp"]
 # options that do not decide the bytes of a shard by themselves: what came of most is in the facts of each input
 _SETTLED = (
     "counts", "min_match", "rename", "skip_bad", "format", "duplicates", "block_cells", "obs_map", "dataset_name",
-    "about",
+    "about", "memory_bytes", "scratch",
 )  # fmt: skip
 _BYTES_PER_COUNT = 1.3  # frames are smaller; obs and offsets come on top
 _BYTES_PER_CELL = 200

@@ -13,7 +13,7 @@ from cellmill.ingest.execute import Means, carry_out
 from cellmill.ingest.fetch import fetch_inputs
 from cellmill.ingest.finish import finish
 from cellmill.ingest.obs_map import ObsMap
-from cellmill.ingest.options import BuildOptions, check_policy
+from cellmill.ingest.options import BuildOptions, check_policy, memory_bytes_of, scratch_of
 from cellmill.ingest.plan import BuildPlan
 from cellmill.ingest.planning import plan_build
 from cellmill.ingest.store_source import require_other_store
@@ -54,6 +54,8 @@ def build(
     dask: str | Client | None = None,
     shard_cells: int = 200_000,
     block_cells: int = 4096,
+    memory: str | int | None = None,
+    scratch: str | Path | None = None,
     duplicates: bool = True,
     downloads: str | Path | None = None,
     keep_downloads: bool = True,
@@ -116,6 +118,13 @@ def build(
         Most cells in a shard.
     block_cells
         Cells read at once; memory grows with it.
+    memory
+        Memory for sorting an input by cell that is not stored so (CSC, dense in tall chunks, Matrix Market), in each
+        process: bytes, or a text such as "2 GiB"; 256 MiB when None. What takes more goes through files in `scratch`.
+        The bytes of the store do not depend on it.
+    scratch
+        Folder for those files, and for what archives are unpacked into; the system's temporary folder (TMPDIR) when
+        None. With `dask`, one of that name on each machine.
     duplicates
         Look for equal cells at the end, among all cells of the store (`store.duplicates`).
     downloads
@@ -162,6 +171,8 @@ def build(
         max_mito=max_mito,
         min_cells_per_gene=min_cells_per_gene,
         duplicates=duplicates,
+        memory_bytes=memory_bytes_of(memory),
+        scratch=scratch_of(scratch),
     )
     check_policy(options, vocabulary)
     fetched = fetch_inputs(listed, downloads=downloads, skip_bad=skip_bad)

@@ -21,6 +21,7 @@ from cellmill.errors import InputError
 from cellmill.ingest.admission import Admission, Admitted, Tally
 from cellmill.ingest.ahead import read_ahead
 from cellmill.ingest.audit import Violation
+from cellmill.ingest.candidates import open_limited
 from cellmill.ingest.cell_table import cell_table, known_facts
 from cellmill.ingest.convert import gene_hashes
 from cellmill.ingest.digests import Digests
@@ -30,7 +31,7 @@ from cellmill.ingest.plan import BuildPlan, SourcePlan, input_stamp
 from cellmill.ingest.refuse import refusal
 from cellmill.ingest.tasks import Task, source_key
 from cellmill.kernel import IngestedCells
-from cellmill.sources import CountBlock, Source, open_source
+from cellmill.sources import CountBlock, Source
 from cellmill.sources.archive import file_behind
 from cellmill.store import ShardEntry
 from cellmill.store.journal import JournalEntry
@@ -200,7 +201,7 @@ class Ingestion:
     def _opened(self, plan: SourcePlan) -> Source:
         if self._open is None or self._open[0] is not plan:
             self._close_input()
-            self._open = plan, open_source(self._folder / plan.path, format=self.plan.options.format)
+            self._open = plan, open_limited(self._folder / plan.path, self.plan.options)
         return self._open[1]
 
     def obs_of(self, source: Source) -> pa.Table:
