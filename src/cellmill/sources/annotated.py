@@ -8,7 +8,7 @@ not.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from cellmill.sources.features import DROPPED, GenesOnly, keep_gene_expression, 
 from cellmill.sources.frame import INDEX_NAMES, Frame, read_frame
 from cellmill.sources.known_files import Shared, file_stamp
 from cellmill.sources.matrix import Compressed, CscReader, CsrReader
+from cellmill.sources.not_genes import leave_out
 from cellmill.sources.side_table import cell_table
 
 __all__ = ["AnnotatedSource"]
@@ -43,19 +44,24 @@ class GeneAxis:
         Position of each feature in `genes`, -1 for what is no gene; None where all are.
     n_features : int
     n_dropped : int
-        How many features are no genes.
+        How many features are of another type than genes.
+    left_out : dict of str to list of str
+        Names of features that are no genes, by what they are: rows of HTSeq and the like, sums.
     """
 
     genes: GeneColumns
     target: NDArray[np.int32] | None
     n_features: int
     n_dropped: int
+    left_out: Mapping[str, Sequence[str]]
 
     @property
     def key(self) -> str:
         """A hash of all of it."""
         target = b"" if self.target is None else self.target.tobytes()
-        return f"{self.genes.key} {self.n_features} {self.n_dropped} {xxhash.xxh3_128_hexdigest(target)}"
+        names = repr(sorted(self.left_out.items())).encode()
+        hashes = f"{xxhash.xxh3_128_hexdigest(target)} {xxhash.xxh3_128_hexdigest(names)}"
+        return f"{self.genes.key} {self.n_features} {self.n_dropped} {hashes}"
 
 
 _AXES: Shared[GeneAxis] = Shared(most_files=65_536, most_values=8, digest=lambda axis: axis.key)
@@ -155,14 +161,17 @@ class AnnotatedSource(Source):
     def _gene_axis(self, place: str, node: Node | None) -> GeneAxis:
         """Return the genes of a table of features; what else it lists is counted in `dropped`."""
         axis = _AXES.get(self._stamp, place, partial(self._read_gene_axis, place, node))
+        where = "" if place == "var" else f", in {place}"
         if axis.n_dropped:
-            self.dropped[DROPPED if place == "var" else f"{DROPPED}, in {place}"] = axis.n_dropped
+            self.dropped[f"{DROPPED}{where}"] = axis.n_dropped
+        self.leave_out({f"{what}{where}": names for what, names in axis.left_out.items()})
         return axis
 
     def _read_gene_axis(self, place: str, node: Node | None) -> GeneAxis:
         features = self._gene_columns(place, node)
         genes, target, n_dropped = keep_gene_expression(features, ten_x_types(features), where=f"{self.path}, {place}")
-        return GeneAxis(genes, target, len(features), n_dropped)
+        genes, target, left_out = leave_out(genes, target)
+        return GeneAxis(genes, target, len(features), n_dropped, left_out)
 
     def _gene_columns(self, place: str, node: Node | None) -> GeneColumns:
         """Return the gene table's index and text columns."""

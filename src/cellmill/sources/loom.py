@@ -20,6 +20,7 @@ from cellmill.sources.dense import DenseReader
 from cellmill.sources.features import DROPPED, GenesOnly, keep_gene_expression, ten_x_types
 from cellmill.sources.frame import UnreadableError, plain_column
 from cellmill.sources.hdf5 import Hdf5Group, open_hdf5
+from cellmill.sources.not_genes import leave_out
 from cellmill.sources.side_table import cell_table
 
 __all__ = ["PARTS", "LoomSource"]
@@ -74,11 +75,13 @@ class LoomSource(Source):
             )
         n_features, self.n_cells = matrix.shape
         features = self._features(root.group("row_attrs"), n_features)
-        self.genes, self._target, n_dropped = keep_gene_expression(
+        genes, target, n_dropped = keep_gene_expression(
             features, ten_x_types(features), where=f"{self.path}, row_attrs"
         )
         if n_dropped:
             self.dropped[DROPPED] = n_dropped
+        self.genes, self._target, left_out = leave_out(genes, target)
+        self.leave_out(left_out)
         self._cells = root.group("col_attrs")
         self._n_features = n_features
         self._found: dict[str, MatrixReader] = {MATRIX: self._make_reader(MATRIX, matrix)}

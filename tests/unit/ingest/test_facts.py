@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from scipy import sparse
 
 from cellmill.genes import GeneTable, Vocabulary
-from cellmill.ingest import append_inputs, build
+from cellmill.ingest import append_inputs, build, summary_line
 from cellmill.ingest.convert import convert_block, gene_hashes
 from cellmill.ingest.facts import MITOCHONDRIAL, RIBOSOMAL, UNMATCHED, classify_names, measure_cells
 from cellmill.sources import CountBlock
@@ -150,3 +151,18 @@ def test_author_columns_named_as_facts_are_kept_under_another_name(tmp_path, tin
     file = tiny_h5ad("a", n_cells=4, obs={"Mito_share": list("abcd")})
     store = build(tmp_path / "s.mill", [file.path], vocabulary="union")
     assert store.column("source_Mito_share").to_pylist() == list("abcd")
+
+
+def test_rows_of_htseq_in_an_annotated_file_are_no_genes_and_count_nowhere(tmp_path, tiny_h5ad, counts):
+    tallies = ["__no_feature", "__ambiguous"]
+    with_tallies = np.hstack([counts, np.full((len(counts), 2), 900)])
+    plain = build(tmp_path / "plain.mill", tiny_h5ad("a", counts=counts, genes=GENES).path, min_match=0.1)
+    path = tiny_h5ad("b", counts=with_tallies, genes=[*GENES, *tallies]).path
+    store = build(tmp_path / "tallies.mill", path, min_match=0.1)
+    for fact in ("total_counts", "n_genes_detected", "kept_share", "top_gene_share"):
+        assert store.column(fact).to_pylist() == plain.column(fact).to_pylist()
+    report = json.loads((store.path / store.manifest.sources[0].report.path).read_text())
+    assert report["features_left_out"] == {"tallies of reads without a gene": 2}
+    assert any("__no_feature, __ambiguous" in note for note in report["notes"])
+    assert report["genes"]["n_genes"] == len(GENES)
+    assert "2 features left out as no genes" in summary_line(report)
