@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cellmill.errors import FormatError
+from cellmill.ingest import build, summary_line
 from cellmill.sources import expand_inputs, guess_format, open_source
 
 GENES = [f"ENSG{i:011d}" for i in range(5)]
@@ -64,6 +65,15 @@ def test_a_marker_is_left_out_and_a_cell_without_one_keeps_its_first_gene(shard)
     with open_source(path) as source:
         np.testing.assert_array_equal(dense(source), [[6, 5, 0, 0, 0], [8, 7, 0, 0, 0], [0] * 5, [0] * 5])
         assert any("marker (token 1, value -2)" in note for note in source.notes)
+
+
+def test_markers_are_counted_in_the_report_and_in_its_line(shard, tmp_path):
+    path = shard([[1, 3, 10], [3, 10], [1], [1, 10]], [[-2, 5, 6], [7, 8], [-2], [-2, 4]])
+    store = build(tmp_path / "a.mill", path, vocabulary="union", shard_cells=2, block_cells=3, min_counts=5)
+    report = json.loads((store.path / store.manifest.sources[0].report.path).read_text())
+    assert report["cells_read"] == 4 and report["n_cells"] == 2  # cells that are filtered out had theirs, too
+    assert report["markers_left_out"] == 3
+    assert "3 markers before lists left out" in summary_line(report)
 
 
 def test_a_negative_value_of_a_gene_is_no_marker(shard):

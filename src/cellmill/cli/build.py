@@ -130,7 +130,16 @@ def source_reports(store: cm.Store, *, first: int = 0) -> list[dict[str, Any]]:
     found = []
     for source in store.manifest.sources[first:]:
         report = json.loads((store.path / source.report.path).read_text(encoding="utf-8"))
-        told = ("name", "cells_read", "n_cells", "filters", "features_left_out", "rounded", "warnings")
+        told = (
+            "name",
+            "cells_read",
+            "n_cells",
+            "filters",
+            "features_left_out",
+            "markers_left_out",
+            "rounded",
+            "warnings",
+        )
         facts = {name: report[name] for name in told if name in report}
         matched = ("n_genes", "matched", "share_matched", "umi_share_matched")
         facts |= {"genes": {name: report["genes"].get(name) for name in matched}}

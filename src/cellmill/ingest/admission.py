@@ -32,16 +32,19 @@ class Tally:
         How many each filter removed, in the order in which filters are applied.
     rounded : Rounded
         Values of the cells read, also of those removed.
+    entries : int
+        Stored entries of the cells read, as their source gave them.
     """
 
     read: int = 0
     removed: Mapping[str, int] = field(default_factory=dict)
     rounded: Rounded = field(default_factory=Rounded)
+    entries: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         names = [*self.removed, *(name for name in other.removed if name not in self.removed)]
         removed = {name: self.removed.get(name, 0) + other.removed.get(name, 0) for name in names}
-        return Tally(self.read + other.read, removed, self.rounded + other.rounded)
+        return Tally(self.read + other.read, removed, self.rounded + other.rounded, self.entries + other.entries)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -49,12 +52,13 @@ class Tally:
             "read": self.read,
             "removed": dict(self.removed),
             "rounded": [self.rounded.values, self.rounded.largest_distance],
+            "entries": self.entries,
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Tally:
         """Return what `to_dict` gave."""
-        return cls(data["read"], data["removed"], Rounded(*data["rounded"]))
+        return cls(data["read"], data["removed"], Rounded(*data["rounded"]), data["entries"])
 
 
 @dataclass(frozen=True)
@@ -120,14 +124,15 @@ class Admission:
         facts = measure_cells(cells, self.classes)
         if self.known:
             facts = self._better(facts, cells, block)
+        tally = Tally(block.n_cells, {}, rounded, int(block.indptr[-1] - block.indptr[0]))
         if self.filtered is None:
-            return Admitted(cells, facts, np.arange(block.start, block.stop), Tally(block.n_cells, {}, rounded))
+            return Admitted(cells, facts, np.arange(block.start, block.stop), tally)
         taken, removed = self.filtered.taken(block.start, facts)
         if not taken.all():
             cells = self._convert(_cells_of(block, taken))
             assert isinstance(cells, IngestedCells), "cells that were proven are refused"
         rows = block.start + np.flatnonzero(taken)
-        return Admitted(cells, facts.of(taken), rows, Tally(block.n_cells, removed, rounded))
+        return Admitted(cells, facts.of(taken), rows, replace(tally, removed=removed))
 
     def _better(self, facts: CellFacts, cells: IngestedCells, block: CountBlock) -> CellFacts:
         """Return the facts of cells of which the input gives but some genes."""

@@ -27,6 +27,10 @@ from cellmill.store.writer import file_entry, own_version, write_genes, write_ma
 __all__ = ["conclude", "run_report_name"]
 
 
+# kinds of inputs of which every stored entry is a count, but for the markers before lists
+_OF_MARKED_LISTS = frozenset({"parquet", "scbank"})
+
+
 @dataclass
 class _Tally:
     """What the finished shards of one input add up to."""
@@ -180,6 +184,8 @@ def _write_source(
         "notes": list(source.notes),
         "about": plan.options.about.of(source.path) if plan.options.about else {},
     }  # fmt: skip
+    if source.kind in _OF_MARKED_LISTS:
+        report["markers_left_out"] = source.stored - tally.admitted.entries
     if plan.options.allow_rounding:
         rounded = tally.admitted.rounded
         report["rounded"] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cellmill.units import count_text, share_text
+from cellmill.units import count_text, plural, share_text
 
 __all__ = ["summary_line"]
 
@@ -28,6 +28,9 @@ def summary_line(report: Mapping[str, Any]) -> str:
     left_out = sum(report.get("features_left_out", {}).values())
     if left_out:
         parts.append(f"{count_text(left_out)} feature{'s' if left_out > 1 else ''} left out as no genes")
+    markers = report.get("markers_left_out", 0)
+    if markers:
+        parts.append(f"{plural(markers, 'marker')} before lists left out")
     rounded = report.get("rounded", {}).get("values", 0)
     if rounded:
         parts.append(f"{count_text(rounded)} values rounded")
