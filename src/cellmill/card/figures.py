@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from cellmill.card.content import Composition, GenePoints, Spread
 from cellmill.page.figure import ACCENT, INK, REST_COLOUR, SOFT, STYLE, new_figure, short_label, svg_of
-from cellmill.units import count_text
+from cellmill.units import count_text, plural
 
 __all__ = ["draw_compositions", "draw_genes", "draw_spreads"]
 
@@ -29,7 +29,7 @@ def draw_compositions(compositions: Sequence[Composition]) -> str:
     if not compositions:
         return ""
     pairs = [compositions[i : i + 2] for i in range(0, len(compositions), 2)]
-    heights = [0.75 + _BAR * max(len(_bars_of(one)[0]) for one in pair) for pair in pairs]
+    heights = [0.75 + _BAR * max(_rows_of(one) for one in pair) for pair in pairs]
     with mpl.rc_context(STYLE):
         figure = new_figure(10.4, sum(heights) + 0.2, hspace=0.04)
         grid = figure.subplots(len(pairs), 2, squeeze=False, height_ratios=heights)
@@ -52,10 +52,12 @@ def _bars_of(one: Composition) -> tuple[list[str], list[int], int]:
     elif one.n_labels > len(labels):
         labels.append(f"{count_text(one.n_labels - named)} others")
         cells.append(sum(one.cells.values()) - sum(cells))
-    if one.n_unlabelled:
-        labels.append("(none)")
-        cells.append(one.n_unlabelled)
     return labels, cells, named
+
+
+def _rows_of(one: Composition) -> int:
+    """Return how many rows a panel needs: its bars, and a line of text where cells have no label."""
+    return len(_bars_of(one)[0]) + (one.n_unlabelled > 0)
 
 
 def _draw_bars(axes: Axes, one: Composition, most: int) -> None:
@@ -65,8 +67,12 @@ def _draw_bars(axes: Axes, one: Composition, most: int) -> None:
     top = max(cells, default=1)
     for i, n in enumerate(cells):
         axes.text(n + top * 0.015, i, count_text(n), va="center", fontsize=9.5, color=SOFT)
+    if one.n_unlabelled:  # in words: a bar would be of another kind, and often longer than all others together
+        verb = "has" if one.n_unlabelled == 1 else "have"
+        said = f"{plural(one.n_unlabelled, 'cell')} {verb} no value"
+        axes.text(0, len(labels), said, va="center", fontsize=9.5, color=SOFT, style="italic")
     axes.set_yticks(range(len(labels)), [short_label(label) for label in labels], fontsize=10)
-    axes.set_ylim(max(most, len(labels)) - 0.45, -0.55)
+    axes.set_ylim(max(most, _rows_of(one)) - 0.45, -0.55)
     axes.set_xlim(0, top * 1.22)
     axes.xaxis.set_visible(False)
     axes.spines["left"].set_visible(False)

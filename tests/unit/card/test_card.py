@@ -13,6 +13,8 @@ import pytest
 
 import cellmill as cm
 from cellmill.card import collect_card
+from cellmill.card.content import Composition
+from cellmill.card.figures import draw_compositions
 from cellmill.card.page import about_lines, percent_text, short_number
 from cellmill.card.tally import label_columns
 from cellmill.errors import CorruptStoreError
@@ -219,3 +221,20 @@ def test_what_was_filtered_and_rounded_is_told(tmp_path: Path, tiny_h5ad: Any) -
     text = " ".join(Page(cm.card(store, tmp_path / "card.html").html.read_text(encoding="utf-8")).text.split())
     assert re.search(r"\d+ values that were almost whole were rounded", text)
     assert "30 of 40; the others did not pass the filters" in text
+
+
+def test_cells_without_a_label_are_told_in_words_and_no_bar_that_dwarfs_the_others() -> None:
+    def bars(n_unlabelled: int) -> tuple[str, list[str]]:
+        svg = draw_compositions([Composition("tissue", "tissue", 2, n_unlabelled, {"blood": 30, "gut": 10})])
+        return svg, re.findall(r'<path d="([^"]+)" clip-path', svg)  # what is drawn within the axes
+
+    without, drawn = bars(0)
+    assert len(drawn) == 2 and "no value" not in without
+    for n, words in ((12_345, "12,345 cells have no value"), (1, "1 cell has no value")):
+        svg, found = bars(n)
+        assert words in svg
+        lengths = [
+            [max(xs) - min(xs) for xs in ([float(x) for x in re.findall(r"[ML] ([\d.]+) ", path)] for path in paths)]
+            for paths in (drawn, found)
+        ]
+        assert lengths[1] == pytest.approx(lengths[0], rel=0.02)  # scaled by the labels that there are
