@@ -56,6 +56,8 @@ class DemoResult:
     experiment : Path
         The experiment file that was written and run.
     next_command : str
+    own_command : str or None
+        The same for a file of one's own, whose name takes the place of YOUR.h5ad; None where it was that.
     """
 
     report: Path
@@ -67,6 +69,7 @@ class DemoResult:
     seconds: float
     experiment: Path
     next_command: str
+    own_command: str | None = None
 
     @property
     def times_smaller(self) -> float:
@@ -86,6 +89,7 @@ class DemoResult:
             "seconds": self.seconds,
             "experiment": str(self.experiment),
             "next_command": self.next_command,
+            "own_command": self.own_command,
         }
 
     def __str__(self) -> str:
@@ -98,6 +102,7 @@ class DemoResult:
             f"  store: {self.bytes_per_count:.2f} bytes a count; on disk {size} ({size_text(self.input_bytes)})",
             "",
             f"next: {self.next_command}",
+            *([f"with a file of your own: {self.own_command}"] if self.own_command else []),
         )
         return "\n".join(lines)
 
@@ -153,6 +158,7 @@ def run_demo(out: str | Path = "cellmill-demo", data: Sequence[str | Path] | Non
         seconds=time.perf_counter() - started,
         experiment=experiment,
         next_command=_next_command(experiment),
+        own_command=_own_command(folder) if data is None else None,
     )
 
 
@@ -202,10 +208,19 @@ def _write_experiment(path: Path, content: Mapping[str, Json]) -> None:
 
 def _next_command(experiment: Path) -> str:
     """Return a line that can be typed as it is, also where the environment's commands are not on the PATH."""
+    return f"{_program()} run {shlex.quote(str(experiment))}"
+
+
+def _own_command(folder: Path) -> str:
+    """Return the line for a file of one's own; in another folder, since this one holds the simulated cells."""
+    other = folder.parent / f"{folder.resolve().name}-own"
+    return f"{_program()} demo YOUR.h5ad --out {shlex.quote(str(other))}"
+
+
+def _program() -> str:
     here = Path(sys.executable).with_name("cellmill")
     known = shutil.which("cellmill")
-    program = "cellmill" if known or not here.exists() else _short(here)
-    return f"{shlex.quote(program)} run {shlex.quote(str(experiment))}"
+    return shlex.quote("cellmill" if known or not here.exists() else _short(here))
 
 
 def _short(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -66,13 +67,16 @@ class TokenBatch:
         if self.indptr is None or self.genes is None:
             raise InputError("this batch is dense; batch.values is the matrix. For CSR use tokens=CSR()")
         n = len(self.indptr) - 1
-        return torch.sparse_csr_tensor(
-            self.indptr,
-            self.genes.long(),
-            self.values.float(),
-            size=(n, self.n_columns),
-            check_invariants=False,
-        )
+        with warnings.catch_warnings():
+            # torch says once in each process that its CSR may change; nobody who asks for a batch can act on it
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
+            return torch.sparse_csr_tensor(
+                self.indptr,
+                self.genes.long(),
+                self.values.float(),
+                size=(n, self.n_columns),
+                check_invariants=False,
+            )
 
     def to_dense(self) -> Tensor:
         """Return the values as a matrix, float32[n, n_columns]; of a dense batch as they are."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,16 @@ def test_csr_keeps_every_count(counts):
     assert layout.dtype == torch.float32
     assert layout.shape == (5, 7)
     assert np.array_equal(layout.to_dense().numpy(), counts.toarray())
+
+
+def test_a_sparse_batch_is_made_without_the_warning_of_torch(counts):
+    torch.set_warn_always(True)  # else torch warns once in a process, and here perhaps before
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            CSR().encode(counts, np.arange(7), KEYS).to_sparse_csr()
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_csr_widens_counts_that_int32_cannot_hold():
