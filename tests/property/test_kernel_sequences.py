@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
-from tests.kernels import native, needs_native
 
 from cellmill.kernel import SequenceNumbers, SequenceOut, SequencePlan, SequenceRules, TokenCells, reference
+from kernels import native, needs_native
 
 N_COLUMNS = 50
 
