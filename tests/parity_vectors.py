@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 # CELLMILL_PARITY names another folder of vectors of the same layout
-FOLDER = Path(os.environ.get("CELLMILL_PARITY", Path(__file__).parents[2].parent / "shared/reference/parity"))
+FOLDER = Path(os.environ.get("CELLMILL_PARITY", Path(__file__).parents[1].parent / "shared/reference/parity"))
 
 
 @dataclass(frozen=True)
