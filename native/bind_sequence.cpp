@@ -19,13 +19,15 @@ SequenceRules to_rules(nb::handle rules) {
     made.shuffled = number<bool>(rules, "shuffled");
     made.split = number<bool>(rules, "split");
     made.split_first = number<bool>(rules, "split_first");
+    made.keep = number<std::int64_t>(rules, "keep");
+    made.mask_heads = number<bool>(rules, "mask_heads");
     made.skip = number<std::int64_t>(rules, "skip");
     made.spared = number<double>(rules, "spared");
     made.zero_value = number<float>(rules, "zero_value");
     made.mask_value = number<float>(rules, "mask_value");
     made.pad_value = number<float>(rules, "pad_value");
     made.pad_token = number<std::int64_t>(rules, "pad_token");
-    if (made.n_bins < 3 || made.skip < 0) throw std::invalid_argument("n_bins must be 3 or more, and skip 0 or more");
+    if (made.n_bins < 3 || made.skip < 0 || made.keep < 0) throw std::invalid_argument("n_bins must be 3 or more, skip and keep 0 or more");
     return made;
 }
 

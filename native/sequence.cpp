@@ -33,7 +33,7 @@ public:
         start(cell);
         if (rules_.split_first) return make_parts(cell);
         choose(kept_, room(plan_.room[cell]));
-        fill(cell);
+        fill(cell, kept_, plan_.n_fill.empty() ? 0 : room(plan_.n_fill[cell]));
         mark(cell, kept_);
         if (!rules_.split) return write(cell, kept_, hidden_);
         part_.clear();
@@ -59,12 +59,14 @@ private:
         counts_ = cells_.counts.subspan(begin_, nnz_);
         columns_ = cells_.columns.subspan(begin_, nnz_);
         key_ = cells_.keys[cell];
-        kept_.resize(nnz_);
-        for (std::size_t i = 0; i < nnz_; ++i) kept_[i] = {static_cast<std::uint32_t>(i), columns_[i]};
-        if (rules_.values == SequenceValues::bins64 || rules_.values == SequenceValues::bins32) bins_.measure(counts_);
+        fixed_ = std::min(nnz_, static_cast<std::size_t>(rules_.keep));
+        walked_ = 0;
+        kept_.resize(nnz_ - fixed_);
+        for (std::size_t i = fixed_; i < nnz_; ++i) kept_[i - fixed_] = {static_cast<std::uint32_t>(i), columns_[i]};
+        if (rules_.values == SequenceValues::bins64 || rules_.values == SequenceValues::bins32) bins_.measure(counts_.subspan(fixed_));
         if (rules_.values == SequenceValues::log1p) {
             double sum = 0.0;
-            for (const std::uint32_t count : counts_) sum += count;
+            for (const std::uint32_t count : counts_.subspan(fixed_)) sum += count;
             divisor_ = static_cast<float>(sum) + 1e-9F;
         }
     }
@@ -119,19 +121,20 @@ private:
     }
 
     // Adds genes that the cell lacks, in the order of a keyed bijection of the columns.
-    void fill(std::size_t cell) {
-        const std::size_t wanted = plan_.n_fill.empty() ? 0 : room(plan_.n_fill[cell]);
+    void fill(std::size_t cell, std::vector<Gene>& genes, std::size_t wanted) {
         if (wanted == 0) return;
         const std::size_t n_columns = cells_.token_of.size();
-        lacks_.assign(n_columns, 1);
         const std::uint8_t* const allowed = plan_.fillers.data() + static_cast<std::size_t>(plan_.source[cell]) * n_columns;
-        for (const std::int32_t column : columns_) lacks_[static_cast<std::size_t>(column)] = 0;
+        if (walked_ == 0) {
+            lacks_.assign(n_columns, 1);
+            for (const std::int32_t column : columns_) lacks_[static_cast<std::size_t>(column)] = 0;
+        }
         const KeyedBijection order(n_columns, stream_key(key_, static_cast<std::uint64_t>(Purpose::fill)));
         std::size_t done = 0;
-        for (std::size_t position = 0; position < n_columns && done < wanted; ++position) {
-            const std::size_t column = order(position);
+        while (walked_ < n_columns && done < wanted) {
+            const std::size_t column = order(walked_++);
             if (!lacks_[column] || !allowed[column]) continue;
-            kept_.push_back({kFiller, static_cast<std::int32_t>(column)});
+            genes.push_back({kFiller, static_cast<std::int32_t>(column)});
             ++done;
         }
     }
@@ -139,23 +142,33 @@ private:
     // Says in `hidden_` which genes of a row are masked.
     void mark(std::size_t cell, const std::vector<Gene>& genes) {
         hidden_.assign(genes.size(), 0);
+        head_hidden_.assign(plan_.n_head, 0);
         if (plan_.n_mask.empty()) return;
         const GeneNumbers keyed(key_, Purpose::mask);
         const std::size_t end = std::min(genes.size(), room(plan_.maskable[cell]));
         numbers_.clear();
         places_.clear();
+        for (std::size_t i = 0; rules_.mask_heads && i < plan_.n_head; ++i) {
+            if (static_cast<double>(plan_.head_values[cell * plan_.n_head + i]) == rules_.spared) continue;
+            numbers_.push_back(keyed(static_cast<std::uint64_t>(plan_.head_tokens[cell * plan_.n_head + i])));
+            places_.push_back(static_cast<std::uint32_t>(i));
+        }
+        const std::size_t n_heads = places_.size();
+        const auto at = [&](std::size_t i) -> std::uint8_t& { return i < n_heads ? head_hidden_[places_[i]] : hidden_[places_[i]]; };
         for (std::size_t i = static_cast<std::size_t>(rules_.skip); i < end; ++i) {
             if (!std::isnan(rules_.spared) && static_cast<double>(value(genes[i])) == rules_.spared) continue;
             numbers_.push_back(number(genes[i], given_.mask, keyed));
             places_.push_back(static_cast<std::uint32_t>(i));
         }
-        if (plan_.n_mask[cell] < 0) {
-            for (std::size_t i = 0; i < places_.size(); ++i) hidden_[places_[i]] = to_uniform(numbers_[i]) < plan_.ratio[cell];
+        if (plan_.n_mask[cell] == -1) {
+            for (std::size_t i = 0; i < places_.size(); ++i) at(i) = to_uniform(numbers_[i]) < plan_.ratio[cell];
             return;
         }
+        const std::size_t n_mask = plan_.n_mask[cell] < 0 ? static_cast<std::size_t>(static_cast<double>(numbers_.size()) * plan_.ratio[cell])
+                                                          : room(plan_.n_mask[cell]);
         chosen_.resize(numbers_.size());
-        picker_.pick(numbers_, std::min(numbers_.size(), room(plan_.n_mask[cell])), chosen_.data());
-        for (std::size_t i = 0; i < places_.size(); ++i) hidden_[places_[i]] = chosen_[i];
+        picker_.pick(numbers_, std::min(numbers_.size(), n_mask), chosen_.data());
+        for (std::size_t i = 0; i < places_.size(); ++i) at(i) = chosen_[i];
     }
 
     void make_parts(std::size_t cell) {
@@ -171,6 +184,10 @@ private:
         kept_.resize(seen);
         choose(kept_, room(plan_.room[cell]));
         choose(part_, room(plan_.part_room[cell]));
+        if (!plan_.n_fill.empty() && plan_.n_fill[cell] > 0) {
+            fill(cell, kept_, room(plan_.room[cell]) - kept_.size());
+            fill(cell, part_, room(plan_.part_room[cell]) - part_.size());
+        }
         hidden_.assign(kept_.size(), 0);
         write(cell, kept_, hidden_);
         write_part(cell);
@@ -207,9 +224,14 @@ private:
         std::size_t at = from;
         for (std::size_t i = 0; i < plan_.n_head; ++i, ++at) {
             const float head = plan_.head_values[cell * plan_.n_head + i];
-            put(at, plan_.head_tokens[cell * plan_.n_head + i], head, head, head, 0);
+            const std::uint8_t covered = rules_.mask_heads ? head_hidden_[i] : std::uint8_t{0};
+            put(at, plan_.head_tokens[cell * plan_.n_head + i], covered ? rules_.mask_value : head, head, head, covered);
         }
-        if (at + genes.size() > end) throw std::invalid_argument("row " + std::to_string(cell) + " is too short for its genes");
+        if (at + fixed_ + genes.size() > end) throw std::invalid_argument("row " + std::to_string(cell) + " is too short for its genes");
+        for (std::size_t i = 0; i < fixed_; ++i, ++at) {
+            const float raw = static_cast<float>(counts_[i]);
+            put(at, cells_.token_of[static_cast<std::size_t>(columns_[i])], raw, raw, raw, 0);
+        }
         for (std::size_t i = 0; i < genes.size(); ++i, ++at) {
             const float own = value(genes[i]);
             const float raw = genes[i].place == kFiller ? 0.0F : static_cast<float>(counts_[genes[i].place]);
@@ -252,6 +274,8 @@ private:
     Picker picker_;
     std::size_t begin_ = 0;
     std::size_t nnz_ = 0;
+    std::size_t fixed_ = 0;   // Genes at the beginning that stay as they are.
+    std::size_t walked_ = 0;  // Places of the order of fillers that were looked at.
     std::uint64_t key_ = 0;
     float divisor_ = 1.0F;
     std::span<const std::uint32_t> counts_;
@@ -259,6 +283,7 @@ private:
     std::vector<Gene> kept_;
     std::vector<Gene> part_;
     std::vector<std::uint8_t> hidden_;
+    std::vector<std::uint8_t> head_hidden_;
     std::vector<std::uint8_t> chosen_;
     std::vector<std::uint8_t> lacks_;
     std::vector<std::uint32_t> places_;

@@ -23,6 +23,8 @@ struct SequenceRules {
     bool shuffled = false;     // Genes of a cell that were chosen come in the order of their numbers, not in the axis'.
     bool split = false;        // What is masked goes to a part of its own.
     bool split_first = false;  // The parts are told apart before they are fitted, each to its own room.
+    std::int64_t keep = 0;     // Genes at the beginning of each row that stay as they are: raw, never dropped, never masked.
+    bool mask_heads = false;   // What stands in front of the genes may be masked as they may.
     std::int64_t skip = 0;     // Genes at the beginning of a row that are never masked.
     double spared = 0.0;       // A value that is never masked; NaN for none.
     float zero_value = 0.0F;   // Of a zero that is stored.
@@ -35,8 +37,8 @@ struct SequenceRules {
 struct SequencePlan {
     std::span<const std::int64_t> room;      // Genes of the row at most, fillers included; of the seen part with split_first.
     std::span<const std::int64_t> part_room; // Genes of the hidden part at most, with split_first.
-    std::span<const std::int64_t> n_fill;    // Genes that the cell lacks, added with value 0.
-    std::span<const std::int64_t> n_mask;    // Genes to mask; -1 to mask each with its ratio.
+    std::span<const std::int64_t> n_fill;    // Genes that the cell lacks, added with value 0; with split_first 1 to fill both parts up.
+    std::span<const std::int64_t> n_mask;    // Genes to mask; -1: each with its ratio; -2: that share of those that may be.
     std::span<const std::int64_t> maskable;  // Places that may be masked: those below.
     std::span<const double> ratio;
     std::span<const std::int64_t> head_tokens;  // Of each cell n_head, in front of its genes.

@@ -40,8 +40,10 @@ def some_rules(rng: np.random.Generator) -> SequenceRules:
         shuffled=bool(rng.integers(2)),
         split=bool(way == 1),
         split_first=bool(way == 2),
+        keep=int(rng.choice([0, 0, 3])),
+        mask_heads=bool(rng.integers(2)),
         skip=int(rng.integers(2)),
-        spared=float(rng.choice([np.nan, 3.0])),
+        spared=float(rng.choice([np.nan, 3.0, 0.5])),
         pad_value=-2.0,
         pad_token=500,
     )
@@ -49,17 +51,18 @@ def some_rules(rng: np.random.Generator) -> SequenceRules:
 
 def some_plan(rng: np.random.Generator, cells: TokenCells, rules: SequenceRules, length: int) -> SequencePlan:
     n, n_head = len(cells), int(rng.integers(3))
-    room = np.minimum(cells.sizes, length - n_head)
-    n_fill = np.minimum(length - n_head - room, N_COLUMNS - cells.sizes)
+    kept = np.minimum(cells.sizes, rules.keep)
+    room = np.maximum(np.minimum(cells.sizes - kept, length - n_head - kept), 0)
+    n_fill = np.minimum(length - n_head - kept - room, N_COLUMNS - cells.sizes)
     return SequencePlan(
         room=room,
         head_tokens=np.full((n, n_head), 600),
         head_values=np.full((n, n_head), 0.5, dtype=np.float32),
-        n_mask=np.floor(room * 0.4).astype(np.int64) if rng.integers(2) else np.full(n, -1),
+        n_mask=[np.floor(room * 0.4).astype(np.int64), np.full(n, -1), np.full(n, -2)][rng.integers(3)],
         maskable=cells.sizes + 5,
         ratio=np.full(n, 0.4),
         part_room=np.full(n, length // 3),
-        n_fill=None if rules.split_first or rng.integers(2) else n_fill,
+        n_fill=None if rng.integers(2) else n_fill,
         fillers=(rng.random((2, N_COLUMNS)) < 0.8).astype(np.uint8),
         source=np.arange(n) % 2,
     )
@@ -90,7 +93,7 @@ def same(left: SequenceOut, right: SequenceOut) -> None:
 @given(st.integers(0, 2**32))
 def test_both_kernels_give_the_same_rows(seed):
     rng = np.random.default_rng(seed)
-    cells, rules, length = some_cells(rng, 6), some_rules(rng), int(rng.integers(4, 70))
+    cells, rules, length = some_cells(rng, 6), some_rules(rng), int(rng.integers(8, 70))
     plan = some_plan(rng, cells, rules, length)
     drawn = SequenceNumbers(
         bin=rng.random(len(cells.counts)),

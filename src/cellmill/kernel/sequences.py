@@ -59,6 +59,12 @@ class SequenceRules:
         A sampled row comes in the order of its random numbers, not in that of the axis.
     split, split_first : bool
         What is masked goes to a part of its own, after the row was fitted or before.
+    keep : int
+        Genes at the beginning of each row that stay as they are: raw, never dropped, never masked. `room`, `maskable`
+        and
+        `skip` count without them.
+    mask_heads : bool
+        What stands in front of the genes may be masked as they may.
     skip : int
         Genes at the beginning of each row that are never masked.
     spared : float
@@ -75,6 +81,8 @@ class SequenceRules:
     shuffled: bool = False
     split: bool = False
     split_first: bool = False
+    keep: int = 0
+    mask_heads: bool = False
     skip: int = 0
     spared: float = float("nan")
     zero_value: float = 0.0
@@ -94,14 +102,16 @@ class SequencePlan:
     head_tokens, head_values : i64 and f32, (n, n_head)
         What stands in front of its genes.
     n_mask : i64, (n,), or None for no mask
-        How many genes are masked; -1 to mask each by itself with probability `ratio`.
+        How many genes are masked; -1: each by itself with probability `ratio`; -2: ``int(k * ratio)`` of the k that may
+        be.
     maskable : i64, (n,)
         Only the first so many genes of the row may be masked.
     ratio : f64, (n,)
     part_room : i64, (n,), or None
         With `split_first`: most genes of the hidden part.
     n_fill : i64, (n,), or None
-        Genes that are added with value 0, of those that `fillers[source]` allows and the cell lacks, uniformly.
+        Genes that are added with value 0, of those that `fillers[source]` allows and the cell lacks, uniformly. With
+        `split_first` 1 to fill both parts up to their rooms.
     fillers : u8, (n_sources, n_columns), or None
     source : i64, (n,), or None
     """

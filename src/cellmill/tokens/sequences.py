@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,11 +25,14 @@ from cellmill.tokens.cells import Pad, check_fraction, row_starts
 
 __all__ = [
     "Choose",
+    "Fit",
+    "Heads",
     "Masking",
     "Per",
     "Shape",
     "as_ratios",
     "draw_ratios",
+    "fit_rows",
     "make_parts",
     "make_sequences",
     "shaped_starts",
@@ -186,3 +189,148 @@ def _shape(starts: I64, flat: bool) -> tuple[int, ...]:
 def _tensor(array: npt.NDArray[Any] | None, shape: tuple[int, ...]) -> torch.Tensor:
     assert array is not None
     return torch.from_numpy(array).view(shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heads:
+    """What stands in front of the genes: tokens and values, both (n, n_head)."""
+
+    tokens: I64
+    values: F32
+
+    def __len__(self) -> int:
+        return int(self.tokens.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What a family asks for beyond `SequenceRules`.
+
+    Attributes
+    ----------
+    style : {"pcpt", "gen", "both"}
+        Masked in place; no mask; or what is masked in a part of its own.
+    masking : {"count", "bernoulli"}
+    ratio : f64[n] or None
+        None for no mask.
+    fill : bool
+        Fill short rows with genes that the cell lacks.
+    measured : u8[n_sources, n_columns] and i64[n], or None
+        Which genes each source measured, and the source of each cell; all genes of the axis when None.
+    longest_less : int
+        Tokens by which the length of the batch is measured too short, as one original does.
+    raw : bool
+    """
+
+    style: str = "pcpt"
+    masking: str = "count"
+    ratio: F64 | None = None
+    fill: bool = False
+    measured: tuple[npt.NDArray[np.uint8], I64] | None = None
+    longest_less: int = 0
+    raw: bool = False
+
+
+def fit_rows(
+    cells: TokenCells,
+    rules: SequenceRules,
+    shape: Shape,
+    heads: Heads,
+    fit: Fit,
+    *,
+    n_mask: I64 | None = None,
+    maskable: I64 | None = None,
+) -> TokenBatch:
+    """Return the rows of a batch, however its family fits, masks and splits them.
+
+    Parameters
+    ----------
+    n_mask, maskable
+        As in `SequencePlan`, for families that count in their own way.
+    """
+    n_head, keep = len(heads), rules.keep
+    kept = np.minimum(cells.sizes, keep)
+    own = cells.sizes - kept
+    limit = min(int(cells.sizes.max(initial=0)) + n_head - fit.longest_less, shape.max_length)
+    most = limit - n_head - kept if fit.longest_less else shape.max_length - n_head - kept
+    parts = fit.style == "both" and fit.ratio is not None
+    room = np.minimum(own, most)
+    # fillers make every row as long as the longest one, or as long as rows may be
+    n_fill, fillers, source = None, None, None
+    if fit.fill:
+        fillers, source = _fillers(cells, fit.measured)
+        width = (shape.max_length if shape.pad == "max" else limit) - n_head - kept
+        n_fill = np.maximum(np.minimum(width - room, _free(cells, fillers, source)), 0)
+    ratio = fit.ratio
+    if ratio is not None and n_mask is None:
+        n_mask = np.full(len(cells), -1 if fit.masking == "bernoulli" and not parts else -2, dtype=np.int64)
+    plan = SequencePlan(
+        room=room,
+        head_tokens=heads.tokens,
+        head_values=heads.values,
+        n_mask=n_mask if ratio is not None else None,
+        maskable=np.full(len(cells), 2**62, dtype=np.int64) if maskable is None else maskable,
+        ratio=ratio,
+        n_fill=n_fill,
+        fillers=fillers,
+        source=source,
+    )
+    if parts:
+        return _in_parts(cells, rules, shape, plan, fit, limit)
+    sizes = n_head + kept + room + (0 if n_fill is None else n_fill)
+    if fit.longest_less:
+        sizes = np.full(len(cells), limit)
+    starts = shaped_starts(sizes, shape)
+    masked = ratio is not None
+    return make_sequences(
+        cells, rules, plan, starts, flat=shape.pad == "none", masked=masked, raw=fit.raw, n_columns=len(cells.token_of)
+    )
+
+
+def _in_parts(
+    cells: TokenCells, rules: SequenceRules, shape: Shape, plan: SequencePlan, fit: Fit, limit: int
+) -> TokenBatch:
+    """Return rows of which what is masked is a part of its own.
+
+    A row of n genes has int(n * ratio) hidden ones, so the longest row is the longest in both parts.
+    """
+    assert plan.ratio is not None
+    ratio, n_head = plan.ratio, plan.n_head
+    kept = np.minimum(cells.sizes, rules.keep)
+    genes = plan.room + (0 if plan.n_fill is None else plan.n_fill)
+    hidden = np.floor(genes * ratio).astype(np.int64)
+    seen, part = n_head + kept + genes - hidden, hidden
+    if rules.split_first:  # both parts have the length that a row of the batch's length would give them
+        part_length = int((limit - n_head - rules.keep) * float(ratio.max(initial=0.0)))
+        seen = np.full(len(cells), limit - part_length)
+        part = np.full(len(cells), part_length)
+        fill = None if plan.n_fill is None else np.ones(len(cells), dtype=np.int64)
+        plan = replace(plan, room=seen - n_head - kept, part_room=part, n_fill=fill)
+    part_shape = replace(shape, max_length=int((shape.max_length - n_head) * float(ratio.max(initial=0.0))))
+    return make_parts(
+        cells,
+        rules,
+        plan,
+        shaped_starts(seen, shape),
+        shaped_starts(part, part_shape),
+        flat=shape.pad == "none",
+        raw=fit.raw,
+        n_columns=len(cells.token_of),
+    )
+
+
+def _fillers(
+    cells: TokenCells, measured: tuple[npt.NDArray[np.uint8], I64] | None
+) -> tuple[npt.NDArray[np.uint8], I64]:
+    """Return which genes may fill a cell of each source, those with a token, and the source of each cell."""
+    known = cells.token_of >= 0
+    if measured is None:
+        return known[None].astype(np.uint8), np.zeros(len(cells), dtype=np.int64)
+    return np.ascontiguousarray(measured[0] & known, dtype=np.uint8), np.asarray(measured[1], dtype=np.int64)
+
+
+def _free(cells: TokenCells, fillers: npt.NDArray[np.uint8], source: I64) -> I64:
+    """Return how many genes each cell lacks of those that may fill it, int64[n]."""
+    row = np.repeat(np.arange(len(cells)), cells.sizes)
+    taken = np.bincount(row, weights=fillers[source[row], cells.columns], minlength=len(cells)).astype(np.int64)
+    return np.asarray(fillers.sum(axis=1, dtype=np.int64)[source] - taken)

@@ -57,18 +57,22 @@ class _Row:
         self.given_sample, self.given_mask = given["sample"], given["mask"]
         u = to_uniform(gene_numbers(self.key, tokens, BIN)) if numbers.bin is None else numbers.bin[here]
         self.tokens, self.counts = tokens, counts
-        self.values = _values(counts, rules, u)
-        everything = np.arange(len(counts))
+        self.fixed = np.arange(min(rules.keep, len(counts)))
+        free = len(self.fixed)
+        self.values = np.concatenate([counts[:free].astype(np.float32), _values(counts[free:], rules, u[free:])])
+        everything = np.arange(free, len(counts))
         if rules.split_first:
             assert plan.part_room is not None
-            hidden = self._hidden(everything)
+            hidden = self._masked(everything)
             self.kept = self._fitted(everything[~hidden], int(plan.room[cell]))
             self.part = self._fitted(everything[hidden], int(plan.part_room[cell]))
             self.hidden = np.zeros(len(self.kept), dtype=bool)
+            self._fill_parts(cells, columns)
             return
         kept = self._fitted(everything, int(plan.room[cell]))
-        kept = np.concatenate([kept, self._fill(cells, columns)])
-        hidden = self._hidden(kept)
+        wanted = 0 if plan.n_fill is None else int(plan.n_fill[cell])
+        kept = np.concatenate([kept, self._fill(cells, columns, wanted)])
+        hidden = self._masked(kept)
         self.part = kept[hidden]
         self.kept, self.hidden = (kept[~hidden], hidden[~hidden]) if rules.split else (kept, hidden)
 
@@ -93,9 +97,20 @@ class _Row:
             return ((~counts).astype(np.uint64) << np.uint64(32)) | (drawn >> np.uint64(32))
         return drawn
 
-    def _fill(self, cells: TokenCells, columns: I64) -> I64:
+    def _fill_parts(self, cells: TokenCells, columns: I64) -> None:
+        if self.plan.n_fill is None or self.plan.n_fill[self.cell] <= 0:
+            return
+        assert self.plan.part_room is not None
+        room = max(int(self.plan.room[self.cell]), 0) - len(self.kept)
+        part_room = max(int(self.plan.part_room[self.cell]), 0) - len(self.part)
+        places = self._fill(cells, columns, room + part_room)
+        self.kept = np.concatenate([self.kept, places[:room]])
+        self.part = np.concatenate([self.part, places[room:]])
+        self.hidden = np.zeros(len(self.kept), dtype=bool)
+
+    def _fill(self, cells: TokenCells, columns: I64, wanted: int) -> I64:
         """Add genes that the cell lacks to what is known of it, and return their places."""
-        if self.plan.n_fill is None or (wanted := int(self.plan.n_fill[self.cell])) <= 0:
+        if wanted <= 0:
             return np.empty(0, dtype=np.int64)
         assert self.plan.fillers is not None
         assert self.plan.source is not None
@@ -113,8 +128,10 @@ class _Row:
             self.given_mask = np.concatenate([self.given_mask, gene_numbers(self.key, cells.token_of[added], MASK)])
         return places
 
-    def _hidden(self, genes: I64) -> Bools:
-        hidden = np.zeros(len(genes), dtype=bool)
+    def _masked(self, genes: I64) -> Bools:
+        """Say which heads are masked, and return which genes are."""
+        hidden, n_head = np.zeros(len(genes), dtype=bool), self.plan.n_head
+        self.heads_hidden = np.zeros(n_head, dtype=bool)
         if self.plan.n_mask is None:
             return hidden
         assert self.plan.maskable is not None
@@ -125,24 +142,45 @@ class _Row:
             may &= self.values[genes].astype(np.float64) != self.rules.spared
         open_ = genes[may]
         drawn = gene_numbers(self.key, self.tokens[open_], MASK) if self.given_mask is None else self.given_mask[open_]
-        n_mask = int(self.plan.n_mask[self.cell])
-        hidden[may] = to_uniform(drawn) < self.plan.ratio[self.cell] if n_mask < 0 else pick(drawn, n_mask)
+        heads = np.zeros(n_head, dtype=bool)
+        if self.rules.mask_heads:
+            heads = self.plan.head_values[self.cell].astype(np.float64) != self.rules.spared
+        of_heads = gene_numbers(self.key, self.plan.head_tokens[self.cell][heads], MASK)
+        chosen = self._chosen(np.concatenate([of_heads, drawn]))
+        self.heads_hidden[heads], hidden[may] = chosen[: len(of_heads)], chosen[len(of_heads) :]
         return hidden
+
+    def _chosen(self, drawn: U64) -> Bools:
+        assert self.plan.n_mask is not None
+        assert self.plan.ratio is not None
+        n_mask, ratio = int(self.plan.n_mask[self.cell]), float(self.plan.ratio[self.cell])
+        if n_mask == -1:
+            return to_uniform(drawn) < ratio
+        return pick(drawn, int(len(drawn) * ratio) if n_mask < 0 else n_mask)
 
     def write(self, out: SequenceOut) -> None:
         cell, rules = self.cell, self.rules
         start, end = int(out.starts[cell]), int(out.starts[cell + 1])
         n_head = self.plan.n_head
-        upto = start + n_head + len(self.kept)
+        fixed = self.tokens[self.fixed], self.counts[self.fixed]
+        upto = start + n_head + len(self.fixed) + len(self.kept)
         if upto > end:
             raise ValueError(f"row {cell} is too short for its genes")
         heads, own = self.plan.head_values[cell], self.values[self.kept]
+        seen_heads = np.where(self.heads_hidden, np.float32(rules.mask_value), heads)
         seen = np.where(self.hidden, np.float32(rules.mask_value), own)
-        _put(out.genes, start, upto, end, [self.plan.head_tokens[cell], self.tokens[self.kept]], rules.pad_token)
-        _put(out.values, start, upto, end, [heads, seen], rules.pad_value)
-        _put(out.target, start, upto, end, [heads, own], rules.pad_value)
-        _put(out.raw, start, upto, end, [heads, self.counts[self.kept]], rules.pad_value)
-        _put(out.mask, start, upto, end, [np.zeros(n_head), self.hidden], 0)
+        _put(
+            out.genes,
+            start,
+            upto,
+            end,
+            [self.plan.head_tokens[cell], fixed[0], self.tokens[self.kept]],
+            rules.pad_token,
+        )
+        _put(out.values, start, upto, end, [seen_heads, fixed[1], seen], rules.pad_value)
+        _put(out.target, start, upto, end, [heads, fixed[1], own], rules.pad_value)
+        _put(out.raw, start, upto, end, [heads, fixed[1], self.counts[self.kept]], rules.pad_value)
+        _put(out.mask, start, upto, end, [self.heads_hidden, np.zeros(len(self.fixed)), self.hidden], 0)
         out.lengths[cell] = upto - start
         if rules.split or rules.split_first:
             self._write_part(out)
