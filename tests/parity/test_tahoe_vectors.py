@@ -120,7 +120,7 @@ def test_collator(case):
 
 
 def check_rows(case, batch, genes, target, raw, fixed, *, sampled) -> None:
-    """Compare rows that fit to the token; of others: the beginning, the padding, and values that go with their genes."""
+    """Compare rows that fit; of others the beginning, the padding, and values that go with their genes."""
     mine, pad = batch.genes.numpy(), case.params["pad_token_id"]
     own = (batch.target if batch.target is not None else batch.values).numpy()
     counts = batch.extra["raw"].numpy()
