@@ -1,4 +1,4 @@
-// With bind_ingest.cpp the only file that knows Python: NumPy arrays to spans and back, GIL released around the work.
+// With the bind_*.cpp files the only one that knows Python: NumPy arrays to spans and back, GIL released around the work.
 // Shapes and dtypes have been checked by cellmill.kernel; what would be unsafe is checked again here or below.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -15,6 +15,7 @@
 
 #include "bind_model.hpp"
 #include "bind_ingest.hpp"
+#include "bind_tokens.hpp"
 #include "gather.hpp"
 #include "model.hpp"
 #include "order.hpp"
@@ -359,6 +360,7 @@ NB_MODULE(_native, m) {
     m.def("fingerprint", &fingerprint<std::int64_t>, arg("indptr").noconvert(), arg("indices").noconvert(),
           arg("values").noconvert(), arg("gene_hashes").noconvert(), arg("threads"));
     bind_model(m);
+    bind_tokens(m);
     m.def("permute", &permute, arg("positions").noconvert(), arg("n"), arg("key"));
     m.def("mix64", [](const In<std::uint64_t>& x) { return map_u64(x, [](std::uint64_t v) { return mix64(v); }); },
           arg("x").noconvert());

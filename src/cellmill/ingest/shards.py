@@ -5,7 +5,7 @@ Carried out by whichever process has the plan and sees the inputs and the folder
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,10 +59,8 @@ class ShardRecord:
         Rows of the input done after this shard.
     shard : ShardEntry or None
         None where no cell of these rows is in the store.
-    detected : int64, shape (n_store_genes,)
-        Cells of the shard in which each gene is detected.
-    umi : float64, shape (n_source_genes,)
-        Sum of counts of each gene of the input in the shard.
+    arrays : mapping
+        Of "detected" and "umi".
     largest : int
         Largest count of the shard.
     merged : int
@@ -74,27 +72,35 @@ class ShardRecord:
     source: int
     stop: int
     shard: ShardEntry | None
-    detected: npt.NDArray[np.int64]
-    umi: npt.NDArray[np.float64]
+    arrays: Mapping[str, npt.NDArray[Any]]
     largest: int
     merged: int
     tally: Tally
 
+    @property
+    def detected(self) -> npt.NDArray[np.int64]:
+        """Cells of the shard in which each gene is detected, int64[n_store_genes]; read from the journal each time."""
+        return self.arrays["detected"]
+
+    @property
+    def umi(self) -> npt.NDArray[np.float64]:
+        """Sum of counts of each gene of the input in the shard, float64[n_source_genes]; read likewise."""
+        return self.arrays["umi"]
+
     def to_entry(self) -> JournalEntry:
         """Return it as the journal keeps it, where inputs have no numbers."""
         facts = {"stop": self.stop, "largest": self.largest, "merged": self.merged, "tally": self.tally.to_dict()}
-        return JournalEntry(self.shard, facts, {"detected": self.detected, "umi": self.umi})
+        return JournalEntry(self.shard, facts, self.arrays)
 
     @classmethod
     def from_entry(cls, entry: JournalEntry, *, source: int) -> ShardRecord:
         """Return what the journal kept."""
-        facts, arrays = entry.facts, entry.arrays
+        facts = entry.facts
         return cls(
             source=source,
             stop=facts["stop"],
             shard=entry.shard,
-            detected=arrays["detected"],
-            umi=arrays["umi"],
+            arrays=entry.arrays,
             largest=facts["largest"],
             merged=facts["merged"],
             tally=Tally.from_dict(facts["tally"]),
@@ -300,8 +306,7 @@ class _Shards:
             source=self._task.source,
             stop=self._stop,
             shard=shard,
-            detected=self._detected,
-            umi=self._umi,
+            arrays={"detected": self._detected, "umi": self._umi},
             largest=self._largest,
             merged=self._merged,
             tally=self._tally,

@@ -32,7 +32,15 @@ from cellmill.kernel.implementation import IMPLEMENTATION, chosen, native_error,
 from cellmill.kernel.ingest import IngestedCells, Refusal, WholeCells, ingest_cells
 from cellmill.kernel.keys import derive_key
 from cellmill.kernel.model import choose_head, count_histograms, fit_model, open_model
+from cellmill.kernel.sequences import (
+    SequenceNumbers,
+    SequenceOut,
+    SequencePlan,
+    SequenceRules,
+    tokenise_sequences,
+)
 from cellmill.kernel.threads import default_threads, set_threads
+from cellmill.kernel.token_cells import TokenCells
 
 __all__ = [
     "COUNT_DTYPES",
@@ -43,6 +51,11 @@ __all__ = [
     "Panel",
     "Refusal",
     "RowTable",
+    "SequenceNumbers",
+    "SequenceOut",
+    "SequencePlan",
+    "SequenceRules",
+    "TokenCells",
     "WholeCells",
     "choose_head",
     "count_histograms",
@@ -65,6 +78,7 @@ __all__ = [
     "open_model",
     "permute",
     "set_threads",
+    "tokenise_sequences",
     "vectors",
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,27 @@ import numpy.typing as npt
 from cellmill.store.entries import FileEntry, ShardEntry
 
 __all__ = ["JournalEntry", "read_sound"]
+
+
+class _KeptArrays(Mapping[str, npt.NDArray[Any]]):
+    """Arrays of an entry, in its file."""
+
+    def __init__(self, path: Path, names: tuple[str, ...]) -> None:
+        self._path = path
+        self._names = names
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._names:
+            raise KeyError(name)
+        with np.load(self._path, allow_pickle=False) as archive:
+            array: npt.NDArray[Any] = archive[f"array_{name}"]
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass(frozen=True)
@@ -29,7 +50,8 @@ class JournalEntry:
     facts : mapping
         Plain data, and
     arrays : mapping
-        arrays that who writes the store needs at its end.
+        arrays that who writes the store needs at its end. Of an entry that was read back each is read from its file
+        when it is asked for: ten thousand entries of 20,000 genes would hold gigabytes.
     """
 
     shard: ShardEntry | None
@@ -54,7 +76,10 @@ class JournalEntry:
         """Read an entry back."""
         with np.load(path, allow_pickle=False) as archive:
             body: dict[str, Any] = json.loads(str(archive["text"]))
-            arrays = {name.removeprefix("array_"): archive[name] for name in archive.files if name != "text"}
+            names = [name.removeprefix("array_") for name in archive.files if name != "text"]
+            for name in names:
+                archive[f"array_{name}"]  # checked against its checksum, and let go
+        arrays = _KeptArrays(path, tuple(names))
         shard = body["shard"]
         if shard is None:
             return cls(None, body["facts"], arrays)

@@ -6,8 +6,23 @@ Knows counts, vocabulary tokens and one key per cell. Never opens a file; knows 
 from __future__ import annotations
 
 from cellmill.tokens.batch import Batch, TokenBatch
+from cellmill.tokens.context import Context, Depth
 from cellmill.tokens.csr import CSR
 from cellmill.tokens.dense import Dense, DenseType, Transform
 from cellmill.tokens.recipe import Recipe
+from cellmill.tokens.scgpt import ScGPT
+from cellmill.tokens.tahoe import Tahoe
 
-__all__ = ["CSR", "Batch", "Dense", "DenseType", "Recipe", "TokenBatch", "Transform"]
+__all__ = [
+    "CSR",
+    "Batch",
+    "Context",
+    "Dense",
+    "DenseType",
+    "Depth",
+    "Recipe",
+    "ScGPT",
+    "Tahoe",
+    "TokenBatch",
+    "Transform",
+]

@@ -38,23 +38,52 @@ class TokenBatch:
     ----------
     values : tensor
         CSR: int32[nnz], counts (int64 where one is above 2^31 - 1). Dense: float32 or bfloat16[n, n_columns].
-    genes : int32[nnz] or None
-        CSR: column of each value, ascending within a cell.
+        Sequences: float32[n, length], what the model is shown.
+    genes : int32[nnz], int64[n, length] or None
+        CSR: column of each value, ascending within a cell. Sequences: tokens of the vocabulary.
     indptr : int64[n + 1] or None
         CSR: the values of cell i are indptr[i] to indptr[i + 1].
     n_columns : int
         Number of columns; what they are is `loader.gene_ids`.
+    target : float32[n, length] or None
+        Sequences: the values behind the mask.
+    mask : bool[n, length] or None
+        Sequences: True where the model is to predict; never a special token, never padding.
+    lengths : int64[n] or None
+        Sequences: tokens of each cell that are no padding, special ones counted; see `padding_mask`.
+    cu_seqlens : int32[n + 1] or None
+        Sequences without padding: `values`, `genes`, `target`, `mask` are flat, cell i at cu_seqlens[i] to
+        cu_seqlens[i + 1], as flash attention takes them.
+    extra : dict of str to tensor
+        What only one recipe has; its page says what.
     """
 
     values: Tensor
     genes: Tensor | None = None
     indptr: Tensor | None = None
     n_columns: int = 0
+    target: Tensor | None = None
+    mask: Tensor | None = None
+    lengths: Tensor | None = None
+    cu_seqlens: Tensor | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Name each field with its shape; the numbers would fill the screen."""
         said = (f"{one.name}={_summary(getattr(self, one.name))}" for one in fields(self))
         return f"{type(self).__name__}({', '.join(said)})"
+
+    def padding_mask(self) -> Tensor:
+        """Return which tokens are padding, bool[n, length]: what torch calls src_key_padding_mask.
+
+        Raises
+        ------
+        InputError
+            When the batch is no padded sequences.
+        """
+        if self.lengths is None or self.cu_seqlens is not None or self.genes is None:
+            raise InputError("this batch has no padding: it is CSR, dense, or was asked for with pad='none'")
+        return torch.arange(self.genes.shape[1], device=self.lengths.device) >= self.lengths[:, None]
 
     def to_sparse_csr(self) -> Tensor:
         """Return the counts as a torch sparse CSR tensor, float32[n, n_columns].
@@ -200,6 +229,8 @@ class Batch(TokenBatch):
                 yield each.name, value
         for name, value in self.obs.items():
             yield f"obs.{name}", value
+        for name, value in self.extra.items():
+            yield f"extra.{name}", value
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         changed: dict[str, Any] = {
@@ -207,4 +238,9 @@ class Batch(TokenBatch):
             for each in fields(self)
             if isinstance(getattr(self, each.name), Tensor)
         }
-        return replace(self, **changed, obs={name: change(value) for name, value in self.obs.items()})
+        return replace(
+            self,
+            **changed,
+            obs={name: change(value) for name, value in self.obs.items()},
+            extra={name: change(value) for name, value in self.extra.items()},
+        )

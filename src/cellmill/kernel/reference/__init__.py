@@ -18,6 +18,7 @@ from cellmill.kernel.reference.ingest import ingest
 from cellmill.kernel.reference.model import HeadModel
 from cellmill.kernel.reference.random import keyed_u64, mix64, permute
 from cellmill.kernel.reference.rows import Panel, RowTable
+from cellmill.kernel.reference.sequences import tokenise_sequences
 from cellmill.kernel.reference.split import encode
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "keyed_u64",
     "mix64",
     "permute",
+    "tokenise_sequences",
 ]

@@ -1,0 +1,15 @@
+// What bindings.cpp calls to add the recipes of tokens to the module, one function for each bind_*.cpp of a family.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace cellmill {
+
+void bind_sequence(nanobind::module_& m);
+
+// All of them.
+inline void bind_tokens(nanobind::module_& m) {
+    bind_sequence(m);
+}
+
+}  // namespace cellmill

@@ -1,0 +1,163 @@
+"""What all recipes of sequences do first and last (floor 5, tokens): check counts and keys, and choose the length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from cellmill.errors import ConfigError, InputError, NotRawCountsError, VocabularyError, nearest
+from cellmill.genes import DEFAULT_SPECIALS, Vocabulary
+from cellmill.kernel import TokenCells
+
+__all__ = ["Pad", "as_cells", "check_choice", "check_fraction", "check_whole", "row_starts", "special_of"]
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+Pad = Literal["longest", "max", "none"]
+
+
+def as_cells(
+    counts: sparse.csr_array, genes: npt.NDArray[np.integer[Any]], keys: U64, *, zeros: bool = False
+) -> TokenCells:
+    """Return cells as kernels take them: genes without a token left out, and stored zeros too unless `zeros`.
+
+    Parameters
+    ----------
+    counts : csr_array, shape (n, n_columns)
+        Raw counts, of any number type.
+    genes : int64[n_columns]
+        Token of each column; -1 for a gene that the model does not know.
+    keys : uint64[n]
+
+    Raises
+    ------
+    NotRawCountsError
+        For counts that are negative, fractional, not finite or above 2^32 - 1, naming cell and column.
+    InputError
+        For arguments whose shapes or types do not fit each other, naming the argument.
+    """
+    if not sparse.issparse(counts) or counts.format != "csr":
+        raise InputError(
+            f"counts must be a scipy.sparse.csr_array of shape (cells, genes), found {type(counts).__name__}"
+        )
+    tokens = np.asarray(genes)
+    if tokens.shape != (counts.shape[1],) or tokens.dtype.kind not in "iu":
+        raise InputError(
+            f"genes must be one whole number, a token, for each of the {counts.shape[1]} columns of counts; "
+            f"found shape {tokens.shape}, dtype {tokens.dtype}"
+        )
+    numbers = np.asarray(keys)
+    if numbers.shape != (counts.shape[0],) or numbers.dtype.kind not in "iu":
+        raise InputError(
+            f"keys must be one number (uint64) for each of the {counts.shape[0]} cells of counts; "
+            f"found shape {numbers.shape}, dtype {numbers.dtype}"
+        )
+    whole = counts if counts.has_sorted_indices else counts.sorted_indices()
+    values = _whole_counts(whole)
+    kept = tokens[whole.indices] >= 0 if len(tokens) and int(tokens.min()) < 0 else None
+    if not zeros and len(values) and int(values.min()) == 0:
+        kept = values > 0 if kept is None else kept & (values > 0)
+    indptr, columns = whole.indptr, whole.indices
+    if kept is not None:
+        upto = np.concatenate([[0], np.cumsum(kept)])
+        indptr, columns, values = upto[indptr], columns[kept], values[kept]
+    return TokenCells(
+        indptr, columns, values, token_of=tokens.astype(np.int64), keys=numbers.astype(np.uint64, copy=False)
+    )
+
+
+def _whole_counts(counts: sparse.csr_array) -> npt.NDArray[np.uint32]:
+    values: npt.NDArray[Any] = counts.data
+    if values.dtype == np.uint32:
+        return cast(npt.NDArray[np.uint32], values)
+    with np.errstate(invalid="ignore"):
+        bad = ~((values >= 0) & (values < 2**32) & (values == np.floor(values)))
+    if bad.any():
+        at = int(np.flatnonzero(bad)[0])
+        cell = int(np.searchsorted(counts.indptr, at, side="right")) - 1
+        raise NotRawCountsError(
+            f"counts must be raw counts, whole numbers from 0 to 2^32-1; cell {cell}, column {int(counts.indices[at])} "
+            f"holds {values[at]}. Recipes normalise by themselves: hand them what was counted."
+        )
+    return cast(npt.NDArray[np.uint32], values.astype(np.uint32))
+
+
+def special_of(vocabulary: Vocabulary | None, name: str, *, instead: str | None = None) -> int:
+    """Return the token of a special such as `<pad>`, of a vocabulary or of those that cellmill ships.
+
+    Raises
+    ------
+    VocabularyError
+        When the vocabulary has no such token.
+    """
+    specials: Mapping[str, int] = DEFAULT_SPECIALS if vocabulary is None else vocabulary.specials
+    for wanted in (name, instead):
+        if wanted is not None and wanted in specials:
+            return specials[wanted]
+    raise VocabularyError(
+        f"the vocabulary has no special token {name}; it has {', '.join(specials) or 'none'}.{nearest(name, specials)}"
+    )
+
+
+def row_starts(sizes: I64, max_length: int, *, pad: Pad, multiple: int = 1) -> I64:
+    """Return where rows of so many tokens begin: all of one length, or with pad "none" one after the other.
+
+    Notes
+    -----
+    "longest": the longest row of the batch, rounded up to a multiple, at most `max_length` rounded up likewise; so a
+    compiled model sees few shapes.
+
+    Examples
+    --------
+    >>> row_starts(np.array([2, 5]), 100, pad="longest", multiple=4).tolist()
+    [0, 8, 16]
+    """
+    if pad == "none":
+        return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    length = max_length if pad == "max" else min(int(sizes.max(initial=0)), max_length)
+    length = -(-length // multiple) * multiple
+    return np.arange(len(sizes) + 1, dtype=np.int64) * length
+
+
+def check_whole(name: str, value: object, *, least: int) -> int:
+    """Return an argument that must be a whole number.
+
+    Raises
+    ------
+    ConfigError
+        Naming the argument.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ConfigError(f"{name} must be a whole number of at least {least}, found {value!r}")
+    return int(value)
+
+
+def check_fraction(name: str, value: object) -> float:
+    """Return an argument that must be a number from 0 to 1.
+
+    Raises
+    ------
+    ConfigError
+        Naming the argument.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= float(value) <= 1:
+        raise ConfigError(f"{name} must be a number from 0 to 1, found {value!r}")
+    return float(value)
+
+
+def check_choice(name: str, value: object, known: Any) -> str:
+    """Return an argument that must be one of some words, those of a Literal or a sequence.
+
+    Raises
+    ------
+    ConfigError
+        Naming the argument and the words.
+    """
+    words: Sequence[str] = get_args(known) or tuple(known)
+    if value not in words:
+        raise ConfigError(f"{name} must be one of {', '.join(words)}, found {value!r}.{nearest(str(value), words)}")
+    return str(value)
