@@ -314,10 +314,14 @@ class Loader(IterableDataset[Batch]):
         began = self._began if after is None or after.epoch < next_began else next_began
         return self._state(self._position if after is None else after.position, began)
 
+    def _identity(self) -> dict[str, Any]:
+        vocabulary = getattr(self.reader.tokens, "vocabulary", None)
+        return identity(self.plan, self.seed, self.order, of_tokens=None if vocabulary is None else vocabulary.hash)
+
     def _state(self, position: int, began: int) -> dict[str, Any]:
         return {
             "format": STATE_FORMAT,
-            **identity(self.plan, self.seed, self.order),
+            **self._identity(),
             "position": position,
             "began": began,
             "epochs": self.epochs,
@@ -341,7 +345,7 @@ class Loader(IterableDataset[Batch]):
         StateMismatchError
             When plan, seed or order are others, so that "go on" would mean nothing; names old and new.
         """
-        check_state(state, identity(self.plan, self.seed, self.order))
+        check_state(state, self._identity())
         self.schedule.check(state["position"])
         worker = get_worker_info()
         if worker is not None:  # of what workers share, the main process alone says where it is

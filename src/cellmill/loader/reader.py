@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, cast
 
 import numpy as np
@@ -14,11 +15,12 @@ from cellmill import kernel
 from cellmill import tokens as recipes
 from cellmill.errors import ConfigError, nearest
 from cellmill.loader.axis import GeneAxis, Missing, align_genes
-from cellmill.loader.obs import ObsWanted, load_obs
+from cellmill.loader.binding import Measured, bind_axis, bind_recipe
+from cellmill.loader.obs import ObsColumn, ObsWanted, load_obs
 from cellmill.loader.schedule import whole_number
 from cellmill.loader.thinning import thin_counts
 from cellmill.store import Store
-from cellmill.tokens import CSR, Batch, Dense, Recipe
+from cellmill.tokens import CSR, Batch, Dense, Recipe, TokenBatch
 
 __all__ = ["Reader"]
 
@@ -64,8 +66,12 @@ class Reader:
     ) -> None:
         self.downsample = None if downsample is None else whole_number("downsample", downsample, least=1)
         self.stores = tuple(stores)
-        self.tokens: Recipe = CSR() if tokens is None else _as_recipe(tokens)
-        self.axis: GeneAxis = align_genes(self.stores, self.tokens.genes, missing=missing)
+        self.tokens: Recipe = bind_recipe(CSR() if tokens is None else _as_recipe(tokens), self.stores)
+        axis = align_genes(self.stores, self.tokens.genes, missing=missing)
+        self.axis: GeneAxis = bind_axis(axis, self.stores, getattr(self.tokens, "vocabulary", None))
+        self.context = load_obs(self.stores, getattr(self.tokens, "obs_columns", ()))
+        fills = getattr(self.tokens, "fill", None) == "unexpressed"
+        self.measured = Measured.of(self.stores, self.axis) if fills else None
         self.obs = load_obs(self.stores, obs)
         self.panels = tuple(
             None if panel is None else kernel.Panel(panel, n_genes=len(panel), n_columns=len(self.axis))
@@ -110,19 +116,32 @@ class Reader:
                     (counts.values, counts.indices, counts.indptr), shape=(len(row), len(self.axis))
                 )
                 keys = self._keys("tokens", epoch, uids)
-                tokens = self.tokens.encode(matrix, self.axis.tokens, keys, totals=totals)
+                about = self._about(groups, store, row)
+                tokens = self.tokens.encode(matrix, self.axis.tokens, keys, totals=totals, **about)
         return Batch(
-            **{name: getattr(tokens, name) for name in ("values", "genes", "indptr", "n_columns")},
+            **{each.name: getattr(tokens, each.name) for each in fields(TokenBatch)},
             cells=torch.from_numpy(uids.view(np.int64)),
             rows=torch.from_numpy(np.ascontiguousarray(row)),
             stores=torch.from_numpy(np.ascontiguousarray(store)),
             component=torch.from_numpy(np.zeros_like(row) if component is None else np.ascontiguousarray(component)),
             totals=torch.from_numpy(totals.astype(np.float32)),
-            obs=self._obs(groups, row),
+            obs=self._obs_of(self.obs, groups, row),
             categories={column.name: column.categories for column in self.obs if column.categories is not None},
             epoch=epoch,
             **place,
         )
+
+    def _about(self, groups: Sequence[tuple[int, Any]], store: I64, row: I64) -> dict[str, Any]:
+        """What a recipe asks for beside counts: labels of its cells, and which genes were measured in them."""
+        about: dict[str, Any] = {}
+        if self.context:
+            codes = self._obs_of(self.context, groups, row)
+            about["obs"] = {
+                column.name: (codes[column.name].numpy(), column.categories or ()) for column in self.context
+            }
+        if self.measured is not None:
+            about["measured"] = self.measured.of_cells(self.stores, store, row)
+        return about
 
     def _groups(self, store: I64) -> list[tuple[int, Any]]:
         """Codes of the stores of a batch, and where their cells are."""
@@ -195,9 +214,10 @@ class Reader:
         """Worker processes share the cores: one thread each, unless more are asked for."""
         return self.threads or (0 if torch.utils.data.get_worker_info() is None else 1)
 
-    def _obs(self, groups: Sequence[tuple[int, Any]], row: I64) -> dict[str, torch.Tensor]:
+    @staticmethod
+    def _obs_of(columns: Sequence[ObsColumn], groups: Sequence[tuple[int, Any]], row: I64) -> dict[str, torch.Tensor]:
         made = {}
-        for column in self.obs:
+        for column in columns:
             values = np.empty(len(row), dtype=column.dtype)
             for code, here in groups:
                 values[here] = column.values[code][row[here]]

@@ -14,7 +14,7 @@ STATE_FORMAT: Final = 3
 # what a state and its loader must have in common; the first that differs is the one to name: a store that was built
 # with another vocabulary is another store, and makes another plan
 _MEANING: Final = {
-    "vocabulary": "the vocabulary of the stores",
+    "vocabulary": "the vocabulary of the stores or of the tokens",
     "stores": "the stores",
     "plan": "the cells, their amounts or units",
     "seed": "the seed",
@@ -22,10 +22,17 @@ _MEANING: Final = {
 }
 
 
-def identity(plan: Plan | UnitPlan, seed: int, order: Order) -> dict[str, Any]:
-    """Return what decides which cell comes where, and what its tokens mean; lists have one hash for each store."""
+def identity(plan: Plan | UnitPlan, seed: int, order: Order, *, of_tokens: str | None = None) -> dict[str, Any]:
+    """Return what decides which cell comes where, and what its tokens mean; lists have one hash for each store.
+
+    Parameters
+    ----------
+    of_tokens
+        Hash of the vocabulary whose tokens the recipe makes; it is named where it is not that of the stores.
+    """
+    own = [store.vocabulary_hash for store in plan.stores]
     return {
-        "vocabulary": [store.vocabulary_hash for store in plan.stores],
+        "vocabulary": own if of_tokens is None or of_tokens in own else [*own, of_tokens],
         "stores": [store.digest for store in plan.stores],
         "plan": plan.hash,
         "seed": seed,

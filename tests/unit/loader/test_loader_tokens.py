@@ -1,0 +1,157 @@
+"""Recipes of tokens in the loader: what `encode` gives, whatever the batch, with the right vocabulary and obs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cellmill import kernel
+from cellmill.errors import ConfigError, StateMismatchError, VocabularyError
+from cellmill.genes import Vocabulary
+from cellmill.loader import Loader
+from cellmill.tokens import Context, ScGPT, Tahoe
+
+RECIPES = [
+    ScGPT(max_length=40, mask=0.4),
+    ScGPT(max_length=40, mask=(0.25, 0.5, 0.75), style="both"),
+    Tahoe(max_length=60, mask=0.5, masking="bernoulli", pad="max", multiple=64),
+    ScGPT(max_length=30, fill="unexpressed", pad="none"),
+]
+
+
+def rows_of(loader: Loader) -> dict[int, dict[str, list]]:
+    """Tokens of each cell without its padding, by uid."""
+    found = {}
+    for batch in loader:
+        ends = batch.lengths.cumsum(0) if batch.cu_seqlens is None else None
+        for i, uid in enumerate(batch.cells.tolist()):
+            own = {"length": int(batch.lengths[i]), "epoch": batch.epoch}
+            here = slice(*batch.cu_seqlens[i : i + 2].tolist()) if ends is None else None
+            for name in ("genes", "values", "target", "mask"):
+                tensor = getattr(batch, name)
+                if tensor is not None:
+                    own[name] = (tensor[here] if ends is None else tensor[i, : own["length"]]).tolist()
+            for name in ("gen_genes", "gen_target"):
+                if name in batch.extra:
+                    own[name] = batch.extra[name][i, : int(batch.extra["gen_lengths"][i])].tolist()
+            found[uid] = own
+    return found
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=["scgpt", "parts", "tahoe", "flat"])
+def test_a_cell_has_the_same_tokens_whatever_its_batch(atlas, recipe):
+    whole = rows_of(Loader(atlas, batch_size=64, tokens=recipe, seed=3))
+    assert len(whole) == atlas.n_cells
+    assert rows_of(Loader(atlas, batch_size=7, tokens=recipe, seed=3, threads=1)) == whole
+    ranks = [rows_of(Loader(atlas, batch_size=16, tokens=recipe, seed=3, rank=r, world_size=3)) for r in range(3)]
+    assert {uid: row for rank in ranks for uid, row in rank.items()} == whole
+    assert rows_of(Loader(atlas, batch_size=64, tokens=recipe, seed=4)) != whole
+
+
+@pytest.mark.parametrize("recipe", RECIPES[:3], ids=["scgpt", "parts", "tahoe"])
+def test_the_loader_gives_what_encode_gives(atlas, recipe):
+    loader = Loader(atlas, batch_size=50, tokens=recipe, seed=5)
+    bound = loader.reader.tokens
+    for batch in loader:
+        key = kernel.derive_key(5, "tokens", batch.epoch)
+        keys = kernel.keyed_u64(key, batch.cells.numpy().view(np.uint64))
+        counts, tokens = atlas.read(batch.rows.numpy()), atlas.genes["token"].to_numpy()
+        made = bound.encode(counts, tokens, keys)
+        for name, tensor in made.__dict__.items():
+            if isinstance(tensor, torch.Tensor):
+                assert torch.equal(tensor, getattr(batch, name)), name
+        assert made.extra.keys() == batch.extra.keys()
+        for name, tensor in made.extra.items():
+            assert torch.equal(tensor, batch.extra[name]), name
+
+
+def test_masks_differ_between_epochs_and_are_as_many(atlas):
+    epochs = [{}, {}]
+    for batch in Loader(atlas, batch_size=64, tokens=ScGPT(max_length=1000, mask=0.4), epochs=2):
+        for uid, mask, n in zip(batch.cells.tolist(), batch.mask, batch.lengths.tolist(), strict=True):
+            epochs[batch.epoch][uid] = mask[:n].tolist()
+            assert int(mask.sum()) == int((n - 1) * 0.4)
+    assert epochs[0].keys() == epochs[1].keys()
+    assert epochs[0] != epochs[1]
+
+
+def test_tokens_of_another_vocabulary_by_id_or_by_symbol(atlas):
+    ids, symbols = atlas.genes["gene_id"].to_pylist(), atlas.genes["symbol"].to_pylist()
+    for names in (ids, symbols):
+        other = Vocabulary(names[::-1][:300], specials={"<pad>": 900, "<cls>": 901}, tokens=range(300))
+        recipe = ScGPT(max_length=1000, mask=None, n_bins=None, vocabulary=other)
+        token_of = dict(zip(names[::-1][:300], range(300), strict=True))
+        for batch in Loader(atlas, batch_size=100, tokens=recipe):
+            counts = atlas.read(batch.rows.numpy()).toarray()
+            for i, n in enumerate(batch.lengths.tolist()):
+                expected = {token_of[names[g]]: counts[i, g] for g in np.flatnonzero(counts[i]) if names[g] in token_of}
+                mine = dict(zip(batch.genes[i, 1:n].tolist(), batch.values[i, 1:n].tolist(), strict=True))
+                assert mine == expected
+                assert batch.genes[i, 0] == 901
+                assert (batch.genes[i, n:] == 900).all()
+
+
+def test_a_vocabulary_that_knows_no_gene_or_lacks_specials_is_refused(atlas):
+    with pytest.raises(VocabularyError, match="none of the genes of the stores"):
+        Loader(atlas, tokens=ScGPT(vocabulary=Vocabulary(["X1"], specials={"<pad>": 1, "<cls>": 2})))
+    with pytest.raises(VocabularyError, match="no special token <cls>"):
+        ScGPT(vocabulary=Vocabulary(["X1"], specials={"<pad>": 1}))
+
+
+def test_state_of_tokens_of_another_vocabulary_is_refused(atlas):
+    ids = atlas.genes["gene_id"].to_pylist()
+    specials = {"<pad>": 900, "<cls>": 901}
+    one, other = Vocabulary(ids, specials=specials), Vocabulary(ids[::-1], specials=specials)
+    state = Loader(atlas, tokens=ScGPT(vocabulary=one)).state_dict()
+    Loader(atlas, tokens=ScGPT(vocabulary=one)).load_state_dict(state)
+    with pytest.raises(StateMismatchError, match=f"{one.hash}.*{other.hash}"):
+        Loader(atlas, tokens=ScGPT(vocabulary=other)).load_state_dict(state)
+
+
+def test_context_comes_from_obs(atlas):
+    tissues = sorted(set(atlas.column("tissue").to_pylist()))
+    tokens = {name: 5000 + i for i, name in enumerate(tissues)}
+    recipe = ScGPT(max_length=50, context=(Context("tissue", tokens),))
+    loader = Loader(atlas, batch_size=64, tokens=recipe, obs=["tissue"])
+    for batch in loader:
+        labels = [batch.categories["tissue"][code] for code in batch.obs["tissue"].tolist()]
+        assert batch.genes[:, 1].tolist() == [tokens[label] for label in labels]
+        assert not batch.mask[:, :2].any()
+    missing = ScGPT(context=(Context("tissue", {"nowhere": 1}),))
+    with pytest.raises(Exception, match=r"context 'tissue': cell 0 .* has no token"):
+        next(iter(Loader(atlas, tokens=missing)))
+
+
+def test_fillers_are_measured_and_not_expressed(atlas):
+    recipe = ScGPT(max_length=380, mask=0.4, fill="unexpressed", pad="max")
+    measured, of_row = atlas.measured(), atlas.source_of()
+    tokens = atlas.genes["token"].to_numpy()
+    for batch in Loader(atlas, batch_size=64, tokens=recipe):
+        counts = atlas.read(batch.rows.numpy()).toarray()
+        for i, row in enumerate(batch.rows.tolist()):
+            genes = batch.genes[i, 1 : int(batch.lengths[i])].numpy()
+            fillers = genes[batch.target[i, 1 : int(batch.lengths[i])].numpy() == 0]
+            columns = np.searchsorted(np.sort(tokens), fillers)
+            columns = np.argsort(tokens)[columns]
+            assert len(set(genes.tolist())) == len(genes)
+            assert not counts[i, columns].any()
+            assert measured[of_row[row], columns].all()
+            assert len(genes) == min(379, int(measured[of_row[row]].sum()))
+
+
+def test_what_cannot_be_meant_names_the_parameter():
+    for arguments, told in (
+        ({"max_length": 1}, "max_length"),
+        ({"mask": 1.5}, "mask"),
+        ({"mask": []}, "mask"),
+        ({"pad": "shortest"}, "pad must be one of longest, max, none"),
+        ({"n_bins": 2}, "n_bins"),
+        ({"style": "botth"}, "style must be"),
+        ({"genes": "ENSG1"}, "genes must be a list"),
+        ({"multiple": 0}, "multiple"),
+        ({"max_length": 3, "keep": 3}, "max_length"),
+        ({"faithful": "yes"}, "faithful"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            ScGPT(**arguments)
