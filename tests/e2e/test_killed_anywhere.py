@@ -53,7 +53,10 @@ def world(tmp_path, tiny_h5ad):
         yield Path(folder), old, calls
 
 
-@pytest.mark.parametrize(("verb", "n_kills"), [("build", 100), ("append", 100), ("merge", 50)])
+@pytest.mark.parametrize(
+    ("verb", "n_kills"),
+    [("build", 100), ("append", 30), pytest.param("append", 100, marks=pytest.mark.slow), ("merge", 30)],
+)
 def test_killed_at_random_moments(world, warm, verb, n_kills):
     place, old, calls = world
     writers, wait = warm(), random.Random(7)

@@ -116,6 +116,7 @@ def settled(values: Iterable[Any]) -> float:
     return float(np.median([float(value) for value in values][-15:]))
 
 
+@pytest.mark.slow  # two minutes; that both end at the same weights from the same ones is tested every time
 def test_ldvae_out_of_core_reaches_linear_scvi_in_memory(
     cells: Cells, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

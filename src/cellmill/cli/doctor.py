@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.text import Text
 
 import cellmill as cm
@@ -28,7 +30,7 @@ from cellmill.units import size_text
 
 __all__ = ["EPILOG", "EXTRAS", "Diagnosis", "diagnose", "doctor"]
 
-EPILOG = examples("cellmill doctor", "cellmill doctor --json")
+EPILOG = examples("cellmill doctor", "cellmill doctor --imports", "cellmill doctor --json")
 
 _REQUIRED = ("duckdb", "h5py", "numpy", "pyarrow", "pydantic", "pyyaml", "rich", "scipy", "typer", "xxhash")
 # extra -> the distributions that it brings, as in pyproject.toml
@@ -184,17 +186,19 @@ def _kernel() -> tuple[str, str | None, str | None]:
     return name, reason, advice + "Install a C++20 compiler (Debian: apt install g++), then install cellmill again."
 
 
-def diagnose(folder: Path | None = None) -> Diagnosis:
+def diagnose(folder: Path | None = None, *, imports: bool = False) -> Diagnosis:
     """Return what is installed and what this machine has.
 
     Parameters
     ----------
     folder : Path, optional
         The folder whose free space is of interest; the current one by default.
+    imports : bool
+        Whether to import what is installed, which finds broken libraries and takes 10 seconds or more.
     """
     folder = folder or Path.cwd()
     kernel, reason, advice = _kernel()
-    faults = _import_faults([name for brings in EXTRAS.values() for name in brings])
+    faults = _import_faults([name for brings in EXTRAS.values() for name in brings]) if imports else {}
     extras = tuple(
         ExtraState(
             name,
@@ -225,7 +229,7 @@ def diagnose(folder: Path | None = None) -> Diagnosis:
     )
 
 
-def _show(found: Diagnosis) -> None:
+def _show(found: Diagnosis, *, imported: bool) -> None:
     kernel = Text(found.kernel, style="green" if found.kernel == "native" else "yellow")
     if found.kernel_decoder:
         kernel.append(f", decoder {found.kernel_decoder}")
@@ -261,12 +265,19 @@ def _show(found: Diagnosis) -> None:
         out.print(Text.assemble(("! ", "yellow"), line), soft_wrap=True)
     if not found.advice:
         out.print(Text("Everything is in place.", style="green"))
+    if not imported:
+        out.print(Text("Versions were looked up; cellmill doctor --imports also tries to import them.", style="dim"))
 
 
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    as_json: AsJson = False,
+    imports: Annotated[
+        bool, typer.Option("--imports", help="Import what is installed, to find broken libraries; 10 seconds or more.")
+    ] = False,
+) -> None:
     """Print versions, the kernel in use, cores, memory and disk, and how to install what is missing."""
     with drawn():
-        found = diagnose()
+        found = diagnose(imports=imports)
     if as_json:
         extras = {
             one.name: {
@@ -279,4 +290,4 @@ def doctor(as_json: AsJson = False) -> None:
         }
         print_json({**vars(found), "extras": extras, "advice": found.advice})
     else:
-        _show(found)
+        _show(found, imported=imports)

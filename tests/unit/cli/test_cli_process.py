@@ -64,7 +64,7 @@ def test_an_interrupt_while_importing_is_one_line(tmp_path: Path) -> None:
         f"            os.kill(os.getpid(), {int(signal.SIGINT)})\n"
         "sys.meta_path.insert(0, Interrupter())\n"
     )
-    done = cellmill("doctor", PYTHONPATH=str(tmp_path))
+    done = cellmill("doctor", "--imports", PYTHONPATH=str(tmp_path))
     assert done.returncode == 130
     assert done.stderr == b"interrupted\n"
 

@@ -535,11 +535,13 @@ def test_doctor_says_when_a_package_is_there_but_cannot_be_imported(
     monkeypatch.setattr(doctor, "EXTRAS", {"report": ("jinja2",)})
     doctor._import_fault.cache_clear()
     try:
-        found = answer(call("doctor", "--json"))
+        found = answer(call("doctor", "--imports", "--json"))
         assert isinstance(found, dict)
         assert not found["extras"]["report"]["complete"]
         assert found["extras"]["report"]["broken"] == {"jinja2": "ImportError: libsomething.so is missing"}
-        assert "jinja2 cannot be imported (ImportError: libsomething.so is missing)" in told(call("doctor"))
+        assert "jinja2 cannot be imported (ImportError: libsomething.so is missing)" in told(
+            call("doctor", "--imports")
+        )
     finally:
         doctor._import_fault.cache_clear()
 
