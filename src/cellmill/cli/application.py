@@ -30,6 +30,7 @@ from cellmill.cli import (
     protect,
     query,
     run,
+    tokens,
     train,
     verify,
 )
@@ -111,6 +112,7 @@ app.add_typer(genes.app, name="genes", rich_help_panel=_DATA)
 app.command("hvg", cls=MillCommand, epilog=hvg.EPILOG, rich_help_panel=_DATA)(hvg.hvg)
 app.command("pca", cls=MillCommand, epilog=pca.EPILOG, rich_help_panel=_DATA)(pca.pca)
 app.add_typer(export.app, name="export", rich_help_panel=_DATA)
+app.add_typer(tokens.app, name="tokens", rich_help_panel=_TRAINING)
 app.command("plan", cls=MillCommand, epilog=plan.EPILOG, rich_help_panel=_TRAINING)(plan.plan)
 app.command("train", cls=MillCommand, epilog=train.EPILOG, rich_help_panel=_TRAINING)(train.train)
 app.command("evaluate", cls=MillCommand, epilog=evaluate.EPILOG, rich_help_panel=_TRAINING)(evaluate.evaluate)

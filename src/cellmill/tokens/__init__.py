@@ -10,11 +10,13 @@ from cellmill.tokens.context import Context, Depth
 from cellmill.tokens.csr import CSR
 from cellmill.tokens.dense import Dense, DenseType, Transform
 from cellmill.tokens.recipe import Recipe
+from cellmill.tokens.registry import RECIPES, recipe_named
 from cellmill.tokens.scgpt import ScGPT
 from cellmill.tokens.tahoe import Tahoe
 
 __all__ = [
     "CSR",
+    "RECIPES",
     "Batch",
     "Context",
     "Dense",
@@ -25,4 +27,5 @@ __all__ = [
     "Tahoe",
     "TokenBatch",
     "Transform",
+    "recipe_named",
 ]

@@ -49,7 +49,7 @@ def test_every_verb_is_there() -> None:
             "evaluate",
             "run",
         ),
-        *("run", "export", "doctor", "demo"),
+        *("run", "export", "doctor", "demo", "tokens"),
     }
     assert {path[1] for path in VERBS if path[0] == "genes"} == {"vocabulary", "map", "report"}
 
