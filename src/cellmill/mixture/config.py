@@ -130,7 +130,7 @@ class Exclusion:
         Which of its cells; all when None.
     by
         What a cell must share with a registered one to be removed: "uid" (the same cell), "fingerprint" (the same
-        counts), or a column of obs ("donor_id", "dataset"). Rules apply in this order; a cell counts once.
+        counts; not of cells with fewer than 50, empty ones too, which are alike by chance), or a column of obs ("donor_id", "dataset"). Rules apply in this order; a cell counts once.
     on_leak
         "remove" such cells, or "refuse" to plan while there are any.
     """
@@ -167,13 +167,13 @@ class Balance:
         infinity (`.inf` in YAML) the same for all.
     weights
         Shares of the classes instead, up to a factor: a mapping, or the path of a table (.csv, .tsv, .json) of values
-        and weights. Each class must be named, or `other` given.
+        and weights. Each class must be named, or `other` given. A class of weight 0 is never drawn.
     other
         Weight of classes that `weights` does not name.
     cell_weights
         Instead of classes: a column of obs with a weight, 0 or more, of each cell.
     floor
-        Least share of each class.
+        Least share of each class that is drawn at all.
     max_repeat
         Most draws of one cell in a pass; what a class may not take is shared by the others.
     """

@@ -26,6 +26,7 @@ __all__ = [
     "drop_duplicates",
     "in_component",
     "leak_warnings",
+    "never_warnings",
     "overlap_warnings",
     "repeat_warnings",
     "share_warnings",
@@ -161,6 +162,15 @@ def repeat_warnings(table: Sequence[PlanRow]) -> list[str]:
                 "`max_repeat` bounds that"
             )
     return said
+
+
+def never_warnings(table: Sequence[PlanRow], n_never: Sequence[int]) -> list[str]:
+    """Say how many cells are counted and never drawn."""
+    return [
+        f"{row.name!r}: {n:,} of its {row.cells:,} cells have weight 0 in its balance and are never drawn"
+        for row, n in zip(table, n_never, strict=True)
+        if n
+    ]
 
 
 def share_warnings(table: Sequence[PlanRow], n_draws: int) -> list[str]:

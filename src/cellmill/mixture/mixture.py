@@ -35,6 +35,7 @@ from cellmill.mixture.drafts import (
     drop_duplicates,
     in_component,
     leak_warnings,
+    never_warnings,
     overlap_warnings,
     repeat_warnings,
     share_warnings,
@@ -404,6 +405,7 @@ class Mixture:
             for part, draft, draw, want, genes in zip(parts, drafts, draws, wanted, coverage, strict=True)
         )
         warnings = [*warnings, *share_warnings(table, n_draws), *repeat_warnings(table)]
+        warnings += never_warnings(table, [0 if part.turns is None else part.turns.n_never for part in parts])
         warnings += coverage_warnings(coverage, common)
         never = [row.name for row in table if row.draws == 0]
         if never:

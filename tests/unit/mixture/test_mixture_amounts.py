@@ -65,6 +65,8 @@ def test_weights_come_from_a_mapping_a_table_and_a_column(atlas, tmp_path):
     total = sum(weights.values())
     for name, weight in weights.items():
         assert abs(found.get(name, 0) - 300 * weight / total) <= (1 if weight else 0) + 1
+    assert names[0] not in found  # the one of weight 0
+    assert any("cells have weight 0" in warning for warning in given.warnings)
     (tmp_path / "w.csv").write_text("cell_type,weight\n" + "".join(f'"{k}",{v}\n' for k, v in weights.items()))
     (tmp_path / "w.tsv").write_text("".join(f"{k}\t{v}\n" for k, v in weights.items()))
     (tmp_path / "w.json").write_text(json.dumps(weights))
