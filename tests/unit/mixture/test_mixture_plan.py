@@ -473,3 +473,9 @@ def test_a_file_that_is_no_utf8_is_refused(tmp_path):
     (tmp_path / "mix.yaml").write_bytes(b"name: caf\xe9\n")
     with pytest.raises(ConfigError, match="not a text in UTF-8"):
         Mixture.from_yaml(tmp_path / "mix.yaml")
+
+
+def test_a_row_in_two_lists_of_one_component_is_refused(atlas):
+    assert plan_cells({"c": [(atlas, range(5)), (atlas, [9, 11])]}).n_cells == 7
+    with pytest.raises(MixtureError, match="'c': a row id comes twice"):
+        plan_cells({"c": [(atlas, [3, 8, 20]), (atlas, range(8, 12))]})
