@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from cellmill.store.equal_cells import FEW_COUNTS
 __all__ = [
     "Draft",
     "OpenStores",
+    "changed_set_warnings",
     "drop_duplicates",
     "in_component",
     "leak_warnings",
@@ -164,6 +166,16 @@ def repeat_warnings(table: Sequence[PlanRow]) -> list[str]:
                 "`max_repeat` bounds that"
             )
     return said
+
+
+def changed_set_warnings(exclusions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say which registered evaluation sets are not what they were when they were registered."""
+    return [
+        f"exclude: {one['store']} is protected as {one['protected_as']!r} with digest {one['protected_digest'][:12]}, "
+        f"and is {one['digest'][:12]} now: it was changed or replaced. Results on it are of another set; register it anew"
+        for one in exclusions
+        if one["protected_digest"] not in (None, one["digest"])
+    ]
 
 
 def never_warnings(table: Sequence[PlanRow], n_never: Sequence[int]) -> list[str]:

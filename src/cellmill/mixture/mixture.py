@@ -33,6 +33,7 @@ from cellmill.mixture.coverage import coverage_warnings, gene_coverage
 from cellmill.mixture.drafts import (
     Draft,
     OpenStores,
+    changed_set_warnings,
     drop_duplicates,
     in_component,
     leak_warnings,
@@ -125,9 +126,7 @@ class Mixture:
         self.cells = cells
         self.draws = draws
         self.balance = None if balance is None else balance_of(balance, where="balance")
-        self._split_over: tuple[
-            StoreLike, ...
-        ] = ()  # of a part of a mixture: the stores of the whole, whose strata hold
+        self._split_over: tuple[StoreLike, ...] = ()  # of a part of a mixture: the stores of the whole
         self._check_values()
         if self.base is not None:
             self._take_over(self.base)
@@ -291,7 +290,7 @@ class Mixture:
         """
         opened = OpenStores()
         exclusions = tuple(_exclusion_facts(one, opened.get(one.store)) for one in self.exclude)
-        warnings: list[str] = []
+        warnings = changed_set_warnings(exclusions)
         drafts = self._select(opened, warnings)
         stores = tuple(opened.stores)
         for draft in drafts:
@@ -487,4 +486,5 @@ def _exclusion_facts(exclusion: Exclusion, store: Store) -> dict[str, Any]:
         "by": list(exclusion.by),
         "on_leak": exclusion.on_leak,
         "protected_as": None if protection is None else protection.name,
+        "protected_digest": None if protection is None else protection.digest,
     }

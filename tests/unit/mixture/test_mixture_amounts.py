@@ -305,6 +305,11 @@ def test_the_plan_tells_what_sources_measured_and_which_sets_are_kept_out(tmp_pa
     assert told["exclusions"][0]["protected_as"] == "held-out"
     assert told["exclusions"][0]["digest"] == kept.digest
     assert "genes measured" in str(plan)
+    assert not any("register it anew" in warning for warning in plan.warnings)
+    mark = kept.path / "protected.json"
+    mark.write_text(mark.read_text().replace(kept.digest, "0" * 32))
+    changed = Mixture(parts, exclude=[Exclusion(kept, by=("uid",))]).plan()
+    assert any("'held-out' with digest 000000000000" in warning for warning in changed.warnings)
     plan.figure(tmp_path / "plan.png")
     assert (tmp_path / "plan.png").read_bytes()[:4] == b"\x89PNG"
     alone = Mixture(parts[:1]).plan()
