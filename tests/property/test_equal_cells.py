@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellmill.store.equal_cells import EqualCells, repeats_earlier
+from cellmill.store.equal_cells import FEW_COUNTS, EqualCells, equals_known, repeats_earlier
 
 MIN_COUNTS = 10
 ROOMY, TIGHT = 512 << 20, 256  # bytes: all in memory, or buckets of a few records on disk
@@ -122,6 +122,19 @@ def test_what_repeats_an_earlier_cell_is_what_a_set_has_seen(cells):
         seen.add(cell[:3])
     columns = (np.array([cell[i] for cell in cells], dtype=d) for i, d in enumerate((np.uint64, np.int32, np.int64)))
     assert repeats_earlier(*columns).tolist() == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(known=st.lists(CELL, max_size=30), asked=st.lists(CELL, max_size=30))
+def test_a_cell_equals_a_known_one_by_fingerprint_genes_and_total_and_never_with_few_counts(known, asked):
+    asked = [(*cell[:2], cell[2] + 45 * (i % 2)) for i, cell in enumerate(asked)] + [cell[:3] for cell in known]
+    facts = [
+        tuple(np.array([cell[i] for cell in cells], dtype=d) for i, d in enumerate((np.uint64, np.int32, np.int64)))
+        for cells in (known, asked)
+    ]
+    held = {cell[:3] for cell in known}
+    expected = [cell in held and cell[2] >= FEW_COUNTS for cell in asked]
+    assert equals_known(*facts).tolist() == expected
 
 
 def test_little_memory_means_many_buckets_and_the_same_answer(tmp_path):

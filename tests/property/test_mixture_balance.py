@@ -46,6 +46,13 @@ def test_floors_raise_small_classes_and_take_it_from_the_large():
         class_draws([6, 4], 21, max_repeat=2)
 
 
+def test_a_class_of_weight_zero_is_never_drawn_whatever_else_is_asked():
+    assert class_draws([200, 100], 150, weights=[0.0, 1.0]) == [0, 150]
+    assert class_draws([200, 100, 5], 200, weights=[0.0, 1.0, 0.001], floor=0.1) == [0, 180, 20]
+    with pytest.raises(MixtureError, match="allows 200 draws of 100 cells"):
+        class_draws([200, 100], 300, weights=[0.0, 1.0], max_repeat=2)
+
+
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6), data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_classes_take_turns_so_that_no_cell_is_two_ahead(sizes, data):

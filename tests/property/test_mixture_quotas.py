@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellmill.errors import MixtureError
-from cellmill.mixture.quotas import MAX_PERIOD, largest_remainder, quota_pattern
+from cellmill.mixture.quotas import MAX_PERIOD, _assign, _assign_many, largest_remainder, quota_pattern
 
 weights = st.lists(st.integers(1, 60), min_size=1, max_size=12)
 
@@ -34,6 +34,12 @@ def test_the_number_of_a_draw_counts_the_draws_before_it(weights, start, n):
         assert k == before[c]
         before[c] += 1
     assert np.array_equal(before, pattern.counts(start + n))
+
+
+@given(quota=st.lists(st.integers(1, 30), min_size=2, max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_many_components_are_laid_out_as_few_are(quota):
+    assert _assign_many(np.array(quota), sum(quota)) == _assign(quota, sum(quota))
 
 
 def test_shares_without_a_small_common_period_are_met_to_one_in_65536():

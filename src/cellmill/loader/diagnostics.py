@@ -138,8 +138,11 @@ class Meter:
         self.wait_seconds += waited
         for name, categories in batch.categories.items():
             codes = batch.obs[name].numpy()
-            counts = np.bincount(codes[codes >= 0], minlength=len(categories)).astype(np.int64)
-            self._counts[name] = self._counts.get(name, np.zeros_like(counts)) + counts
+            # by the labels of the batch: a column may have a category for each cell of the store
+            here, counts = np.unique(codes[codes >= 0], return_counts=True)
+            if name not in self._counts:
+                self._counts[name] = np.zeros(len(categories), dtype=np.int64)
+            self._counts[name][here] += counts
             self._entropy[name] = self._entropy.get(name, 0.0) + entropy_bits(counts)
 
     def to_dict(self) -> dict[str, Any]:

@@ -338,7 +338,8 @@ class Loader(IterableDataset[Batch]):
         The next iteration is the rest of the one that the state is from: nothing, when that had handed out its last
         batch. The iteration after it goes on with the epochs that follow. With more `epochs` than before, the rest is
         longer by these. The batch size is no part of a state: a loader of another one goes on with the same next cell,
-        in batches of its own size.
+        in batches of its own size. (The window of order="blocked" follows from the batch size: give the old order as
+        ``cellmill.mixture.Blocked(...)``; the error says which.)
 
         Raises
         ------

@@ -77,7 +77,9 @@ class Schedule:
             raise ConfigError(
                 f"last must be one of keep, drop, pad, found {self.last!r}.{nearest(str(self.last), get_args(Last))}"
             )
-        if not 0 <= self.rank < self.world_size:
+        object.__setattr__(self, "world_size", whole_number("world_size", self.world_size, least=1))
+        object.__setattr__(self, "rank", whole_number("rank", self.rank, least=0))
+        if self.rank >= self.world_size:
             raise ConfigError(f"rank must be in 0..world_size-1, found rank={self.rank}, world_size={self.world_size}")
         if self.batch_size < self.world_size:
             raise ConfigError(

@@ -53,8 +53,16 @@ def check_state(state: Any, mine: Mapping[str, Any]) -> None:
             raise StateMismatchError(
                 f"this state belongs to another run: {what} changed "
                 f"({key} was {_said(state.get(key))}, is {_said(mine[key])}). "
-                "Load it into a loader with the old ones, or start anew"
+                f"Load it into a loader with the old ones, or start anew{_order_hint(key, state.get(key))}"
             )
+
+
+def _order_hint(key: str, order: Any) -> str:
+    """How to write an old blocked order: the window behind the name "blocked" follows from the batch size."""
+    if key != "order" or not isinstance(order, Mapping) or order.get("kind") != "blocked":
+        return ""
+    settings = ", ".join(f"{name}={value}" for name, value in order.items() if name != "kind")
+    return f"; the old order is order=cellmill.mixture.Blocked({settings})"
 
 
 def _said(value: Any) -> str:

@@ -65,6 +65,11 @@ class Grouped:
         return index
 
     @property
+    def n_never(self) -> int:
+        """Cells that no pass draws: those of classes without a draw."""
+        return int(np.diff(self.starts)[self.draws == 0].sum())
+
+    @property
     def most_repeats(self) -> float:
         """Draws of a cell in a pass, in the class that is drawn most."""
         return float((self.draws / np.diff(self.starts)).max())
@@ -102,9 +107,15 @@ class Weighted:
         passes, of = np.unique(number, return_inverse=True)
         begin = keyed_uniform(derive_key(self.seed, "weights"), passes.astype(np.uint64))[of]
         points = (slots + begin) / self.n_slots * self.upto[-1]
-        found = np.searchsorted(self.upto, points, side="right") - 1
-        index: I64 = np.minimum(found, len(self.upto) - 2).astype(np.int64)
+        # a point that rounding puts at the very end belongs to the last cell with a weight
+        last = np.searchsorted(self.upto, self.upto[-1]) - 1
+        index: I64 = np.minimum(np.searchsorted(self.upto, points, side="right") - 1, last).astype(np.int64)
         return index
+
+    @property
+    def n_never(self) -> int:
+        """Cells that no pass draws: those of weight 0."""
+        return int(np.count_nonzero(np.diff(self.upto) == 0))
 
     @property
     def most_repeats(self) -> float:
@@ -137,9 +148,9 @@ def class_draws(
         A class has a share in proportion to size ** (1 / temperature): 1 leaves sizes as they are, 2 evens them out,
         infinity draws all classes alike.
     weights
-        Shares of the classes instead, up to a factor.
+        Shares of the classes instead, up to a factor. A class of weight 0 is never drawn.
     floor
-        Least share of each class.
+        Least share of each class that is drawn at all.
     max_repeat
         Most draws of one cell in a pass; what a class may not take is shared by the others.
 
@@ -153,6 +164,13 @@ def class_draws(
     >>> class_draws([900, 90, 10], 1000, temperature=float("inf"), max_repeat=5)
     [500, 450, 50]
     """
+    if weights is not None and 0 in weights:
+        used = [i for i, weight in enumerate(weights) if weight]
+        inner = class_draws(
+            [sizes[i] for i in used], total, weights=[weights[i] for i in used], floor=floor, max_repeat=max_repeat
+        )
+        drawn = dict(zip(used, inner, strict=True))
+        return [drawn.get(i, 0) for i in range(len(sizes))]
     n = np.asarray(sizes, dtype=np.float64)
     shares = n ** (1.0 / temperature) if weights is None else np.asarray(weights, dtype=np.float64)
     shares = _with_floor(shares / shares.sum(), floor)

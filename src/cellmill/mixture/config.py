@@ -89,7 +89,8 @@ class Split:
     stratify
         A column of obs of which each value ("tissue": each tissue) shall be divided by these shares. The values of `by`
         are then ranked by their keys within the stratum that most of their cells are of, over all cells of the
-        mixture's stores, and cut at the shares: more cells move nobody, a new donor at most those at a cut.
+        components' stores, and cut at the shares: a new donor moves at most those at a cut, more cells only a donor
+        whose commonest stratum they change.
     """
 
     by: str = "donor_id"
@@ -130,7 +131,8 @@ class Exclusion:
         Which of its cells; all when None.
     by
         What a cell must share with a registered one to be removed: "uid" (the same cell), "fingerprint" (the same
-        counts), or a column of obs ("donor_id", "dataset"). Rules apply in this order; a cell counts once.
+        counts; cells of fewer than 50 are alike by chance, and are not asked), or a column of obs ("donor_id",
+        "dataset"). Rules apply in this order; a cell counts once.
     on_leak
         "remove" such cells, or "refuse" to plan while there are any.
     """
@@ -167,13 +169,13 @@ class Balance:
         infinity (`.inf` in YAML) the same for all.
     weights
         Shares of the classes instead, up to a factor: a mapping, or the path of a table (.csv, .tsv, .json) of values
-        and weights. Each class must be named, or `other` given.
+        and weights. Each class must be named, or `other` given. A class of weight 0 is never drawn.
     other
         Weight of classes that `weights` does not name.
     cell_weights
         Instead of classes: a column of obs with a weight, 0 or more, of each cell.
     floor
-        Least share of each class.
+        Least share of each class that is drawn at all.
     max_repeat
         Most draws of one cell in a pass; what a class may not take is shared by the others.
     """

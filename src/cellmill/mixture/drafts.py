@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from cellmill.mixture.cells import Cells
 from cellmill.mixture.config import SPLIT_NAMES, Component, Split, StoreLike
 from cellmill.mixture.quotas import MAX_PERIOD
 from cellmill.mixture.select import duplicated, uids_of
-from cellmill.mixture.splitting import SplitCount
+from cellmill.mixture.splitting import Sides, SplitCount
 from cellmill.mixture.table import ClassRow, PlanRow
 from cellmill.store import Store, open_store
 from cellmill.store.equal_cells import FEW_COUNTS
@@ -23,9 +24,12 @@ from cellmill.store.equal_cells import FEW_COUNTS
 __all__ = [
     "Draft",
     "OpenStores",
+    "changed_set_warnings",
     "drop_duplicates",
     "in_component",
     "leak_warnings",
+    "mixed_split_warnings",
+    "never_warnings",
     "no_cells",
     "overlap_warnings",
     "repeat_warnings",
@@ -75,9 +79,10 @@ class OpenStores:
         """Return the open store."""
         return self.stores[self.index(store)]
 
-    def drop_unused(self, n_registered: int, drafts: Sequence[Draft]) -> None:
-        """Forget stores that only exclusions named, so that they have no part in the plan."""
-        if not n_registered:
+    def drop_unused(self, drafts: Sequence[Draft]) -> None:
+        """Forget stores that no component names, as those of exclusions, so that they have no part in the plan."""
+        named = {self.index(store) for draft in drafts for store in draft.component.stores}
+        if len(named) == len(self.stores):
             return
         used = sorted({s.store for d in drafts for s in d.cells.segments})
         place = {old: new for new, old in enumerate(used)}
@@ -182,6 +187,25 @@ def repeat_warnings(table: Sequence[PlanRow]) -> list[str]:
     return said
 
 
+def changed_set_warnings(exclusions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say which registered evaluation sets are not what they were when they were registered."""
+    return [
+        f"exclude: {one['store']} is protected as {one['protected_as']!r} with digest {one['protected_digest'][:12]}, "
+        f"and is {one['digest'][:12]} now: it was changed or replaced. Results on it are of another set; register it anew"
+        for one in exclusions
+        if one["protected_digest"] not in (None, one["digest"])
+    ]
+
+
+def never_warnings(table: Sequence[PlanRow], n_never: Sequence[int]) -> list[str]:
+    """Say how many cells are counted and never drawn."""
+    return [
+        f"{row.name!r}: {n:,} of its {row.cells:,} cells have weight 0 in its balance and are never drawn"
+        for row, n in zip(table, n_never, strict=True)
+        if n
+    ]
+
+
 def share_warnings(table: Sequence[PlanRow], n_draws: int) -> list[str]:
     """Say which shares are missed by more than a hundredth, and by more than the cell that rounding costs."""
     return [
@@ -200,6 +224,21 @@ def leak_warnings(shared: Mapping[str, int], split: Split) -> list[str]:
         f"{n:,} donors have cells in {pair}, since the split is by {split.by}: results are 'within donor'"
         for pair, n in shared.items()
     ]
+
+
+def mixed_split_warnings(drafts: Sequence[Draft], sides: Sides) -> list[str]:
+    """Say which cells of validation and test are trained on, since their component is not of the training split."""
+    if not any(draft.split == SPLIT_NAMES[0] for draft in drafts):
+        return []
+    said = []
+    for draft in drafts:
+        n = sum(int((sides.of(s.store, s.array) != 0).sum()) for s in draft.cells.segments)
+        if draft.split != SPLIT_NAMES[0] and n:
+            said.append(
+                f"{draft.component.name!r} is of split {draft.split!r}, beside components of 'train': {n:,} of its "
+                "cells are of validation or test by the split, and are in this plan all the same"
+            )
+    return said
 
 
 def split_warnings(split: Split, found: SplitCount) -> list[str]:

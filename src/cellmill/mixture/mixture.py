@@ -23,6 +23,7 @@ from cellmill.mixture.config import (
     Seeds,
     Split,
     SplitName,
+    StoreLike,
     balance_of,
     kind_of,
     parse,
@@ -32,9 +33,12 @@ from cellmill.mixture.coverage import coverage_warnings, gene_coverage
 from cellmill.mixture.drafts import (
     Draft,
     OpenStores,
+    changed_set_warnings,
     drop_duplicates,
     in_component,
     leak_warnings,
+    mixed_split_warnings,
+    never_warnings,
     no_cells,
     overlap_warnings,
     repeat_warnings,
@@ -123,6 +127,7 @@ class Mixture:
         self.cells = cells
         self.draws = draws
         self.balance = None if balance is None else balance_of(balance, where="balance")
+        self._split_over: tuple[StoreLike, ...] = ()  # of a part of a mixture: the stores of the whole
         self._check_values()
         if self.base is not None:
             self._take_over(self.base)
@@ -178,44 +183,71 @@ class Mixture:
         """What amounts mean: "proportion", "repeat" or "choose"."""
         return kind_of(self.components)
 
-    def with_split(self, split: SplitName) -> Mixture:
-        """Return the same mixture with every component in another split: the validation cells of a training mixture.
+    def with_split(self, split: SplitName, *, only: Iterable[str] | None = None) -> Mixture:
+        """Return the same mixture with its components in another split: the validation cells of a training mixture.
 
         A `choose` or `repeat` becomes repeat=1, and the budgets go: what is evaluated is all of the split.
+
+        Parameters
+        ----------
+        split
+            For "validation" and "test", components of split "all" are left out: all of their cells are trained on.
+        only
+            Names of the components to keep; all when None. Donors fall where they fall in the whole mixture.
+
+        Raises
+        ------
+        ConfigError
+            When no component is left.
         """
-        components = [Component(c.name, c.store, where=c.where, split=split) for c in self.components]
-        return Mixture(
-            components,
+        kept = self.components if only is None else [c for c in self.components if c.name in set(only)]
+        if split in SPLIT_NAMES[1:]:
+            kept = [c for c in kept if c.split != "all"]
+        if not kept:
+            raise ConfigError(
+                f"no component has cells of split {split!r} that are not trained on: those of split 'all' have none. "
+                "Give one of them split: train"
+            )
+        part = Mixture(
+            [Component(c.name, c.store, where=c.where, split=split) for c in kept],
             name=f"{self.name} {split}".strip(),
             seed=self.seeds,
             split=self.split,
             exclude=self.exclude,
             dedupe=self.dedupe,
         )
+        part._split_over = self._split_over or tuple(store for c in self.components for store in c.stores)
+        return part
 
     def ladder(self, shares: Sequence[float] = (0.01, 0.1, 0.25, 0.5, 1.0)) -> list[Mixture]:
         """Return the same mixture with a share of the cells of every component, nested: each holds those before it.
 
+        Those of a base are taken by the same share, and replaced as in the whole.
+
         Raises
         ------
         ConfigError
-            When components have an amount already, or a share is not above 0 and at most 1.
+            When components have an amount already, or the mixture a budget of cells, or a share is not above 0 and at
+            most 1.
         """
+        if self.cells is not None:
+            raise ConfigError("a ladder says how many cells there are, and so does `cells`; leave one of them out")
         if any(c.proportion is not None or c.repeat is not None or c.choose is not None for c in self.components):
             raise ConfigError("a ladder says how many cells of each component; leave proportion, repeat and choose out")
         rungs = []
         for share in shares:
             if not 0 < share <= 1:
                 raise ConfigError(f"a share of a ladder is above 0 and at most 1, found {share!r}")
-            text = f"{100 * share:.10g}%"
-            rungs.append(
-                Mixture(
-                    [replace(component, choose=text, op="add") for component in self.components],
-                    name=f"{self.name} {text}".strip(), seed=self.seeds, split=self.split, exclude=self.exclude,
-                    dedupe=self.dedupe, draws=self.draws, balance=self.balance,
-                )
-            )  # fmt: skip
+            rungs.append(self._rung(f"{100 * share:.10g}%"))
         return rungs
+
+    def _rung(self, text: str) -> Mixture:
+        return Mixture(
+            [replace(component, choose=text) for component in self.own_components],
+            name=f"{self.name} {text}".strip(), seed=self.seeds, split=self.split, exclude=self.exclude,
+            dedupe=self.dedupe, draws=self.draws, balance=self.balance,
+            base=None if self.base is None else self.base._rung(text),
+        )  # fmt: skip
 
     def _check(self) -> None:
         if self.base is None and (ops := [c for c in self.components if c.op != "add"]):
@@ -259,14 +291,15 @@ class Mixture:
         """
         opened = OpenStores()
         exclusions = tuple(_exclusion_facts(one, opened.get(one.store)) for one in self.exclude)
-        warnings: list[str] = []
+        warnings = changed_set_warnings(exclusions)
         drafts = self._select(opened, warnings)
         stores = tuple(opened.stores)
         for draft in drafts:
             if not len(draft.cells):
                 raise no_cells(draft)
-        self._limit(drafts, stores)
+        self._choose_all(drafts, stores)
         replace_cells(drafts, stores, seed=self.seeds.data)
+        self._limit(drafts, stores)
         if not self.dedupe:
             warnings += overlap_warnings(drafts, stores)
         return self._finish(drafts, stores, warnings, exclusions)
@@ -274,7 +307,6 @@ class Mixture:
     def _select(self, opened: OpenStores, warnings: list[str]) -> list[Draft]:
         rules, said = build_removals([(e, opened.get(e.store)) for e in self.exclude])
         warnings += said
-        registered = len(opened.stores)
         found = SplitCount({})
         drafts = []
         for component in self.components:
@@ -284,13 +316,17 @@ class Mixture:
             warnings += drop_duplicates(drafts, opened.stores)
         sides = None
         if self.split is not None:
-            sides = Sides(self.split, opened.stores, seed=self.seeds.split)
+            whole = self._split_over or tuple(store for c in self.components for store in c.stores)
+            strata_of = [opened.index(store) for store in whole] if self.split.stratify else ()
+            sides = Sides(self.split, opened.stores, seed=self.seeds.split, strata_of=strata_of)
             warnings += leak_warnings(donors_on_both_sides([draft.cells for draft in drafts], sides), self.split)
         for draft in drafts:
             with in_component(draft.component):
                 self._narrow(draft, opened.stores, rules, sides, found)
         self._refuse_leaks(drafts)
-        opened.drop_unused(registered, drafts)
+        if sides is not None:
+            warnings += mixed_split_warnings(drafts, sides)
+        opened.drop_unused(drafts)
         if self.split is not None:
             warnings += split_warnings(self.split, found)
         return drafts
@@ -329,14 +365,16 @@ class Mixture:
         if rules:
             draft.story.append(f"{len(draft.cells):,} after exclusions")
 
-    def _limit(self, drafts: Sequence[Draft], stores: Sequence[Store]) -> None:
-        """Apply `choose`, the budget of unique cells, and note repeats."""
+    def _choose_all(self, drafts: Sequence[Draft], stores: Sequence[Store]) -> None:
+        """Apply `choose`, and note repeats."""
         for draft in drafts:
             draft.repeat = float(draft.component.repeat or 1.0)
-        if self.kind == "choose":
-            for draft in drafts:
+            if self.kind == "choose":
                 self._choose(draft, draft.component.n_chosen(len(draft.cells)) or 0, stores, "choose")
-        elif self.cells is not None and self.kind == "proportion":
+
+    def _limit(self, drafts: Sequence[Draft], stores: Sequence[Store]) -> None:
+        """Apply the budget of unique cells, last of all: a plan has as many as it says."""
+        if self.cells is not None and self.kind == "proportion":
             counts = quota_pattern(tuple(float(d.component.proportion or 0) for d in drafts)).counts(self.cells)
             for draft, n in zip(drafts, counts.tolist(), strict=True):
                 self._choose(draft, n, stores, f"cells={self.cells} at its proportion")
@@ -405,6 +443,7 @@ class Mixture:
             for part, draft, draw, want, genes in zip(parts, drafts, draws, wanted, coverage, strict=True)
         )
         warnings = [*warnings, *share_warnings(table, n_draws), *repeat_warnings(table)]
+        warnings += never_warnings(table, [0 if part.turns is None else part.turns.n_never for part in parts])
         warnings += coverage_warnings(coverage, common)
         never = [row.name for row in table if row.draws == 0]
         if never:
@@ -448,4 +487,5 @@ def _exclusion_facts(exclusion: Exclusion, store: Store) -> dict[str, Any]:
         "by": list(exclusion.by),
         "on_leak": exclusion.on_leak,
         "protected_as": None if protection is None else protection.name,
+        "protected_digest": None if protection is None else protection.digest,
     }

@@ -339,6 +339,7 @@ def plan_cells(rows: Mapping[str, Sequence[tuple[Store, npt.ArrayLike | range]]]
             unique = _unique_rows(ids, store, component)
             if len(unique):
                 segments.append(Segment.of(len(stores) - 1 if known is None else known, unique))
+        _check_once(segments, component)
         parts.append(Part(component, Cells(tuple(segments))))
     empty = [part.name for part in parts if not len(part.cells)]
     if empty or not parts:
@@ -357,6 +358,15 @@ def plan_cells(rows: Mapping[str, Sequence[tuple[Store, npt.ArrayLike | range]]]
         for part in parts
     )
     return Plan(name, "repeat", tuple(stores), tuple(parts), n_draws, table=table)
+
+
+def _check_once(segments: Sequence[Segment], component: str) -> None:
+    """Refuse segments of one store that share a row."""
+    for i, one in enumerate(segments):
+        for other in (s for s in segments[i + 1 :] if s.store == one.store):
+            apart = one.rows[-1] < other.rows[0] or other.rows[-1] < one.rows[0]
+            if not apart and len(np.intersect1d(one.array, other.array, assume_unique=True)):
+                raise MixtureError(f"component {component!r}: a row id comes twice; use `repeat` to draw cells again")
 
 
 def _unique_rows(ids: npt.ArrayLike | range, store: Store, component: str) -> range | I64:

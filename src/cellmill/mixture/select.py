@@ -18,7 +18,7 @@ from cellmill.kernel import derive_key, keyed_u64
 from cellmill.mixture.cells import Cells, Segment
 from cellmill.mixture.config import Exclusion
 from cellmill.store import Store
-from cellmill.store.equal_cells import FEW_COUNTS, repeats_earlier
+from cellmill.store.equal_cells import FEW_COUNTS, CellFacts, equals_known, repeats_earlier
 
 __all__ = [
     "Duplicated",
@@ -38,7 +38,7 @@ __all__ = [
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
-HASHES = ("uid", "fingerprint")
+NO_HASHES: U64 = np.empty(0, dtype=np.uint64)
 NO_VALUE = "(no value)"
 
 
@@ -76,7 +76,9 @@ class Removal:
     Attributes
     ----------
     hashes : uint64, sorted
-        For "uid" and "fingerprint".
+        For "uid".
+    facts : (uint64, int64, int64) or None
+        For "fingerprint": that, number of genes and total of each registered cell.
     texts : frozenset of str
         For a column of obs.
     refuses : bool
@@ -87,11 +89,14 @@ class Removal:
     hashes: U64
     texts: frozenset[str]
     refuses: bool = False
+    facts: CellFacts | None = None
 
     def matches(self, store: Store, rows: I64) -> Mask:
         """Return which rows share this rule's property with a registered cell."""
-        if self.by in HASHES:
-            return np.isin(_hashes(store, self.by, rows), self.hashes)
+        if self.facts is not None:
+            return equals_known(self.facts, _cell_facts(store, rows))
+        if self.by == "uid":
+            return np.isin(store.uids(rows), self.hashes)
         codes, values = column_codes(store, self.by, rows, needed_for="exclude")
         hit = np.array([*(value in self.texts for value in values), False], dtype=bool)  # the last for nulls, code -1
         found: Mask = hit[codes]
@@ -117,11 +122,19 @@ def build_removals(exclusions: Iterable[tuple[Exclusion, Store]]) -> tuple[list[
                 "check its `where`, or leave it out"
             )
         for by in exclusion.by:
-            if by in HASHES:
-                rules.append(Removal(by, np.unique(_hashes(store, by, rows)), frozenset(), refuses))
+            if by == "uid":
+                rules.append(Removal(by, np.unique(store.uids(rows)), frozenset(), refuses))
+            elif by == "fingerprint":
+                facts = _cell_facts(store, rows)
+                rules.append(Removal(by, NO_HASHES, frozenset(), refuses, facts))
+                if n_few := int((facts[2] < FEW_COUNTS).sum()):
+                    warnings.append(
+                        f"exclude: {n_few:,} of the {len(rows):,} registered cells of {store.path} have fewer than "
+                        f"{FEW_COUNTS} counts, where equality is chance: the rule 'fingerprint' looks for the others"
+                    )
             else:
                 _, values = column_codes(store, by, rows, needed_for="exclude")
-                rules.append(Removal(by, np.empty(0, dtype=np.uint64), frozenset(values), refuses))
+                rules.append(Removal(by, NO_HASHES, frozenset(values), refuses))
                 if not values:
                     warnings.append(
                         f"exclude: none of the {len(rows):,} registered cells of {store.path} has a {by}, "
@@ -155,12 +168,9 @@ class Duplicated:
 
 def duplicated(parts: Sequence[Cells], stores: Sequence[Store]) -> Duplicated:
     """Return which cells equal an earlier cell of the mixture: in fingerprint, number of genes and total."""
-    segments = [segment for cells in parts for segment in cells.segments]
-    prints = _joined([_hashes(stores[s.store], "fingerprint", s.array) for s in segments]).astype(np.uint64)
-    detected, totals = (
-        _joined([stores[s.store].obs.stored(name, s.array) for s in segments]).astype(np.int64)
-        for name in ("n_genes_stored", "stored_counts")
-    )
+    facts = [_cell_facts(stores[s.store], s.array) for cells in parts for s in cells.segments]
+    prints = _joined([one[0] for one in facts]).astype(np.uint64)
+    detected, totals = (_joined([one[i] for one in facts]).astype(np.int64) for i in (1, 2))
     repeated = repeats_earlier(prints, detected, totals)
     edges = np.cumsum([len(cells) for cells in parts])[:-1]
     masks = [np.asarray(part) for part in np.split(repeated, edges)]
@@ -222,11 +232,11 @@ def cell_numbers(cells: Cells, stores: Sequence[Store], name: str, *, needed_for
     return joined
 
 
-def _hashes(store: Store, name: str, rows: I64) -> U64:
-    if name == "uid":
-        return store.uids(rows)
-    values: U64 = _column(store, name, rows, needed_for="mixture").to_numpy(zero_copy_only=False)
-    return values.astype(np.uint64)
+def _cell_facts(store: Store, rows: I64) -> tuple[U64, I64, I64]:
+    """Fingerprint, number of genes and total of cells: what equal cells have in common."""
+    prints = _column(store, "fingerprint", rows, needed_for="mixture").to_numpy(zero_copy_only=False)
+    detected, totals = (store.obs.stored(name, rows).astype(np.int64) for name in ("n_genes_stored", "stored_counts"))
+    return prints.astype(np.uint64), detected, totals
 
 
 def _column(store: Store, name: str, rows: I64, *, needed_for: str) -> pa.Array:

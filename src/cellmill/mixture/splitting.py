@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,12 +46,14 @@ class Sides:
     -----
     Without strata a value's place is a number in [0, 1) keyed by its text and the seed alone, so it stays when cells,
     donors or whole stores are added, and the same donor falls on the same side in every store. With strata these
-    numbers rank the values of a stratum, and the shares cut the ranking.
+    numbers rank the values of a stratum, over the stores `strata_of` (all when empty), and the shares cut the ranking.
     """
 
-    def __init__(self, split: Split, stores: Sequence[Store], *, seed: int) -> None:
+    def __init__(self, split: Split, stores: Sequence[Store], *, seed: int, strata_of: Iterable[int] = ()) -> None:
         self.split = split
         self._stores = stores
+        # the stores whose cells make the strata: not those of exclusions, which must move nobody
+        self._strata_of = sorted(set(strata_of)) or range(len(stores))
         self._edges = np.cumsum([0.0, *split.shares])
         self._value_key, self._cell_key = derive_key(seed, "split"), derive_key(seed, "split by cell")
         self._fixed = self._cut_strata() if split.stratify is not None and split.by != "cell" else None
@@ -87,7 +89,7 @@ class Sides:
     def _cut_strata(self) -> dict[str, int]:
         """Return the side of each value, over all cells of all stores, whatever is selected of them."""
         cells: dict[str, Counter[str]] = {}
-        for store in self._stores:
+        for store in (self._stores[index] for index in self._strata_of):
             rows = np.arange(store.n_cells, dtype=np.int64)
             codes, values = column_codes(store, self.split.by, rows, needed_for="split")
             strata, names = column_codes(store, str(self.split.stratify), rows, needed_for="stratify")

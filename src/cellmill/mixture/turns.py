@@ -76,14 +76,16 @@ def even_choice(cells: Cells, stores: Sequence[Store], column: str, n: int, *, s
 def _weights_of(balance: Balance, names: Sequence[str]) -> list[float] | None:
     if balance.weights is None:
         return None
-    table = balance.weights if isinstance(balance.weights, Mapping) else _read_weights(Path(balance.weights))
-    missing = [name for name in names if str(name) not in table]
+    given = balance.weights
+    # keys of YAML may be numbers; the values of a column are texts here
+    table = {str(k): w for k, w in given.items()} if isinstance(given, Mapping) else _read_weights(Path(given))
+    missing = [name for name in names if name not in table]
     if missing and balance.other is None:
         raise ConfigError(
             f"balance: {len(missing)} of the {len(names)} values of {balance.column!r} have no weight, for example "
             f"{', '.join(map(repr, missing[:5]))}. Name them, or give `other`, the weight of all that are not named"
         )
-    weights = [float(table.get(str(name), balance.other or 0.0)) for name in names]
+    weights = [float(table.get(name, balance.other or 0.0)) for name in names]
     if not sum(weights) > 0:
         raise MixtureError(f"balance: all values of {balance.column!r} have the weight 0")
     return weights

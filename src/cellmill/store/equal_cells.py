@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from cellmill.store.buckets import Buckets
 
-__all__ = ["FEW_COUNTS", "MARK", "EqualCells", "FewCounts", "Repeats", "repeats_earlier"]
+__all__ = ["FEW_COUNTS", "MARK", "EqualCells", "FewCounts", "Repeats", "equals_known", "repeats_earlier"]
 
 FEW_COUNTS = 50
 _MOST_SOURCES = 256  # of one group in the table of sources: pairs grow with the square
@@ -26,6 +26,7 @@ _PAIRS_AT_ONCE = 1 << 20
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
+CellFacts = tuple[U64, npt.NDArray[np.integer[Any]], npt.NDArray[np.integer[Any]]]
 
 # `count` is 1, but for cells of few counts, of which equal ones of a block are one record
 _RECORD = np.dtype(
@@ -49,6 +50,24 @@ def repeats_earlier(
     repeated = np.zeros(len(fingerprints), dtype=bool)
     repeated[order] = ~starts
     return repeated
+
+
+def equals_known(known: CellFacts, asked: CellFacts) -> npt.NDArray[np.bool_]:
+    """Return which of the cells asked for equal a known one, bool, shape (n_asked,).
+
+    Parameters
+    ----------
+    known, asked
+        Fingerprint (uint64), number of genes and total (whole numbers) of cells, as three arrays. A cell of fewer than
+        `FEW_COUNTS` counts, an empty one too, equals none: such cells are alike by chance.
+    """
+    candidates = np.flatnonzero(np.isin(asked[0], known[0]) & (asked[2] >= FEW_COUNTS))
+    both = [np.concatenate([old, new[candidates]]).astype(np.uint64) for old, new in zip(known, asked, strict=True)]
+    _, kind = np.unique(np.stack(both, axis=1), axis=0, return_inverse=True)
+    kind = kind.ravel()
+    equal = np.zeros(len(asked[0]), dtype=bool)
+    equal[candidates] = np.isin(kind[len(known[0]) :], kind[: len(known[0])])
+    return equal
 
 
 def _sorted_groups(

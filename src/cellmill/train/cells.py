@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cellmill.errors import InputError, MixtureError, QueryError
-from cellmill.mixture import Component, Mixture, Plan
+from cellmill.mixture import Mixture, Plan
 from cellmill.statistics import hvg_of_cells
 from cellmill.storage import sync_file
 from cellmill.store import Store
@@ -51,6 +51,8 @@ def resolve_plans(config: RunConfig) -> tuple[Plan, Plan | None, list[str]]:
     if isinstance(mixture, Plan) or mixture.split is None:
         return plan, None, [*notes, "no validation cells: the mixture has no split and none were given"]
     found, left_out = _validation_of(mixture)
+    if found is not None:
+        _check_apart(plan, found)  # a component of split "all" may train on the validation cells of another one
     notes += [f"component {name!r} has no validation cells" for name in left_out]
     return plan, found, notes
 
@@ -68,29 +70,17 @@ def _mixture_of(given: Any, *, seed: int | None) -> Mixture | Plan:
 
 def _validation_of(mixture: Mixture) -> tuple[Plan | None, list[str]]:
     """Return the plan over the validation split of those training components that have validation cells."""
-    trained = [c for c in mixture.components if c.split in (None, "train")]
-    left_out = [c.name for c in mixture.components if c not in trained]
+    trained = [c.name for c in mixture.components if c.split in (None, "train")]
+    left_out = [c.name for c in mixture.components if c.name not in trained]
     kept = []
-    for component in trained:
-        one = Component(component.name, component.store, where=component.where, split="validation")
+    for name in trained:
         try:
-            _like(mixture, [one]).plan()
+            mixture.with_split("validation", only=[name]).plan()
         except MixtureError:
-            left_out.append(component.name)
+            left_out.append(name)
         else:
-            kept.append(one)
-    return (_like(mixture, kept).plan() if kept else None), left_out
-
-
-def _like(mixture: Mixture, components: Sequence[Component]) -> Mixture:
-    return Mixture(
-        components,
-        name=f"{mixture.name} validation".strip(),
-        seed=mixture.seeds,
-        split=mixture.split,
-        exclude=mixture.exclude,
-        dedupe=mixture.dedupe,
-    )
+            kept.append(name)
+    return (mixture.with_split("validation", only=kept).plan() if kept else None), left_out
 
 
 def _check_apart(plan: Plan, validation: Plan) -> None:

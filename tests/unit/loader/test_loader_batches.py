@@ -18,7 +18,7 @@ from cellmill.errors import ConfigError, FrameError, QueryError, StateMismatchEr
 from cellmill.loader import Dataset, Loader
 from cellmill.loader.diagnostics import ideal_entropy_bits
 from cellmill.loader.obs import load_obs
-from cellmill.mixture import Component, Mixture, Split
+from cellmill.mixture import Blocked, Component, Mixture, Split
 from cellmill.tokens import CSR, Dense, TokenBatch
 
 
@@ -423,6 +423,8 @@ def test_arguments_of_another_type_are_refused(atlas):
         Dataset(atlas, rows=np.arange(300) < 5)
     with pytest.raises(ConfigError, match="batch_size must be a whole number"):
         Loader(atlas, batch_size=4.0)
+    with pytest.raises(ConfigError, match="rank must be a whole number"):
+        Loader(atlas, rank=0.5, world_size=2)
     assert len(next(iter(Loader(atlas, batch_size=np.int64(4), seed=np.int64(1))))) == 4
     assert len(Dataset(atlas, rows=[])) == 0
 
@@ -500,6 +502,10 @@ def test_a_loader_of_another_batch_size_goes_on_with_the_next_cell(atlas):
     rest = [batch.rows.numpy() for batch in other]
     assert len(rest[0]) == 37
     np.testing.assert_array_equal(np.concatenate(rest), whole[100:])
+    blocked = Loader(atlas, batch_size=100, order="blocked").state_dict()
+    with pytest.raises(StateMismatchError, match=r"mixture.Blocked\(block_cells=64, window_blocks=1600\)"):
+        Loader(atlas, batch_size=37, order="blocked").load_state_dict(blocked)
+    Loader(atlas, batch_size=37, order=Blocked(block_cells=64, window_blocks=1600)).load_state_dict(blocked)
 
 
 def test_mixture_loader_and_batch_say_in_a_line_what_they_are(atlas):

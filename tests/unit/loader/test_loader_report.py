@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cellmill.errors import ConfigError
 from cellmill.loader import Loader
-from cellmill.loader.diagnostics import random_entropy_bits
+from cellmill.loader.diagnostics import Meter, entropy_bits, random_entropy_bits
 from cellmill.loader.prefetch import Ahead, prefetched
 from cellmill.tokens import Dense
 
@@ -41,6 +42,20 @@ def test_labels_that_are_not_mixed_are_spoken_of(atlas):
         loader = Loader(atlas, batch_size=30, obs=["study"], order=order)
         list(loader)
         assert any("mix 'study' less" in said for said in loader.report()["advice"]) == is_said
+
+
+def test_a_column_with_a_category_for_each_cell_costs_no_more_than_its_batches(atlas):
+    batch = next(iter(Loader(atlas, batch_size=64, obs=["study"])))
+    wide = replace(batch, categories={"study": range(3_000_000)})
+    meter = Meter()
+    meter.add(wide, waited=0.0)
+    began = time.process_time()
+    for _ in range(100):
+        meter.add(wide, waited=0.0)
+    assert time.process_time() - began < 0.3
+    assert meter.to_dict()["label_entropy"]["study"]["all_bits"] == pytest.approx(
+        entropy_bits(np.bincount(batch.obs["study"].numpy()))
+    )
 
 
 def test_the_entropy_of_random_batches_is_that_of_all_draws():

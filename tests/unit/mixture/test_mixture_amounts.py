@@ -10,7 +10,7 @@ import pytest
 
 from cellmill.errors import ConfigError, MixtureError, NotFoundError
 from cellmill.ingest import build
-from cellmill.mixture import Balance, Component, Exclusion, Mixture, Split
+from cellmill.mixture import Balance, Component, Exclusion, Mixture, Seeds, Split
 from cellmill.store import protect_store
 
 
@@ -65,6 +65,8 @@ def test_weights_come_from_a_mapping_a_table_and_a_column(atlas, tmp_path):
     total = sum(weights.values())
     for name, weight in weights.items():
         assert abs(found.get(name, 0) - 300 * weight / total) <= (1 if weight else 0) + 1
+    assert names[0] not in found  # the one of weight 0
+    assert any("cells have weight 0" in warning for warning in given.warnings)
     (tmp_path / "w.csv").write_text("cell_type,weight\n" + "".join(f'"{k}",{v}\n' for k, v in weights.items()))
     (tmp_path / "w.tsv").write_text("".join(f"{k}\t{v}\n" for k, v in weights.items()))
     (tmp_path / "w.json").write_text(json.dumps(weights))
@@ -166,6 +168,24 @@ def test_components_are_added_to_a_base_replace_part_of_it_or_stand_alone(atlas)
         Mixture([Component("x", atlas, op="only"), Component("y", atlas)], base=base)
 
 
+def test_a_budget_of_cells_holds_where_cells_are_replaced(atlas):
+    base = Mixture([Component("blood", atlas, where=BLOOD)])
+    arm = Mixture([Component("gut", atlas, where=GUT, op="replace")], base=base, cells=120).plan()
+    assert arm.n_cells == 120
+    assert min(row.cells for row in arm.table) > 0
+
+
+def test_a_ladder_replaces_as_the_whole_does_and_is_nested(atlas):
+    base = Mixture([Component("blood", atlas, where=BLOOD)])
+    arm = Mixture([Component("gut", atlas, where=GUT, op="replace")], base=base)
+    plans = [rung.plan() for rung in arm.ladder([0.1, 0.5, 1.0])]
+    assert [[row.cells for row in plan.table] for plan in plans] == [[10, 10], [50, 50], [100, 100]]
+    rows = [set(plan.rows().tolist()) for plan in plans]
+    assert rows[0] < rows[1] < rows[2] == set(arm.plan().rows().tolist())
+    with pytest.raises(ConfigError, match="so does `cells`"):
+        Mixture([Component("blood", atlas)], cells=100).ladder()
+
+
 def test_a_share_that_is_put_onto_a_base_leaves_it_the_rest(atlas):
     base = Mixture([
         Component("a", atlas, where="dataset = 'blood-a'", proportion=0.75),
@@ -212,6 +232,36 @@ def test_strata_are_divided_each_by_the_shares_and_stay_when_cells_are_added(atl
     assert set(gut.uids(alone.rows())) == set(atlas.uids(within.rows()))
 
 
+def test_exclusions_and_parts_of_a_mixture_move_no_donor_of_a_stratum(atlas, gut):
+    split = Split(train=0.6, validation=0.2, test=0.2, stratify="cell_type")
+    mix = Mixture([Component("gut", gut), Component("blood", atlas, where=BLOOD)], split=split, seed=1)
+    gut_alone = Mixture([Component("gut", gut)], split=split, seed=1)
+    exclusion = Exclusion(atlas, where=BLOOD, by=("uid",))  # of none of the cells of gut
+    kept_out = Mixture([Component("gut", gut)], split=split, seed=1, exclude=[exclusion])
+    assert kept_out.plan().rows().tolist() == gut_alone.plan().rows().tolist()
+    for seed in range(4):
+        mix.seeds = Seeds(split=seed)
+        whole = mix.with_split("validation").plan()
+        part = mix.with_split("validation", only=["gut"]).plan()
+        assert part.parts[0].cells.rows(0).tolist() == whole.parts[0].cells.rows(0).tolist()
+        assert part.stores == (gut,)
+
+
+def test_cells_that_are_trained_on_whatever_the_split_are_no_validation_cells(atlas):
+    parts = [Component("gut", atlas, where=GUT), Component("blood", atlas, where=BLOOD, split="all")]
+    mix = Mixture(parts, split=Split(train=0.6, validation=0.2, test=0.2), seed=1)
+    trained = mix.plan()
+    held = len(atlas.select(BLOOD)) - len(
+        set(mix.with_split("train").plan().rows().tolist()) & set(atlas.select(BLOOD).tolist())
+    )
+    assert any(f"'blood' is of split 'all', beside components of 'train': {held}" in w for w in trained.warnings)
+    validation = mix.with_split("validation")
+    assert validation.names == ("gut",)
+    assert not set(trained.rows().tolist()) & set(validation.plan().rows().tolist())
+    with pytest.raises(ConfigError, match="those of split 'all' have none"):
+        Mixture(parts[1:], split=Split()).with_split("test")
+
+
 def test_leaks_are_refused_when_asked_with_their_counts(atlas, gut):
     def plan(how):
         exclusion = Exclusion(gut, by=("uid", "donor_id"), on_leak=how)
@@ -255,6 +305,11 @@ def test_the_plan_tells_what_sources_measured_and_which_sets_are_kept_out(tmp_pa
     assert told["exclusions"][0]["protected_as"] == "held-out"
     assert told["exclusions"][0]["digest"] == kept.digest
     assert "genes measured" in str(plan)
+    assert not any("register it anew" in warning for warning in plan.warnings)
+    mark = kept.path / "protected.json"
+    mark.write_text(mark.read_text().replace(kept.digest, "0" * 32))
+    changed = Mixture(parts, exclude=[Exclusion(kept, by=("uid",))]).plan()
+    assert any("'held-out' with digest 000000000000" in warning for warning in changed.warnings)
     plan.figure(tmp_path / "plan.png")
     assert (tmp_path / "plan.png").read_bytes()[:4] == b"\x89PNG"
     alone = Mixture(parts[:1]).plan()

@@ -173,6 +173,23 @@ def test_exclusions_say_which_rule_removed_what(atlas, gut):
     assert plan.stores == (atlas,)  # the store that is only excluded is no part of the plan
 
 
+def test_cells_of_few_counts_are_no_leaks_by_fingerprint(tmp_path, tiny_h5ad):
+    rng = np.random.default_rng(0)
+    small = np.zeros((4, 30), dtype=int)  # two empty cells, two of a single molecule
+    small[2:, 3] = 1
+    train = np.vstack([small, rng.poisson(4, (6, 30))])
+    held = np.vstack([small, train[4:6], rng.poisson(4, (4, 30))])
+    stores = [
+        build(tmp_path / f"{name}.mill", [tiny_h5ad(name, counts=counts).path], vocabulary="union")
+        for name, counts in (("train", train), ("held", held))
+    ]
+    exclusion = Exclusion(stores[1], by=("fingerprint",))
+    plan = Mixture([Component("c", stores[0])], exclude=[exclusion]).plan()
+    assert plan.rows().tolist() == [0, 1, 2, 3, 6, 7, 8, 9]
+    assert plan.table[0].excluded == {"fingerprint": 2}
+    assert any("4 of the 10 registered cells" in w and "fewer than 50 counts" in w for w in plan.warnings)
+
+
 def test_duplicates_are_removed_keeping_the_first(atlas, gut):
     parts = [Component("all", atlas), Component("again", gut)]
     plan = Mixture([*parts, Component("new", atlas, where="tissue = 'blood'")]).plan()
@@ -468,3 +485,9 @@ def test_a_file_that_is_no_utf8_is_refused(tmp_path):
     (tmp_path / "mix.yaml").write_bytes(b"name: caf\xe9\n")
     with pytest.raises(ConfigError, match="not a text in UTF-8"):
         Mixture.from_yaml(tmp_path / "mix.yaml")
+
+
+def test_a_row_in_two_lists_of_one_component_is_refused(atlas):
+    assert plan_cells({"c": [(atlas, range(5)), (atlas, [9, 11])]}).n_cells == 7
+    with pytest.raises(MixtureError, match="'c': a row id comes twice"):
+        plan_cells({"c": [(atlas, [3, 8, 20]), (atlas, range(8, 12))]})
