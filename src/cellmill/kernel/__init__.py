@@ -28,6 +28,7 @@ from cellmill.kernel.gathering import (
     gather_rows,
     gather_rows_dense,
 )
+from cellmill.kernel.hvg_panels import PanelOut, PanelPlan, count_other_genes, tokenise_panels
 from cellmill.kernel.implementation import IMPLEMENTATION, chosen, native_error, vectors
 from cellmill.kernel.ingest import IngestedCells, Refusal, WholeCells, ingest_cells
 from cellmill.kernel.keys import derive_key
@@ -49,6 +50,8 @@ __all__ = [
     "Gathered",
     "IngestedCells",
     "Panel",
+    "PanelOut",
+    "PanelPlan",
     "Refusal",
     "RowTable",
     "SequenceNumbers",
@@ -59,6 +62,7 @@ __all__ = [
     "WholeCells",
     "choose_head",
     "count_histograms",
+    "count_other_genes",
     "default_threads",
     "derive_key",
     "encode",
@@ -78,6 +82,7 @@ __all__ = [
     "open_model",
     "permute",
     "set_threads",
+    "tokenise_panels",
     "tokenise_sequences",
     "vectors",
 ]

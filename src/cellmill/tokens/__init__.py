@@ -8,6 +8,7 @@ from __future__ import annotations
 from cellmill.tokens.batch import Batch, TokenBatch
 from cellmill.tokens.csr import CSR
 from cellmill.tokens.dense import Dense, DenseType, Transform
+from cellmill.tokens.hvg_panel import HVGPanel
 from cellmill.tokens.recipe import Recipe
 
-__all__ = ["CSR", "Batch", "Dense", "DenseType", "Recipe", "TokenBatch", "Transform"]
+__all__ = ["CSR", "Batch", "Dense", "DenseType", "HVGPanel", "Recipe", "TokenBatch", "Transform"]

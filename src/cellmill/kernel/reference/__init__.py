@@ -14,6 +14,7 @@ from cellmill.kernel.reference.gather import (
     gather_rows,
     gather_rows_dense,
 )
+from cellmill.kernel.reference.hvg_panels import count_other_genes, tokenise_panels
 from cellmill.kernel.reference.ingest import ingest
 from cellmill.kernel.reference.model import HeadModel
 from cellmill.kernel.reference.random import keyed_u64, mix64, permute
@@ -25,6 +26,7 @@ __all__ = [
     "HeadModel",
     "Panel",
     "RowTable",
+    "count_other_genes",
     "encode",
     "fingerprint",
     "frame_sizes",
@@ -36,5 +38,6 @@ __all__ = [
     "keyed_u64",
     "mix64",
     "permute",
+    "tokenise_panels",
     "tokenise_sequences",
 ]
