@@ -1,6 +1,7 @@
 #include "hvg_panel.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <memory>
 #include <string>
@@ -19,6 +20,7 @@ public:
         : cells_(cells), slot_of_(slot_of), scales_(scales), rules_(rules), out_(out), ranks_(ranks) {}
 
     void make(std::size_t cell) {
+        std::fill(known_.begin(), known_.end(), std::uint8_t{0});
         float* const row = out_.values + cell * rules_.n_slots;
         std::fill_n(row, rules_.n_slots, 0.0F);
         others_.clear();
@@ -32,15 +34,24 @@ public:
                 row[slot_of_[column]] = value(count, scales_[cell]);
                 ++filled;
             } else {
-                // Ascending: the largest count first, then the smallest token.
-                others_.push_back((std::uint64_t{~count} << 32) | ranks_.of(column));
+                others_.emplace_back(count, ranks_.of(column), static_cast<std::uint32_t>(column));
             }
         }
         write_others(cell, std::min(rules_.fill_to > filled ? rules_.fill_to - filled : 0, others_.size()));
     }
 
 private:
-    float value(std::uint32_t count, double scale) const noexcept {
+    // Most counts of a cell are small, and each is worked out once.
+    float value(std::uint32_t count, double scale) noexcept {
+        if (count >= known_.size()) return worked_out(count, scale);
+        if (!known_[count]) {
+            value_[count] = worked_out(count, scale);
+            known_[count] = 1;
+        }
+        return value_[count];
+    }
+
+    float worked_out(std::uint32_t count, double scale) const noexcept {
         if (rules_.values == PanelValues::raw) return static_cast<float>(count);
         const double scaled = static_cast<double>(count) * scale;
         return static_cast<float>(rules_.values == PanelValues::log1p ? std::log1p(scaled) : scaled);
@@ -51,12 +62,10 @@ private:
         auto at = static_cast<std::size_t>(out_.other_starts[cell]);
         const auto end = static_cast<std::size_t>(out_.other_starts[cell + 1]);
         if (at + k > end) throw std::invalid_argument("row " + std::to_string(cell) + " of other genes is too short");
-        const auto middle = others_.begin() + static_cast<std::ptrdiff_t>(k);
-        if (k > 0 && k < others_.size()) std::nth_element(others_.begin(), middle - 1, others_.end());
-        std::sort(others_.begin(), middle);
+        if (k > 0) sorter_.sort(others_);
         for (std::size_t i = 0; i < k; ++i, ++at) {
-            out_.other_genes[at] = cells_.token_of[ranks_.column(others_[i] & 0xFFFFFFFFU)];
-            out_.other_values[at] = value(~static_cast<std::uint32_t>(others_[i] >> 32), scales_[cell]);
+            out_.other_genes[at] = cells_.token_of[others_[i].place];
+            out_.other_values[at] = value(others_[i].count(), scales_[cell]);
         }
         for (; at < end; ++at) {
             out_.other_genes[at] = rules_.pad_token;
@@ -70,7 +79,10 @@ private:
     const PanelRules& rules_;
     const PanelOut& out_;
     const ColumnRanks& ranks_;
-    std::vector<std::uint64_t> others_;
+    std::vector<CountedGene> others_;
+    CountSorter sorter_;
+    std::array<std::uint8_t, 256> known_{};
+    std::array<float, 256> value_{};
 };
 
 }  // namespace

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace cellmill {
@@ -62,6 +64,50 @@ public:
 private:
     std::vector<std::uint64_t> bits_;
     std::vector<std::uint32_t> number_;
+};
+
+// A gene of a cell in an order by count: the largest first, equal ones by a number.
+struct CountedGene {
+    std::uint64_t key;
+    std::uint32_t place;
+
+    CountedGene() = default;
+    CountedGene(std::uint32_t count, std::uint32_t number, std::uint32_t place_of) noexcept
+        : key((std::uint64_t{~count} << 32) | number), place(place_of) {}
+    std::uint32_t count() const noexcept { return ~static_cast<std::uint32_t>(key >> 32); }
+};
+
+// Sorts genes by key in linear time but for counts of 255 and more; genes of equal keys stay in their order.
+class CountSorter {
+public:
+    void sort(std::vector<CountedGene>& genes) {
+        if (genes.size() < 64) {
+            std::stable_sort(genes.begin(), genes.end(), by_key);
+            return;
+        }
+        other_.resize(genes.size());
+        for (int shift = 0; shift < 32; shift += 8)
+            pass(genes, [shift](const CountedGene& gene) { return static_cast<std::uint8_t>(gene.key >> shift); });
+        pass(genes, [](const CountedGene& gene) { return static_cast<std::uint8_t>(255 - std::min(gene.count(), 255U)); });
+        const auto small = std::find_if(genes.begin(), genes.end(), [](const CountedGene& gene) { return gene.count() < 255; });
+        std::stable_sort(genes.begin(), small, by_key);
+    }
+
+private:
+    static bool by_key(const CountedGene& a, const CountedGene& b) noexcept { return a.key < b.key; }
+
+    template <class Digit>
+    void pass(std::vector<CountedGene>& genes, const Digit& digit) {
+        std::array<std::uint32_t, 256> at{};
+        for (const CountedGene& gene : genes) ++at[digit(gene)];
+        if (at[digit(genes.front())] == genes.size()) return;
+        std::uint32_t upto = 0;
+        for (std::uint32_t& bucket : at) upto += std::exchange(bucket, upto);
+        for (const CountedGene& gene : genes) other_[at[digit(gene)]++] = gene;
+        genes.swap(other_);
+    }
+
+    std::vector<CountedGene> other_;
 };
 
 }  // namespace cellmill

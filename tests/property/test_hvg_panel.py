@@ -36,12 +36,12 @@ def made_by(kernel, cells, plan, threads=1) -> PanelOut:
 @given(st.integers(0, 2**32))
 def test_both_kernels_give_the_same_panels(seed):
     rng = np.random.default_rng(seed)
-    cells = some_cells(rng)
-    slot_of = np.full(50, -1, np.int32)
-    slot_of[rng.permutation(50)[:20]] = rng.permutation(22)[:20]
-    plan = PanelPlan(
-        slot_of=slot_of, n_slots=22, scales=rng.random(6), values=int(rng.integers(3)), fill_to=int(rng.integers(40))
-    )
+    n_columns = int(rng.choice([50, 400]))
+    cells = some_cells(rng, n_columns=n_columns)
+    slot_of = np.full(n_columns, -1, np.int32)
+    slot_of[rng.permutation(n_columns)[:20]] = rng.permutation(22)[:20]
+    fill_to = int(rng.integers(n_columns))
+    plan = PanelPlan(slot_of=slot_of, n_slots=22, scales=rng.random(6), values=int(rng.integers(3)), fill_to=fill_to)
     left, right = made_by(native, cells, plan, threads=int(rng.integers(1, 4))), made_by(reference, cells, plan)
     for name in ("other_lengths", "values", "other_genes", "other_values"):
         assert np.array_equal(getattr(left, name), getattr(right, name)), name
