@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cellmill.kernel.checks import as_integers, check_cells, check_column_count, check_u64, count_threads
+from cellmill.kernel.count_tokens import CountTokenOut, CountTokenPlan, tokenise_counts
 from cellmill.kernel.gathering import (
     COUNT_DTYPES,
     TRANSFORMS,
@@ -47,6 +48,8 @@ __all__ = [
     "COUNT_DTYPES",
     "IMPLEMENTATION",
     "TRANSFORMS",
+    "CountTokenOut",
+    "CountTokenPlan",
     "Gathered",
     "IngestedCells",
     "Panel",
@@ -82,6 +85,7 @@ __all__ = [
     "open_model",
     "permute",
     "set_threads",
+    "tokenise_counts",
     "tokenise_panels",
     "tokenise_sequences",
     "vectors",

@@ -6,9 +6,10 @@ Knows counts, vocabulary tokens and one key per cell. Never opens a file; knows 
 from __future__ import annotations
 
 from cellmill.tokens.batch import Batch, TokenBatch
+from cellmill.tokens.count_diffusion import CountDiffusion
 from cellmill.tokens.csr import CSR
 from cellmill.tokens.dense import Dense, DenseType, Transform
 from cellmill.tokens.hvg_panel import HVGPanel
 from cellmill.tokens.recipe import Recipe
 
-__all__ = ["CSR", "Batch", "Dense", "DenseType", "HVGPanel", "Recipe", "TokenBatch", "Transform"]
+__all__ = ["CSR", "Batch", "CountDiffusion", "Dense", "DenseType", "HVGPanel", "Recipe", "TokenBatch", "Transform"]

@@ -6,6 +6,7 @@ Knows nothing of the native module, of files, or of threads (the argument is tak
 
 from __future__ import annotations
 
+from cellmill.kernel.reference.count_tokens import tokenise_counts
 from cellmill.kernel.reference.gather import (
     fingerprint,
     frame_sizes,
@@ -38,6 +39,7 @@ __all__ = [
     "keyed_u64",
     "mix64",
     "permute",
+    "tokenise_counts",
     "tokenise_panels",
     "tokenise_sequences",
 ]
