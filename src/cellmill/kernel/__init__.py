@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cellmill.kernel.checks import as_integers, check_cells, check_column_count, check_u64, count_threads
+from cellmill.kernel.count_tokens import CountTokenOut, CountTokenPlan, tokenise_counts
 from cellmill.kernel.gathering import (
     COUNT_DTYPES,
     TRANSFORMS,
@@ -28,6 +29,7 @@ from cellmill.kernel.gathering import (
     gather_rows,
     gather_rows_dense,
 )
+from cellmill.kernel.hvg_panels import PanelOut, PanelPlan, count_other_genes, tokenise_panels
 from cellmill.kernel.implementation import IMPLEMENTATION, chosen, native_error, vectors
 from cellmill.kernel.ingest import IngestedCells, Refusal, WholeCells, ingest_cells
 from cellmill.kernel.keys import derive_key
@@ -46,9 +48,13 @@ __all__ = [
     "COUNT_DTYPES",
     "IMPLEMENTATION",
     "TRANSFORMS",
+    "CountTokenOut",
+    "CountTokenPlan",
     "Gathered",
     "IngestedCells",
     "Panel",
+    "PanelOut",
+    "PanelPlan",
     "Refusal",
     "RowTable",
     "SequenceNumbers",
@@ -59,6 +65,7 @@ __all__ = [
     "WholeCells",
     "choose_head",
     "count_histograms",
+    "count_other_genes",
     "default_threads",
     "derive_key",
     "encode",
@@ -78,6 +85,8 @@ __all__ = [
     "open_model",
     "permute",
     "set_threads",
+    "tokenise_counts",
+    "tokenise_panels",
     "tokenise_sequences",
     "vectors",
 ]

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from cellmill.tokens.batch import Batch, TokenBatch
 from cellmill.tokens.context import Context, Depth
+from cellmill.tokens.count_diffusion import CountDiffusion
 from cellmill.tokens.csr import CSR
 from cellmill.tokens.dense import Dense, DenseType, Transform
+from cellmill.tokens.hvg_panel import HVGPanel
 from cellmill.tokens.recipe import Recipe
 from cellmill.tokens.registry import RECIPES, recipe_named
 from cellmill.tokens.scgpt import ScGPT
@@ -19,9 +21,11 @@ __all__ = [
     "RECIPES",
     "Batch",
     "Context",
+    "CountDiffusion",
     "Dense",
     "DenseType",
     "Depth",
+    "HVGPanel",
     "Recipe",
     "ScGPT",
     "Tahoe",

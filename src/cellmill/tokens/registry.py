@@ -7,8 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 from cellmill.errors import ConfigError, nearest
+from cellmill.tokens.count_diffusion import CountDiffusion
 from cellmill.tokens.csr import CSR
 from cellmill.tokens.dense import Dense
+from cellmill.tokens.hvg_panel import HVGPanel
 from cellmill.tokens.recipe import Recipe
 from cellmill.tokens.scgpt import ScGPT
 from cellmill.tokens.tahoe import Tahoe
@@ -19,6 +21,8 @@ RECIPES: Mapping[str, Any] = MappingProxyType(
     {
         "csr": CSR,
         "dense": Dense,
+        "count_diffusion": CountDiffusion,
+        "hvg_panel": HVGPanel,
         "scgpt": ScGPT,
         "tahoe": Tahoe,
     }

@@ -6,6 +6,7 @@ Knows nothing of the native module, of files, or of threads (the argument is tak
 
 from __future__ import annotations
 
+from cellmill.kernel.reference.count_tokens import tokenise_counts
 from cellmill.kernel.reference.gather import (
     fingerprint,
     frame_sizes,
@@ -14,6 +15,7 @@ from cellmill.kernel.reference.gather import (
     gather_rows,
     gather_rows_dense,
 )
+from cellmill.kernel.reference.hvg_panels import count_other_genes, tokenise_panels
 from cellmill.kernel.reference.ingest import ingest
 from cellmill.kernel.reference.model import HeadModel
 from cellmill.kernel.reference.random import keyed_u64, mix64, permute
@@ -25,6 +27,7 @@ __all__ = [
     "HeadModel",
     "Panel",
     "RowTable",
+    "count_other_genes",
     "encode",
     "fingerprint",
     "frame_sizes",
@@ -36,5 +39,7 @@ __all__ = [
     "keyed_u64",
     "mix64",
     "permute",
+    "tokenise_counts",
+    "tokenise_panels",
     "tokenise_sequences",
 ]

@@ -1,0 +1,26 @@
+"""The worked examples on the pages of recipes print what the comments beside them say."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+PAGES = Path(__file__).resolve().parents[3] / "docs" / "recipes"
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SAID = re.compile(r"^print\(.*\)  # (.*)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", sorted(page.stem for page in PAGES.glob("*.md")))
+def test_example_prints_what_the_page_says(page):
+    blocks = BLOCK.findall((PAGES / f"{page}.md").read_text())
+    assert blocks
+    for block in blocks:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(block, page, "exec"), {})
+        assert SAID.findall(block)
+        assert out.getvalue().splitlines() == SAID.findall(block)
