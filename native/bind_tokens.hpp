@@ -6,10 +6,12 @@
 namespace cellmill {
 
 void bind_sequence(nanobind::module_& m);
+void bind_profile(nanobind::module_& m);
 
 // All of them.
 inline void bind_tokens(nanobind::module_& m) {
     bind_sequence(m);
+    bind_profile(m);
 }
 
 }  // namespace cellmill

@@ -32,6 +32,15 @@ from cellmill.kernel.implementation import IMPLEMENTATION, chosen, native_error,
 from cellmill.kernel.ingest import IngestedCells, Refusal, WholeCells, ingest_cells
 from cellmill.kernel.keys import derive_key
 from cellmill.kernel.model import choose_head, count_histograms, fit_model, open_model
+from cellmill.kernel.profiles import (
+    PanelRows,
+    ProfileNumbers,
+    ProfileOut,
+    ProfilePlan,
+    ProfileRules,
+    tokenise_panel,
+    tokenise_profiles,
+)
 from cellmill.kernel.sequences import (
     SequenceNumbers,
     SequenceOut,
@@ -49,6 +58,11 @@ __all__ = [
     "Gathered",
     "IngestedCells",
     "Panel",
+    "PanelRows",
+    "ProfileNumbers",
+    "ProfileOut",
+    "ProfilePlan",
+    "ProfileRules",
     "Refusal",
     "RowTable",
     "SequenceNumbers",
@@ -78,6 +92,8 @@ __all__ = [
     "open_model",
     "permute",
     "set_threads",
+    "tokenise_panel",
+    "tokenise_profiles",
     "tokenise_sequences",
     "vectors",
 ]

@@ -5,9 +5,25 @@ Knows counts, vocabulary tokens and one key per cell. Never opens a file; knows 
 
 from __future__ import annotations
 
+from cellmill.tokens.aido import AidoCell
 from cellmill.tokens.batch import Batch, TokenBatch
+from cellmill.tokens.cellfm import CellFM
 from cellmill.tokens.csr import CSR
 from cellmill.tokens.dense import Dense, DenseType, Transform
 from cellmill.tokens.recipe import Recipe
+from cellmill.tokens.scfoundation import ScFoundation
+from cellmill.tokens.transcriptformer import TranscriptFormer
 
-__all__ = ["CSR", "Batch", "Dense", "DenseType", "Recipe", "TokenBatch", "Transform"]
+__all__ = [
+    "CSR",
+    "AidoCell",
+    "Batch",
+    "CellFM",
+    "Dense",
+    "DenseType",
+    "Recipe",
+    "ScFoundation",
+    "TokenBatch",
+    "TranscriptFormer",
+    "Transform",
+]

@@ -16,6 +16,7 @@ from cellmill.kernel.reference.gather import (
 )
 from cellmill.kernel.reference.ingest import ingest
 from cellmill.kernel.reference.model import HeadModel
+from cellmill.kernel.reference.profiles import tokenise_panel, tokenise_profiles
 from cellmill.kernel.reference.random import keyed_u64, mix64, permute
 from cellmill.kernel.reference.rows import Panel, RowTable
 from cellmill.kernel.reference.sequences import tokenise_sequences
@@ -36,5 +37,7 @@ __all__ = [
     "keyed_u64",
     "mix64",
     "permute",
+    "tokenise_panel",
+    "tokenise_profiles",
     "tokenise_sequences",
 ]
