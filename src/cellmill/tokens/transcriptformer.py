@@ -166,11 +166,13 @@ class TranscriptFormer:
         keep = self.zeros == "keep"
         known = int((cells.token_of >= 0).sum())
         room = np.minimum(np.full(len(cells), known) if keep else cells.sizes, self.max_length).astype(np.int64)
+        # The original normalises with torch, whose float32 sums depend on their order above 2^24: so does torch here.
+        by_torch = self.faithful and self.normalize_to is not None
         rules = ProfileRules(
-            values=PROFILE_VALUES["raw" if self.normalize_to is None else "scaled"],
+            values=PROFILE_VALUES["raw" if self.normalize_to is None or by_torch else "scaled"],
             scale=self.normalize_to or 1.0,
             of_kept=True,
-            clip=math.inf if self.clip is None else self.clip,
+            clip=math.inf if self.clip is None or by_torch else self.clip,
             order=PROFILE_ORDERS[ORDERS[self.order]],
             choose=PROFILE_CHOICES["uniform" if self.truncate == "sample" else "first"],
             zeros=keep,
@@ -178,17 +180,18 @@ class TranscriptFormer:
         )
         starts = row_starts(room, self.max_length, pad=self.pad, multiple=self.multiple)
         batch = make_profiles(cells, rules, room, starts, Wanted(self.pad), numbers=numbers)
-        if self.faithful and self.normalize_to is not None:
-            empty = np.flatnonzero(cells.sizes == 0)
-            for cell in empty if self.pad == "none" else ():
-                batch.values[starts[cell] : starts[cell + 1]] = math.nan
-            if self.pad != "none":
-                batch.values[torch.from_numpy(empty)] = math.nan
+        if by_torch:
+            self._normalise(batch.values, starts)
         if self.assays is not None:
             batch = TokenBatch(
                 **{**vars(batch), "extra": {"assay": torch.from_numpy(self._assay_tokens(obs, len(cells)))}}
             )
         return batch
+
+    def _normalise(self, values: torch.Tensor, starts: npt.NDArray[np.int64]) -> None:
+        rows = values[None] if values.ndim == 1 else values
+        for row in rows if values.ndim == 2 else torch.tensor_split(rows[0], torch.from_numpy(starts[1:-1])):
+            row.copy_(row / row.sum() * self.normalize_to).clamp_(min=0, max=self.clip)
 
     def _cells(self, counts: sparse.csr_array, genes: Any, keys: Any) -> TokenCells:
         cells = read_profiles(counts, self.table.of(genes), keys, faithful=self.faithful)
