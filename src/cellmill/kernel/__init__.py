@@ -34,6 +34,15 @@ from cellmill.kernel.implementation import IMPLEMENTATION, chosen, native_error,
 from cellmill.kernel.ingest import IngestedCells, Refusal, WholeCells, ingest_cells
 from cellmill.kernel.keys import derive_key
 from cellmill.kernel.model import choose_head, count_histograms, fit_model, open_model
+from cellmill.kernel.profiles import (
+    PanelRows,
+    ProfileNumbers,
+    ProfileOut,
+    ProfilePlan,
+    ProfileRules,
+    tokenise_panel,
+    tokenise_profiles,
+)
 from cellmill.kernel.sequences import (
     SequenceNumbers,
     SequenceOut,
@@ -55,6 +64,11 @@ __all__ = [
     "Panel",
     "PanelOut",
     "PanelPlan",
+    "PanelRows",
+    "ProfileNumbers",
+    "ProfileOut",
+    "ProfilePlan",
+    "ProfileRules",
     "Refusal",
     "RowTable",
     "SequenceNumbers",
@@ -86,7 +100,9 @@ __all__ = [
     "permute",
     "set_threads",
     "tokenise_counts",
+    "tokenise_panel",
     "tokenise_panels",
+    "tokenise_profiles",
     "tokenise_sequences",
     "vectors",
 ]

@@ -5,7 +5,9 @@ Knows counts, vocabulary tokens and one key per cell. Never opens a file; knows 
 
 from __future__ import annotations
 
+from cellmill.tokens.aido import AidoCell
 from cellmill.tokens.batch import Batch, TokenBatch
+from cellmill.tokens.cellfm import CellFM
 from cellmill.tokens.context import Context, Depth
 from cellmill.tokens.count_diffusion import CountDiffusion
 from cellmill.tokens.csr import CSR
@@ -13,13 +15,17 @@ from cellmill.tokens.dense import Dense, DenseType, Transform
 from cellmill.tokens.hvg_panel import HVGPanel
 from cellmill.tokens.recipe import Recipe
 from cellmill.tokens.registry import RECIPES, recipe_named
+from cellmill.tokens.scfoundation import ScFoundation
 from cellmill.tokens.scgpt import ScGPT
 from cellmill.tokens.tahoe import Tahoe
+from cellmill.tokens.transcriptformer import TranscriptFormer
 
 __all__ = [
     "CSR",
     "RECIPES",
+    "AidoCell",
     "Batch",
+    "CellFM",
     "Context",
     "CountDiffusion",
     "Dense",
@@ -27,9 +33,11 @@ __all__ = [
     "Depth",
     "HVGPanel",
     "Recipe",
+    "ScFoundation",
     "ScGPT",
     "Tahoe",
     "TokenBatch",
+    "TranscriptFormer",
     "Transform",
     "recipe_named",
 ]

@@ -7,13 +7,17 @@ from types import MappingProxyType
 from typing import Any
 
 from cellmill.errors import ConfigError, nearest
+from cellmill.tokens.aido import AidoCell
+from cellmill.tokens.cellfm import CellFM
 from cellmill.tokens.count_diffusion import CountDiffusion
 from cellmill.tokens.csr import CSR
 from cellmill.tokens.dense import Dense
 from cellmill.tokens.hvg_panel import HVGPanel
 from cellmill.tokens.recipe import Recipe
+from cellmill.tokens.scfoundation import ScFoundation
 from cellmill.tokens.scgpt import ScGPT
 from cellmill.tokens.tahoe import Tahoe
+from cellmill.tokens.transcriptformer import TranscriptFormer
 
 __all__ = ["RECIPES", "recipe_named"]
 
@@ -25,6 +29,10 @@ RECIPES: Mapping[str, Any] = MappingProxyType(
         "hvg_panel": HVGPanel,
         "scgpt": ScGPT,
         "tahoe": Tahoe,
+        "scfoundation": ScFoundation,
+        "aido_cell": AidoCell,
+        "transcriptformer": TranscriptFormer,
+        "cellfm": CellFM,
     }
 )
 

@@ -18,6 +18,7 @@ from cellmill.kernel.reference.gather import (
 from cellmill.kernel.reference.hvg_panels import count_other_genes, tokenise_panels
 from cellmill.kernel.reference.ingest import ingest
 from cellmill.kernel.reference.model import HeadModel
+from cellmill.kernel.reference.profiles import tokenise_panel, tokenise_profiles
 from cellmill.kernel.reference.random import keyed_u64, mix64, permute
 from cellmill.kernel.reference.rows import Panel, RowTable
 from cellmill.kernel.reference.sequences import tokenise_sequences
@@ -40,6 +41,8 @@ __all__ = [
     "mix64",
     "permute",
     "tokenise_counts",
+    "tokenise_panel",
     "tokenise_panels",
+    "tokenise_profiles",
     "tokenise_sequences",
 ]
