@@ -11,12 +11,8 @@ namespace {
 
 using U64s = std::vector<std::uint64_t>;
 
-// One gene of a row on its way there.
-struct Gene {
-    std::uint32_t place;  // Of its nonzero in the cell; kFiller for a gene that the cell lacks.
-    std::int32_t column;
-};
-constexpr std::uint32_t kFiller = std::numeric_limits<std::uint32_t>::max();
+// A gene of a row: its place among the nonzeros of the cell, or from there on among the genes that fill the row up.
+using Place = std::uint32_t;
 
 // A positive double as a number of the same order.
 std::uint64_t as_order(double x) noexcept { return std::bit_cast<std::uint64_t>(x); }
@@ -31,23 +27,27 @@ public:
 
     void make(std::size_t cell) {
         start(cell);
-        if (rules_.split_first) return make_parts(cell);
-        choose(kept_, room(plan_.room[cell]));
-        fill(cell, kept_, plan_.n_fill.empty() ? 0 : room(plan_.n_fill[cell]));
-        mark(cell, kept_);
-        if (!rules_.split) return write(cell, kept_, hidden_);
-        part_.clear();
-        std::size_t seen = 0;
-        for (std::size_t i = 0; i < kept_.size(); ++i) {
-            if (hidden_[i])
-                part_.push_back(kept_[i]);
-            else
-                kept_[seen++] = kept_[i];
+        if (rules_.split_first) {
+            mark(cell, kept_);
+            part_from_hidden();
+            choose(kept_, room(plan_.room[cell]));
+            choose(part_, room(plan_.part_room[cell]));
+            if (!plan_.n_fill.empty() && plan_.n_fill[cell] > 0) {
+                fill(cell, kept_, room(plan_.room[cell]) - kept_.size());
+                fill(cell, part_, room(plan_.part_room[cell]) - part_.size());
+            }
+            hidden_.assign(kept_.size(), 0);
+        } else {
+            choose(kept_, room(plan_.room[cell]));
+            fill(cell, kept_, plan_.n_fill.empty() ? 0 : room(plan_.n_fill[cell]));
+            mark(cell, kept_);
+            if (rules_.split) {
+                part_from_hidden();
+                hidden_.assign(kept_.size(), 0);
+            }
         }
-        kept_.resize(seen);
-        hidden_.assign(seen, 0);
-        write(cell, kept_, hidden_);
-        write_part(cell);
+        write(cell);
+        if (rules_.split || rules_.split_first) write_part(cell);
     }
 
 private:
@@ -61,8 +61,9 @@ private:
         key_ = cells_.keys[cell];
         fixed_ = std::min(nnz_, static_cast<std::size_t>(rules_.keep));
         walked_ = 0;
+        fillers_.clear();
         kept_.resize(nnz_ - fixed_);
-        for (std::size_t i = fixed_; i < nnz_; ++i) kept_[i - fixed_] = {static_cast<std::uint32_t>(i), columns_[i]};
+        for (std::size_t i = fixed_; i < nnz_; ++i) kept_[i - fixed_] = static_cast<Place>(i);
         if (rules_.values == SequenceValues::bins64 || rules_.values == SequenceValues::bins32) bins_.measure(counts_.subspan(fixed_));
         if (rules_.values == SequenceValues::log1p) {
             double sum = 0.0;
@@ -71,28 +72,40 @@ private:
         }
     }
 
-    std::uint64_t number(const Gene& gene, std::span<const std::uint64_t> given, const GeneNumbers& keyed) const noexcept {
-        if (!given.empty() && gene.place != kFiller) return given[begin_ + gene.place];
-        return keyed.of_mixed(mixed_[static_cast<std::size_t>(gene.column)]);
+    std::int32_t column(Place place) const noexcept { return place < nnz_ ? columns_[place] : fillers_[place - nnz_]; }
+    std::uint32_t count(Place place) const noexcept { return place < nnz_ ? counts_[place] : 0; }
+
+    // The number of each gene for one purpose.
+    void number(const std::vector<Place>& genes, std::span<const std::uint64_t> given, Purpose purpose, std::uint64_t* to) const noexcept {
+        const GeneNumbers keyed(key_, purpose);
+        if (given.empty() && fillers_.empty()) {
+            const std::uint64_t* const mixed = mixed_.data();
+            const std::int32_t* const columns = columns_.data();
+            for (std::size_t i = 0; i < genes.size(); ++i) to[i] = keyed.of_mixed(mixed[columns[genes[i]]]);
+            return;
+        }
+        for (std::size_t i = 0; i < genes.size(); ++i)
+            to[i] = !given.empty() && genes[i] < nnz_ ? given[begin_ + genes[i]] : keyed.of_mixed(mixed_[static_cast<std::size_t>(column(genes[i]))]);
     }
 
     // Keeps as many genes as there is room for; they stay in the order of the axis unless rows are shuffled.
-    void choose(std::vector<Gene>& genes, std::size_t most) {
+    void choose(std::vector<Place>& genes, std::size_t most) {
         if (genes.size() <= most) return;
         if (rules_.choose == Choose::first) {
             genes.resize(most);
             return;
         }
-        const GeneNumbers keyed(key_, Purpose::sample);
         numbers_.resize(genes.size());
-        for (std::size_t i = 0; i < genes.size(); ++i) numbers_[i] = rank(genes[i], number(genes[i], given_.sample, keyed));
+        number(genes, given_.sample, Purpose::sample, numbers_.data());
+        if (rules_.choose != Choose::uniform)
+            for (std::size_t i = 0; i < genes.size(); ++i) numbers_[i] = rank(counts_[genes[i]], numbers_[i]);
         chosen_.resize(genes.size());
         picker_.pick(numbers_, most, chosen_.data());
         std::size_t at = 0;
         for (std::size_t i = 0; i < genes.size(); ++i) {
-            if (!chosen_[i]) continue;
             numbers_[at] = numbers_[i];
-            genes[at++] = genes[i];
+            genes[at] = genes[i];
+            at += chosen_[i];
         }
         genes.resize(most);
         if (rules_.shuffled) shuffle(genes);
@@ -100,20 +113,13 @@ private:
 
     // Genes of the smallest ranks are kept. By expression: the first arrivals of processes whose rates are the counts, which
     // is drawing one after the other with probability count / sum of what is left.
-    std::uint64_t rank(const Gene& gene, std::uint64_t number) const noexcept {
-        const std::uint32_t count = counts_[gene.place];
-        switch (rules_.choose) {
-            case Choose::expression:
-                return count == 0 ? std::numeric_limits<std::uint64_t>::max()
-                                  : as_order(-std::log((static_cast<double>(number >> 11) + 0.5) * 0x1p-53) / count);
-            case Choose::largest:
-                return (std::uint64_t{~count} << 32) | (number >> 32);
-            default:
-                return number;
-        }
+    std::uint64_t rank(std::uint32_t count, std::uint64_t number) const noexcept {
+        if (rules_.choose == Choose::largest) return (std::uint64_t{~count} << 32) | (number >> 32);
+        return count == 0 ? std::numeric_limits<std::uint64_t>::max()
+                          : as_order(-std::log((static_cast<double>(number >> 11) + 0.5) * 0x1p-53) / count);
     }
 
-    void shuffle(std::vector<Gene>& genes) {
+    void shuffle(std::vector<Place>& genes) {
         order_.resize(genes.size());
         for (std::size_t i = 0; i < genes.size(); ++i) order_[i] = {numbers_[i], genes[i]};
         std::stable_sort(order_.begin(), order_.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
@@ -121,7 +127,7 @@ private:
     }
 
     // Adds genes that the cell lacks, in the order of a keyed bijection of the columns.
-    void fill(std::size_t cell, std::vector<Gene>& genes, std::size_t wanted) {
+    void fill(std::size_t cell, std::vector<Place>& genes, std::size_t wanted) {
         if (wanted == 0) return;
         const std::size_t n_columns = cells_.token_of.size();
         const std::uint8_t* const allowed = plan_.fillers.data() + static_cast<std::size_t>(plan_.source[cell]) * n_columns;
@@ -134,111 +140,149 @@ private:
         while (walked_ < n_columns && done < wanted) {
             const std::size_t column = order(walked_++);
             if (!lacks_[column] || !allowed[column]) continue;
-            genes.push_back({kFiller, static_cast<std::int32_t>(column)});
+            genes.push_back(static_cast<Place>(nnz_ + fillers_.size()));
+            fillers_.push_back(static_cast<std::int32_t>(column));
             ++done;
         }
     }
 
-    // Says in `hidden_` which genes of a row are masked.
-    void mark(std::size_t cell, const std::vector<Gene>& genes) {
+    // Says in `hidden_` which genes of a row are masked, in `head_hidden_` which of what stands in front of them.
+    void mark(std::size_t cell, const std::vector<Place>& genes) {
         hidden_.assign(genes.size(), 0);
         head_hidden_.assign(plan_.n_head, 0);
         if (plan_.n_mask.empty()) return;
-        const GeneNumbers keyed(key_, Purpose::mask);
         const std::size_t end = std::min(genes.size(), room(plan_.maskable[cell]));
+        const std::size_t begin = std::min(end, static_cast<std::size_t>(rules_.skip));
+        if (rules_.mask_heads || !std::isnan(rules_.spared)) return mark_some(cell, genes, begin, end);
+        numbers_.resize(genes.size());
+        number(genes, given_.mask, Purpose::mask, numbers_.data());
+        mask(cell, std::span(numbers_).subspan(begin, end - begin), hidden_.data() + begin);
+    }
+
+    // The same where not all of them may be masked.
+    void mark_some(std::size_t cell, const std::vector<Place>& genes, std::size_t begin, std::size_t end) {
+        U64s all(genes.size());
+        number(genes, given_.mask, Purpose::mask, all.data());
         numbers_.clear();
         places_.clear();
+        const GeneNumbers keyed(key_, Purpose::mask);
         for (std::size_t i = 0; rules_.mask_heads && i < plan_.n_head; ++i) {
             if (static_cast<double>(plan_.head_values[cell * plan_.n_head + i]) == rules_.spared) continue;
             numbers_.push_back(keyed(static_cast<std::uint64_t>(plan_.head_tokens[cell * plan_.n_head + i])));
             places_.push_back(static_cast<std::uint32_t>(i));
         }
         const std::size_t n_heads = places_.size();
-        const auto at = [&](std::size_t i) -> std::uint8_t& { return i < n_heads ? head_hidden_[places_[i]] : hidden_[places_[i]]; };
-        for (std::size_t i = static_cast<std::size_t>(rules_.skip); i < end; ++i) {
+        for (std::size_t i = begin; i < end; ++i) {
             if (!std::isnan(rules_.spared) && static_cast<double>(value(genes[i])) == rules_.spared) continue;
-            numbers_.push_back(number(genes[i], given_.mask, keyed));
+            numbers_.push_back(all[i]);
             places_.push_back(static_cast<std::uint32_t>(i));
         }
-        if (plan_.n_mask[cell] == -1) {
-            for (std::size_t i = 0; i < places_.size(); ++i) at(i) = to_uniform(numbers_[i]) < plan_.ratio[cell];
+        chosen_.resize(numbers_.size());
+        mask(cell, numbers_, chosen_.data());
+        for (std::size_t i = 0; i < places_.size(); ++i) (i < n_heads ? head_hidden_ : hidden_)[places_[i]] = chosen_[i];
+    }
+
+    void mask(std::size_t cell, std::span<const std::uint64_t> numbers, std::uint8_t* chosen) {
+        const std::int64_t wanted = plan_.n_mask[cell];
+        const double ratio = plan_.ratio[cell];
+        if (wanted == -1) {
+            for (std::size_t i = 0; i < numbers.size(); ++i) chosen[i] = to_uniform(numbers[i]) < ratio;
             return;
         }
-        const std::size_t n_mask = plan_.n_mask[cell] < 0 ? static_cast<std::size_t>(static_cast<double>(numbers_.size()) * plan_.ratio[cell])
-                                                          : room(plan_.n_mask[cell]);
-        chosen_.resize(numbers_.size());
-        picker_.pick(numbers_, std::min(numbers_.size(), n_mask), chosen_.data());
-        for (std::size_t i = 0; i < places_.size(); ++i) at(i) = chosen_[i];
+        const std::size_t n = wanted < 0 ? static_cast<std::size_t>(static_cast<double>(numbers.size()) * ratio) : room(wanted);
+        picker_.pick(numbers, std::min(numbers.size(), n), chosen);
     }
 
-    void make_parts(std::size_t cell) {
-        mark(cell, kept_);
-        part_.clear();
+    // What is hidden goes to the part, what is seen stays.
+    void part_from_hidden() {
+        part_.resize(kept_.size());
         std::size_t seen = 0;
+        std::size_t unseen = 0;
         for (std::size_t i = 0; i < kept_.size(); ++i) {
-            if (hidden_[i])
-                part_.push_back(kept_[i]);
-            else
-                kept_[seen++] = kept_[i];
+            const Place place = kept_[i];
+            part_[unseen] = place;
+            kept_[seen] = place;
+            unseen += hidden_[i];
+            seen += 1 - hidden_[i];
         }
         kept_.resize(seen);
-        choose(kept_, room(plan_.room[cell]));
-        choose(part_, room(plan_.part_room[cell]));
-        if (!plan_.n_fill.empty() && plan_.n_fill[cell] > 0) {
-            fill(cell, kept_, room(plan_.room[cell]) - kept_.size());
-            fill(cell, part_, room(plan_.part_room[cell]) - part_.size());
-        }
-        hidden_.assign(kept_.size(), 0);
-        write(cell, kept_, hidden_);
-        write_part(cell);
+        part_.resize(unseen);
     }
 
-    float value(const Gene& gene) const noexcept {
-        if (gene.place == kFiller) return 0.0F;
-        const std::uint32_t count = counts_[gene.place];
-        if (count == 0) return rules_.zero_value;
-        if (rules_.values == SequenceValues::raw) return static_cast<float>(count);
+    float value(Place place) const noexcept {
+        const std::uint32_t own = count(place);
+        if (own == 0) return place < nnz_ ? rules_.zero_value : 0.0F;
+        if (rules_.values == SequenceValues::raw) return static_cast<float>(own);
         if (rules_.values == SequenceValues::log1p)
-            return static_cast<float>(std::log1p(static_cast<double>(static_cast<float>(count) / divisor_ * static_cast<float>(rules_.target_sum))));
-        const Between between = bins_.of(count);
+            return static_cast<float>(std::log1p(static_cast<double>(static_cast<float>(own) / divisor_ * static_cast<float>(rules_.target_sum))));
+        const Between between = bins_.of(own);
         if (rules_.values == SequenceValues::bins32)  // Bins from 1: the smallest count has no edge below it.
             return static_cast<float>(rules_.ties == Ties::highest ? between.upto : between.below + 1);
-        return bin64(gene, between);
-    }
-
-    float bin64(const Gene& gene, Between between) const noexcept {
-        if (between.below == between.upto) return static_cast<float>(between.upto);
+        if (between.below == between.upto || rules_.ties == Ties::highest) return static_cast<float>(between.upto);
         if (rules_.ties == Ties::lowest) return static_cast<float>(between.below + 1);
-        if (rules_.ties == Ties::highest) return static_cast<float>(between.upto);
-        const double u = given_.bin.empty()
-                             ? to_uniform(GeneNumbers(key_, Purpose::bin).of_mixed(mixed_[static_cast<std::size_t>(gene.column)]))
-                             : given_.bin[begin_ + gene.place];
-        // Where u is next to 1 the sum is rounded, to the bin below all that are meant.
-        const double bin = std::ceil(u * (between.below - between.upto) + between.upto);
-        return static_cast<float>(std::max(bin, between.below + 1.0));
+        const double u = given_.bin.empty() ? to_uniform(GeneNumbers(key_, Purpose::bin).of_mixed(mixed_[static_cast<std::size_t>(columns_[place])]))
+                                            : given_.bin[begin_ + place];
+        return drawn_bin(u, between);
     }
 
-    void write(std::size_t cell, const std::vector<Gene>& genes, const std::vector<std::uint8_t>& hidden) const {
+    // ceil(u * (below - upto) + upto). Where u is next to 1 the sum is rounded, to the bin below all that are meant.
+    static float drawn_bin(double u, Between between) noexcept {
+        const double at = u * (between.below - between.upto) + between.upto;
+        const std::int32_t down = static_cast<std::int32_t>(at);
+        return static_cast<float>(std::max(down + (static_cast<double>(down) < at), between.below + 1));
+    }
+
+    // The values of some genes.
+    void value_all(const std::vector<Place>& genes, float* to) const noexcept {
+        if (rules_.values != SequenceValues::bins64 || rules_.ties != Ties::keyed || !given_.bin.empty() || !fillers_.empty()) {
+            for (std::size_t i = 0; i < genes.size(); ++i) to[i] = value(genes[i]);
+            return;
+        }
+        const GeneNumbers keyed(key_, Purpose::bin);
+        const std::uint64_t* const mixed = mixed_.data();
+        for (std::size_t i = 0; i < genes.size(); ++i) {
+            const std::uint32_t own = counts_[genes[i]];
+            const Between between = own == 0 ? Between{0, 0} : bins_.of(own);
+            const float drawn = drawn_bin(to_uniform(keyed.of_mixed(mixed[columns_[genes[i]]])), between);
+            to[i] = own == 0 ? rules_.zero_value : between.below == between.upto ? static_cast<float>(between.upto) : drawn;
+        }
+    }
+
+    void write(std::size_t cell) {
         const std::size_t from = static_cast<std::size_t>(out_.starts[cell]);
         const std::size_t end = static_cast<std::size_t>(out_.starts[cell + 1]);
+        const std::size_t n = kept_.size();
+        if (from + plan_.n_head + fixed_ + n > end) throw std::invalid_argument("row " + std::to_string(cell) + " is too short for its genes");
         std::size_t at = from;
         for (std::size_t i = 0; i < plan_.n_head; ++i, ++at) {
             const float head = plan_.head_values[cell * plan_.n_head + i];
-            const std::uint8_t covered = rules_.mask_heads ? head_hidden_[i] : std::uint8_t{0};
-            put(at, plan_.head_tokens[cell * plan_.n_head + i], covered ? rules_.mask_value : head, head, head, covered);
+            put(at, plan_.head_tokens[cell * plan_.n_head + i], head_hidden_[i] ? rules_.mask_value : head, head, head, head_hidden_[i]);
         }
-        if (at + fixed_ + genes.size() > end) throw std::invalid_argument("row " + std::to_string(cell) + " is too short for its genes");
         for (std::size_t i = 0; i < fixed_; ++i, ++at) {
             const float raw = static_cast<float>(counts_[i]);
             put(at, cells_.token_of[static_cast<std::size_t>(columns_[i])], raw, raw, raw, 0);
         }
-        for (std::size_t i = 0; i < genes.size(); ++i, ++at) {
-            const float own = value(genes[i]);
-            const float raw = genes[i].place == kFiller ? 0.0F : static_cast<float>(counts_[genes[i].place]);
-            put(at, cells_.token_of[static_cast<std::size_t>(genes[i].column)], hidden[i] ? rules_.mask_value : own, own, raw, hidden[i]);
-        }
+        float* const own = out_.target != nullptr ? out_.target + at : out_.values + at;
+        write_genes(kept_, out_.genes + at);
+        value_all(kept_, own);
+        if (own != out_.values + at)
+            for (std::size_t i = 0; i < n; ++i) out_.values[at + i] = hidden_[i] ? rules_.mask_value : own[i];
+        else
+            for (std::size_t i = 0; i < n; ++i) own[i] = hidden_[i] ? rules_.mask_value : own[i];
+        if (out_.raw != nullptr) write_raw(kept_, out_.raw + at);
+        if (out_.mask != nullptr) std::copy_n(hidden_.data(), n, out_.mask + at);
+        at += n;
         out_.lengths[cell] = static_cast<std::int64_t>(at - from);
         for (; at < end; ++at) put(at, rules_.pad_token, rules_.pad_value, rules_.pad_value, rules_.pad_value, 0);
+    }
+
+    void write_genes(const std::vector<Place>& genes, std::int64_t* to) const noexcept {
+        const std::int64_t* const token_of = cells_.token_of.data();
+        for (std::size_t i = 0; i < genes.size(); ++i) to[i] = token_of[static_cast<std::size_t>(column(genes[i]))];
+    }
+
+    void write_raw(const std::vector<Place>& genes, float* to) const noexcept {
+        for (std::size_t i = 0; i < genes.size(); ++i) to[i] = static_cast<float>(count(genes[i]));
     }
 
     void put(std::size_t at, std::int64_t token, float value, float target, float raw, std::uint8_t hidden) const noexcept {
@@ -252,14 +296,15 @@ private:
     void write_part(std::size_t cell) const {
         const std::size_t from = static_cast<std::size_t>(out_.part_starts[cell]);
         const std::size_t end = static_cast<std::size_t>(out_.part_starts[cell + 1]);
-        if (from + part_.size() > end) throw std::invalid_argument("part " + std::to_string(cell) + " is too short for its genes");
-        for (std::size_t at = from; at < end; ++at) {
-            const bool real = at - from < part_.size();
-            const Gene gene = real ? part_[at - from] : Gene{kFiller, 0};
-            out_.part_genes[at] = real ? cells_.token_of[static_cast<std::size_t>(gene.column)] : rules_.pad_token;
-            out_.part_target[at] = real ? value(gene) : rules_.pad_value;
-            if (out_.part_raw != nullptr)
-                out_.part_raw[at] = !real ? rules_.pad_value : gene.place == kFiller ? 0.0F : static_cast<float>(counts_[gene.place]);
+        const std::size_t upto = from + part_.size();
+        if (upto > end) throw std::invalid_argument("part " + std::to_string(cell) + " is too short for its genes");
+        write_genes(part_, out_.part_genes + from);
+        value_all(part_, out_.part_target + from);
+        std::fill(out_.part_genes + upto, out_.part_genes + end, rules_.pad_token);
+        std::fill(out_.part_target + upto, out_.part_target + end, rules_.pad_value);
+        if (out_.part_raw != nullptr) {
+            write_raw(part_, out_.part_raw + from);
+            std::fill(out_.part_raw + upto, out_.part_raw + end, rules_.pad_value);
         }
         out_.part_lengths[cell] = static_cast<std::int64_t>(part_.size());
     }
@@ -280,14 +325,15 @@ private:
     float divisor_ = 1.0F;
     std::span<const std::uint32_t> counts_;
     std::span<const std::int32_t> columns_;
-    std::vector<Gene> kept_;
-    std::vector<Gene> part_;
+    std::vector<Place> kept_;
+    std::vector<Place> part_;
+    std::vector<std::int32_t> fillers_;  // Columns.
     std::vector<std::uint8_t> hidden_;
     std::vector<std::uint8_t> head_hidden_;
     std::vector<std::uint8_t> chosen_;
     std::vector<std::uint8_t> lacks_;
     std::vector<std::uint32_t> places_;
-    std::vector<std::pair<std::uint64_t, Gene>> order_;
+    std::vector<std::pair<std::uint64_t, Place>> order_;
     U64s numbers_;
 };
 

@@ -78,19 +78,30 @@ public:
             std::fill_n(chosen, n, static_cast<std::uint8_t>(k > 0));
             return;
         }
-        std::array<std::uint32_t, kBuckets> sizes{};
-        for (const std::uint64_t number : numbers) ++sizes[number >> kShift];
+        // Two tables, so that neighbours of one bucket need not wait for each other.
+        std::array<std::array<std::uint32_t, kBuckets>, 2> sizes{};
+        for (std::size_t i = 0; i + 1 < n; i += 2) {
+            ++sizes[0][numbers[i] >> kShift];
+            ++sizes[1][numbers[i + 1] >> kShift];
+        }
+        if (n % 2 == 1) ++sizes[0][numbers[n - 1] >> kShift];
         std::size_t bucket = 0;
         std::size_t below = 0;
-        while (below + sizes[bucket] < k) below += sizes[bucket++];
-        inside_.clear();
-        for (std::size_t i = 0; i < n; ++i) {
+        while (below + sizes[0][bucket] + sizes[1][bucket] < k) {
+            below += sizes[0][bucket] + sizes[1][bucket];
+            ++bucket;
+        }
+        if (inside_.size() < n) inside_.resize(n);
+        std::size_t found = 0;
+        for (std::size_t i = 0; i < n; ++i) {  // Without branches: which way they go is random.
             const std::uint64_t at = numbers[i] >> kShift;
             chosen[i] = at < bucket;
-            if (at == bucket) inside_.push_back({numbers[i], static_cast<std::uint32_t>(i)});
+            inside_[found] = {numbers[i], static_cast<std::uint32_t>(i)};
+            found += at == bucket;
         }
         const std::size_t more = k - below;
-        if (more < inside_.size()) std::nth_element(inside_.begin(), inside_.begin() + static_cast<std::ptrdiff_t>(more), inside_.end());
+        const auto first = inside_.begin();
+        if (more < found) std::nth_element(first, first + static_cast<std::ptrdiff_t>(more), first + static_cast<std::ptrdiff_t>(found));
         for (std::size_t i = 0; i < more; ++i) chosen[inside_[i].place] = 1;
     }
 

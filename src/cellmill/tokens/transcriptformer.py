@@ -191,7 +191,7 @@ class TranscriptFormer:
     def _normalise(self, values: torch.Tensor, starts: npt.NDArray[np.int64]) -> None:
         rows = values[None] if values.ndim == 1 else values
         for row in rows if values.ndim == 2 else torch.tensor_split(rows[0], torch.from_numpy(starts[1:-1])):
-            row.copy_(row / row.sum() * self.normalize_to).clamp_(min=0, max=self.clip)
+            row.copy_(row / row.sum() * float(self.normalize_to or 0.0)).clamp_(min=0, max=self.clip)
 
     def _cells(self, counts: sparse.csr_array, genes: Any, keys: Any) -> TokenCells:
         cells = read_profiles(counts, self.table.of(genes), keys, faithful=self.faithful)
