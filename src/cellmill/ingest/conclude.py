@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from cellmill import kernel
 from cellmill.errors import CellmillError, InputError
+from cellmill.events import emit
 from cellmill.ingest.admission import Tally
 from cellmill.ingest.duplicates import look_for_duplicates
 from cellmill.ingest.plan import BuildPlan, Skipped, SourcePlan
@@ -23,10 +24,12 @@ from cellmill.store import HEAD_NAME, VOCABULARY_NAME, Duplicates, FileEntry, Ma
 from cellmill.store.measured import MEASURED, measured_record
 from cellmill.store.staging import Staging
 from cellmill.store.writer import file_entry, own_version, write_genes, write_manifest
+from cellmill.units import plural
 
 __all__ = ["conclude", "run_report_name"]
 
 
+_GENES_NAMED = 5
 # kinds of inputs of which every stored entry is a count, but for the markers before lists
 _OF_MARKED_LISTS = frozenset({"parquet", "scbank"})
 
@@ -81,7 +84,8 @@ def conclude(
         cellmill_version=own_version(),
     ).sealed()
     duplicates = look_for_duplicates(plan, staging, manifest) if plan.options.duplicates else None
-    _write_run_report(plan, staging, records, skipped, started, duplicates)
+    left = _genes_left(plan, used)
+    _write_run_report(plan, staging, records, skipped, started, duplicates, left)
     write_manifest(staging.folder, manifest)
 
 
@@ -101,6 +105,28 @@ def _used_sources(
         for i, source in enumerate(plan.sources)
         if i in written or (source.n_cells == 0 and source.path not in left_out)
     ]
+
+
+def _genes_left(plan: BuildPlan, used: Sequence[tuple[int, SourcePlan]]) -> list[str]:
+    """Return the genes that inputs alone brought which turned out bad while they were read; tells of them.
+
+    Where genes stand was settled before the first shard was written, so these columns stay, and are zero everywhere.
+    """
+    measured = np.zeros(len(plan.vocabulary), dtype=bool)
+    for _, source in used:
+        measured[source.target[source.target >= 0]] = True
+    if plan.base:
+        measured[plan.base.order] = True
+    left = [plan.vocabulary.ids[i] for i in plan.order[~measured[plan.order]].tolist()]
+    if left:
+        named = ", ".join(left[:_GENES_NAMED]) + (", ..." if len(left) > _GENES_NAMED else "")
+        advice = "To be rid of them, build again without the inputs that were left out"
+        emit(
+            "finishing",
+            message=f"warning: {plural(len(left), 'gene')} of the store are of inputs that were left out, and no other "
+            f"has measured them: {named}. {advice}.",
+        )
+    return left
 
 
 def _write_genes(plan: BuildPlan, staging: Staging, records: Sequence[ShardRecord]) -> FileEntry:
@@ -262,6 +288,7 @@ def _write_run_report(
     skipped: Sequence[Skipped],
     started: float,
     duplicates: Duplicates | None,
+    genes_left: Sequence[str],
 ) -> None:
     """Facts of this run (times, what was skipped); not named by the manifest, since they differ from run to run."""
     report = {
@@ -271,6 +298,7 @@ def _write_run_report(
         "cellmill": own_version(),
         "n_cells": sum(record.shard.n_cells for record in records if record.shard),
         "skipped": [one.to_dict() for one in skipped],
+        "genes_of_skipped_alone": list(genes_left),
         "duplicates": None if duplicates is None else duplicates.to_dict(),
     }
     write_atomic(staging.folder / run_report_name(plan), (json.dumps(report, indent=1) + "\n").encode())

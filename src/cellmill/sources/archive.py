@@ -30,7 +30,7 @@ from cellmill.units import size_text
 
 __all__ = ["file_behind", "inputs_of_archive", "is_archive", "passed_over", "size_of", "unpacked"]
 
-_REMEDY = "Make room, or name another folder with --scratch (in Python: scratch=, or the environment variable TMPDIR)."
+_REMEDY = "Make room, or name another folder with --scratch (scratch= or spill_dir= in Python, or TMPDIR)."
 BLOCK_BYTES = 512
 COPY_BYTES = 1 << 20
 LONGEST_PADDING = 1 << 24

@@ -26,7 +26,7 @@ from cellmill.units import size_text
 __all__ = ["CellHistogram", "CellSorter", "Entries"]
 
 HISTOGRAM_BINS = 1 << 16
-_REMEDY = "Make room, or name another folder with --scratch (in Python: scratch=, or the environment variable TMPDIR)."
+_REMEDY = "Make room, or name another folder with --scratch (scratch= or spill_dir= in Python, or TMPDIR)."
 SORTING_BYTES = 64
 """Bytes that one entry takes while its bucket is sorted: record, key, order and result."""
 

@@ -65,17 +65,26 @@ def test_skip_bad_builds_the_rest_and_lists_what_was_skipped(tmp_path, tiny_h5ad
     good = tiny_h5ad("good")
     early = tiny_h5ad("early", counts=np.full((20, 40), 0.5))
     late = np.ones((5000, 40))
-    late[4500, 3] = 0.25
-    late_file = tiny_h5ad("late", counts=late)
+    late[1500, 3] = 0.25  # between the windows that a plan looks at
+    late_file = tiny_h5ad("late", counts=late, genes=[f"ENSG{i:011d}" for i in range(3, 43)])
     broken = tmp_path / "broken.h5ad"
     broken.write_bytes(good.path.read_bytes()[:1500])
     last = tiny_h5ad("z_last", seed=5)
     inputs = [early.path, good.path, late_file.path, broken, last.path]
-    store = build(tmp_path / "s.mill", inputs, vocabulary="union", skip_bad=True, shard_cells=1000, block_cells=500)
+    told = []
+    with events.listening(told.append):
+        store = build(tmp_path / "s.mill", inputs, vocabulary="union", skip_bad=True, shard_cells=1000, block_cells=500)
     assert store.n_cells == 120
     assert [source.name for source in store.manifest.sources] == ["good", "z_last"]
     report = json.loads((store.path / "reports" / "build.json").read_text())
     assert {s["path"].rsplit("/", 1)[1] for s in report["skipped"]} == {"early.h5ad", "late.h5ad", "broken.h5ad"}
+    only_late = [f"ENSG{i:011d}" for i in range(40, 43)]  # places of genes were settled before it failed
+    assert report["genes_of_skipped_alone"] == only_late and set(only_late) < set(store.gene_ids)
+    (message,) = [event.message for event in told if event.message and "no other has measured them" in event.message]
+    assert (
+        f"3 genes of the store are of inputs that were left out, and no other has measured them: {only_late[0]}"
+        in message
+    )
     assert store.verify().ok
     assert leftovers(tmp_path) == ["s.mill"]
 
@@ -340,13 +349,13 @@ def test_columns_that_differ_in_case_alone_are_told_apart_within_a_file_and_join
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, tiny_h5ad, monkeypatch):
     file = tiny_h5ad("a", n_cells=50)
-    real = shards.open_source
+    real = shards.open_limited
 
-    def open_changed(path, **kw):
+    def open_changed(path, options):
         tiny_h5ad("a", n_cells=50, seed=9)  # the same name, other counts
-        return real(path, **kw)
+        return real(path, options)
 
-    monkeypatch.setattr(shards, "open_source", open_changed)
+    monkeypatch.setattr(shards, "open_limited", open_changed)
     with pytest.raises(InputError, match="changed while"):
         build(tmp_path / "s.mill", [file.path], vocabulary="union")
     assert leftovers(tmp_path) == []
