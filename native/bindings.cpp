@@ -362,6 +362,7 @@ NB_MODULE(_native, m) {
     bind_model(m);
     bind_tokens(m);
     m.def("permute", &permute, arg("positions").noconvert(), arg("n"), arg("key"));
+    m.def("pooled", [](std::size_t bytes) { return to_array(Buffer<std::uint8_t>(bytes)); }, arg("bytes"));
     m.def("mix64", [](const In<std::uint64_t>& x) { return map_u64(x, [](std::uint64_t v) { return mix64(v); }); },
           arg("x").noconvert());
     m.def("keyed_u64",

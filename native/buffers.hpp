@@ -64,7 +64,7 @@ private:
 
     static constexpr std::size_t kLeast = std::size_t{1} << 16;
     static constexpr std::size_t kMostKept = std::size_t{1} << 26;
-    static constexpr std::size_t kSlots = 16;
+    static constexpr std::size_t kSlots = 32;
 
     BufferPool() { kept_.reserve(kSlots + 1); }
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cellmill.kernel.buffers import empty
 from cellmill.kernel.checks import as_integers, check_cells, check_column_count, check_u64, count_threads
 from cellmill.kernel.count_tokens import CountTokenOut, CountTokenPlan, tokenise_counts
 from cellmill.kernel.gathering import (
@@ -82,6 +83,7 @@ __all__ = [
     "count_other_genes",
     "default_threads",
     "derive_key",
+    "empty",
     "encode",
     "fingerprint",
     "fit_model",

@@ -16,6 +16,7 @@ from cellmill.kernel import (
     SequencePlan,
     SequenceRules,
     TokenCells,
+    empty,
     mix64,
     tokenise_sequences,
 )
@@ -107,12 +108,12 @@ def make_sequences(
     size = int(starts[-1])
     out = SequenceOut(
         starts=starts,
-        genes=np.empty(size, dtype=np.int64),
-        values=np.empty(size, dtype=np.float32),
-        lengths=np.empty(len(cells), dtype=np.int64),
-        target=np.empty(size, dtype=np.float32) if masked else None,
-        raw=np.empty(size, dtype=np.float32) if raw else None,
-        mask=np.empty(size, dtype=np.uint8) if masked else None,
+        genes=empty(size, dtype=np.int64),
+        values=empty(size, dtype=np.float32),
+        lengths=empty(len(cells), dtype=np.int64),
+        target=empty(size, dtype=np.float32) if masked else None,
+        raw=empty(size, dtype=np.float32) if raw else None,
+        mask=empty(size, dtype=np.uint8) if masked else None,
     )
     tokenise_sequences(cells, rules, plan, out, numbers=numbers)
     shape = _shape(starts, flat)
@@ -147,15 +148,15 @@ def make_parts(
     size, part_size = int(starts[-1]), int(part_starts[-1])
     out = SequenceOut(
         starts=starts,
-        genes=np.empty(size, dtype=np.int64),
-        values=np.empty(size, dtype=np.float32),
-        lengths=np.empty(len(cells), dtype=np.int64),
-        raw=np.empty(size, dtype=np.float32) if raw else None,
+        genes=empty(size, dtype=np.int64),
+        values=empty(size, dtype=np.float32),
+        lengths=empty(len(cells), dtype=np.int64),
+        raw=empty(size, dtype=np.float32) if raw else None,
         part_starts=part_starts,
-        part_genes=np.empty(part_size, dtype=np.int64),
-        part_target=np.empty(part_size, dtype=np.float32),
-        part_raw=np.empty(part_size, dtype=np.float32) if raw else None,
-        part_lengths=np.empty(len(cells), dtype=np.int64),
+        part_genes=empty(part_size, dtype=np.int64),
+        part_target=empty(part_size, dtype=np.float32),
+        part_raw=empty(part_size, dtype=np.float32) if raw else None,
+        part_lengths=empty(len(cells), dtype=np.int64),
     )
     tokenise_sequences(cells, rules, plan, out, numbers=numbers)
     shape, part_shape = _shape(starts, flat), _shape(part_starts, flat)

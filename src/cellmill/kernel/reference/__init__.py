@@ -23,6 +23,7 @@ from cellmill.kernel.reference.random import keyed_u64, mix64, permute
 from cellmill.kernel.reference.rows import Panel, RowTable
 from cellmill.kernel.reference.sequences import tokenise_sequences
 from cellmill.kernel.reference.split import encode
+from cellmill.kernel.reference.tokens import pooled
 
 __all__ = [
     "HeadModel",
@@ -40,6 +41,7 @@ __all__ = [
     "keyed_u64",
     "mix64",
     "permute",
+    "pooled",
     "tokenise_counts",
     "tokenise_panel",
     "tokenise_panels",

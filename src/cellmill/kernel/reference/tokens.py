@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from cellmill.kernel.reference.random import keyed_u64
 
-__all__ = ["between", "edges32", "edges64", "gene_numbers", "levels32", "pick", "to_uniform"]
+__all__ = ["between", "edges32", "edges64", "gene_numbers", "levels32", "pick", "pooled", "to_uniform"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -93,3 +93,8 @@ def edges32(values: F32, n_edges: int) -> F32:
 def between(values: npt.NDArray[Any], edges: npt.NDArray[Any]) -> tuple[I64, I64]:
     """Return for each value how many edges lie below it, and how many at it or below."""
     return np.searchsorted(edges, values, side="left"), np.searchsorted(edges, values, side="right")
+
+
+def pooled(n_bytes: int) -> npt.NDArray[np.uint8]:
+    """Return memory for a result; here there is no pool."""
+    return np.empty(n_bytes, dtype=np.uint8)
