@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -28,15 +27,15 @@ def plan(
 ) -> None:
     """Show what a mixture would train on: cells, draws, epochs, shares, donors, and what it would leak."""
     with drawn():
-        planned = cm.Mixture.from_yaml(mix).plan()
+        mixture = cm.Mixture.from_yaml(mix)
+        cells = mixture.plan()
+        rungs = [rung.plan() for rung in mixture.ladder()] if mixture.ladder_shares else []
+        planned = [one if one.units is None else cm.mixture.plan_units(one, one.units) for one in (cells, *rungs)]
     if figure is not None:
-        planned.figure(figure)
+        cells.figure(figure)
         error_console().print(Text(f"figure written to {figure}"), soft_wrap=True)
     if as_json:
-        print_json(json.loads(planned.to_json()))
+        ladder = {"ladder": [one.to_dict() for one in planned[1:]]} if rungs else {}
+        print_json(planned[0].to_dict() | ladder)
         return
-    console().print(Text(str(planned)), soft_wrap=True)
-    shown = str(planned)
-    for warning in planned.warnings:
-        if warning not in shown:
-            error_console().print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+    console().print(Text("\n\n".join(map(str, planned))), soft_wrap=True)

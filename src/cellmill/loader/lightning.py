@@ -8,10 +8,10 @@ from typing import Any
 from cellmill.errors import MissingDependencyError, StateMismatchError
 from cellmill.loader.axis import Missing
 from cellmill.loader.epochs import EpochLoader
-from cellmill.loader.loader import Loader, Source, as_plan, place_in_world
+from cellmill.loader.loader import Loader, Source, place_in_world, plan_of
 from cellmill.loader.obs import ObsWanted
 from cellmill.loader.schedule import Last
-from cellmill.mixture import Order, Plan
+from cellmill.mixture import Order, Plan, UnitPlan, Units
 from cellmill.tokens import Batch, Recipe
 
 try:
@@ -35,6 +35,9 @@ class DataModule(LightningDataModule):  # type: ignore[misc]  # Lightning is not
         Mixture, Plan or Store each; no validation when None.
     batch_size, tokens, obs, seed, order, last, prefetch, threads
         As in `Loader`. The last batch of validation is always kept.
+    units, downsample
+        As in `Loader`, for training and validation; the units of the mixtures when None. Batch sizes, epochs and
+        `n_train` count units then.
 
     Examples
     --------
@@ -55,26 +58,28 @@ class DataModule(LightningDataModule):  # type: ignore[misc]  # Lightning is not
         last: Last = "keep",
         prefetch: int = 2,
         threads: int = 0,
+        units: Units | None = None,
+        downsample: int | None = None,
     ) -> None:
         super().__init__()
-        self.train_plan = as_plan(train)
-        self.validation_plan = None if validation is None else as_plan(validation)
+        self.train_plan: Plan | UnitPlan = plan_of(train, units)
+        self.validation_plan: Plan | UnitPlan | None = None if validation is None else plan_of(validation, units)
         self.batch_size = batch_size
         self._seed = seed
         self._train_options: dict[str, Any] = {"order": order, "last": last, "obs": obs, "tokens": tokens}
         self._options: dict[str, Any] = {
-            "batch_size": batch_size, "seed": seed, "prefetch": prefetch, "threads": threads,
+            "batch_size": batch_size, "seed": seed, "prefetch": prefetch, "threads": threads, "downsample": downsample,
         }  # fmt: skip
         self._train_loader: Loader | None = None
 
     @property
     def n_train(self) -> int:
-        """Cells presented in one epoch of training."""
+        """Cells (or units) presented in one epoch of training."""
         return self.train_plan.n_draws
 
     @property
     def n_val(self) -> int:
-        """Cells of validation; 0 when there is none."""
+        """Cells (or units) of validation; 0 when there is none."""
         return 0 if self.validation_plan is None else self.validation_plan.n_draws
 
     def train_dataloader(self) -> EpochLoader[Any]:
@@ -116,7 +121,7 @@ class DataModule(LightningDataModule):  # type: ignore[misc]  # Lightning is not
     def _current_epoch(self) -> int:
         return 0 if self.trainer is None else int(self.trainer.current_epoch)
 
-    def _validation_loader(self, plan: Plan, missing: Missing = "refuse") -> Loader:
+    def _validation_loader(self, plan: Plan | UnitPlan, missing: Missing = "refuse") -> Loader:
         """Cells as they lie, all of them; where ranks would be left without a cell, a slightly smaller batch helps."""
         _, world_size = place_in_world(None, None)
         size = self.batch_size

@@ -29,9 +29,9 @@ from cellmill.mixture import Mixture, Order, Plan, UnitPlan, Units, choose_order
 from cellmill.store import Store
 from cellmill.tokens import Batch, Recipe
 
-__all__ = ["STATE_FORMAT", "Loader", "Source", "as_plan", "place_in_world"]
+__all__ = ["STATE_FORMAT", "Loader", "Source", "as_plan", "place_in_world", "plan_of"]
 
-Source = Mixture | Plan | Store
+Source = Mixture | Plan | UnitPlan | Store
 PREFETCH_BYTES = 256 << 20
 
 
@@ -47,7 +47,7 @@ class Loader(IterableDataset[Batch]):
     Parameters
     ----------
     source
-        Mixture (planned here), Plan, or Store (every cell once per epoch).
+        Mixture (planned here), Plan (of cells or units), or Store (every cell once per epoch).
     batch_size
         Cells (with `units`: units) in one global step, over all ranks. Steps hold the same cells whatever the number
         of ranks.
@@ -75,9 +75,10 @@ class Loader(IterableDataset[Batch]):
     missing_genes
         What to do with a gene of the recipe's panel that no store has: "refuse", or "zero".
     units
-        `Sets`, `Pairs` or `Chunks`: what is drawn instead of single cells. Batches, epochs, ranks and positions count
-        these then; batches carry `unit`, `is_control`, and in `obs` the columns that units are made by. How many there
-        are, and what becomes of cells that do not fill one, is in `loader.plan.counts`.
+        `Sets`, `Pairs` or `Chunks`: what is drawn instead of single cells; when None, as the mixture says. Batches,
+        epochs, ranks and positions count these then; batches carry `unit`, `is_control`, and in `obs` the columns that
+        units are made by. How many there are, and what becomes of cells that do not fill one, is in
+        `loader.plan.counts`.
     downsample
         Counts that each cell is thinned to, molecule by molecule, over all its genes; cells with fewer stay as they
         are. What becomes of a cell follows from seed, epoch and its uid alone. `batch.totals` are those that are left.
@@ -130,10 +131,9 @@ class Loader(IterableDataset[Batch]):
         self.prefetch_bytes = whole_number("prefetch_bytes", prefetch_bytes, least=1)
         self.device, self.pin_memory = choose_device(device, pin_memory=pin_memory)
         batch_size = whole_number("batch_size", batch_size, least=1)
-        plan = as_plan(source)
-        self.plan: Plan | UnitPlan = plan if units is None else plan_units(plan, units)
+        self.plan: Plan | UnitPlan = plan_of(source, units)
         found_rank, found_size = place_in_world(rank, world_size)
-        what = "cells" if units is None else "units"
+        what = "units" if isinstance(self.plan, UnitPlan) else "cells"
         self.schedule = Schedule(self.plan.n_draws, batch_size, last, found_rank, found_size, what)
         self.order = choose_order(order, batch_size=batch_size)
         if isinstance(self.plan, UnitPlan):
@@ -394,12 +394,31 @@ class Loader(IterableDataset[Batch]):
         }
 
 
+def plan_of(source: Source, units: Units | None = None) -> Plan | UnitPlan:
+    """Return the plan of what is drawn: of units where these are given, or the mixture names them; else of cells.
+
+    Raises
+    ------
+    ConfigError
+        When other units are asked for than those that a plan is made of.
+    """
+    if isinstance(source, UnitPlan):
+        if units not in (None, source.units):
+            raise ConfigError(f"units={units!r}, but the plan is one of {source.units!r}; give the plan of its cells")
+        return source
+    plan = as_plan(source)
+    chosen = plan.units if units is None else units
+    return plan if chosen is None else plan_units(plan, chosen)
+
+
 def as_plan(source: Source) -> Plan:
-    """Return the plan of a mixture, a plan as it is, or the plan of every cell of a store."""
+    """Return the plan of cells: of a mixture, a plan as it is, or of every cell of a store."""
     if isinstance(source, Mixture):
         return source.plan()
     if isinstance(source, Plan):
         return source
+    if isinstance(source, UnitPlan):
+        raise ConfigError("expected a plan of single cells, found one of units; `plan.plan` is that of its cells")
     if isinstance(source, str | os.PathLike):
         raise ConfigError(f"expected a Mixture, Plan or Store, found the path {source!r}; open it with cellmill.open")
     if not isinstance(source, Store):

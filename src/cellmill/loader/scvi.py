@@ -62,7 +62,8 @@ class DataModule(LightningDataModule):
     Raises
     ------
     ConfigError
-        For columns that are not there, and for cells without a batch.
+        For columns that are not there, for cells without a batch, and for mixtures of `units`: models of scvi-tools are
+        shown single cells.
 
     Notes
     -----
@@ -92,8 +93,9 @@ class DataModule(LightningDataModule):
         threads: int = 0,
         model_name: str = "SCVI",
     ) -> None:
-        train_plan = as_plan(train)
-        validation_plan = None if validation is None else as_plan(validation)
+        train_plan = _cells_of(train)
+        validation_plan = None if validation is None else _cells_of(validation)
+        self._train_cells = train_plan
         reader = Reader(train_plan.stores, tokens=CSR(genes))
         self.gene_ids = reader.axis.gene_ids
         self.batch_key = batch_key
@@ -231,7 +233,7 @@ class DataModule(LightningDataModule):
         """
         options = {**self._train_options, **self._options, "order": "stored", "last": "keep"}
         options["batch_size"] = batch_size or self.batch_size
-        plan = self.train_plan if source is None else as_plan(source)
+        plan = self._train_cells if source is None else _cells_of(source)
         loader = Loader(plan, **options, rank=0, world_size=1, missing_genes="zero")
         return EpochLoader(loader, epoch=_always_zero, convert=self.convert)
 
@@ -276,13 +278,24 @@ class DataModule(LightningDataModule):
         known: tuple[F64, F64] | None = getattr(self, "_library_known", None)
         if known is not None:
             return known
-        code, totals = _library_totals(self.train_plan, self.gene_ids, self.batch_key, self._batches)
+        code, totals = _library_totals(self._train_cells, self.gene_ids, self.batch_key, self._batches)
         logs = np.log(totals, out=np.zeros(len(totals)), where=totals > 0)
         means, variances = np.zeros(self.n_batch), np.ones(self.n_batch)
         for batch in np.unique(code):
             means[batch], variances[batch] = logs[code == batch].mean(), logs[code == batch].var()
         self._library_known = means[None, :], variances[None, :]
         return self._library_known
+
+
+def _cells_of(source: Source) -> Plan:
+    """Return the plan of single cells, which is all that these models can be shown."""
+    plan = as_plan(source)
+    if plan.units is not None:
+        raise ConfigError(
+            f"the models of scvi-tools are shown single cells, and this mixture is of units ({plan.units!r}). "
+            "Leave `units` out of the mixture, or train on them with cm.Loader or cm.lightning.DataModule"
+        )
+    return plan
 
 
 def _field(

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, get_args
 import yaml
 
 from cellmill.errors import ConfigError, MixtureError, NotFoundError, nearest
+from cellmill.mixture.sets import units_of
 from cellmill.storage.urls import is_url
 from cellmill.store import Store
 
@@ -389,17 +390,20 @@ def parse(content: Mapping[str, Any], base: Path | None, *, where: str) -> dict[
     ConfigError
         For an unknown key, naming the nearest known one, and for values that cannot be meant.
     """
-    known = ("name", "seed", "split", "exclude", "dedupe", "cells", "draws", "balance", "base", "components")
+    plain = ("name", "seed", "dedupe", "cells", "draws", "ladder")
+    known = (*plain, "split", "exclude", "balance", "units", "base", "components")
     _known(content, known, where=where)
     if not content.get("components"):
         raise ConfigError(f"{where}: `components` is empty; a mixture needs at least one")
-    arguments = {key: value for key, value in content.items() if key in {"name", "seed", "dedupe", "cells", "draws"}}
+    arguments = {key: value for key, value in content.items() if key in plain}
     if content.get("split") is not None:
         arguments["split"] = _split(content["split"], where=f"{where}: split")
     if content.get("balance") is not None:
         arguments["balance"] = balance_of(content["balance"], where=f"{where}: balance", base=base)
-    if content.get("base") is not None:
-        arguments["base"] = content["base"] if base is None else base / content["base"]
+    if content.get("units") is not None:
+        arguments["units"] = units_of(content["units"], where=f"{where}: units")
+    if (other := content.get("base")) is not None:
+        arguments["base"] = base / other if base is not None and isinstance(other, str | Path) else other
     arguments["exclude"] = [
         Exclusion(**_entry(entry, Exclusion, base, where=f"{where}: exclude {i + 1}"))
         for i, entry in enumerate(_listed(content.get("exclude"), where=f"{where}: exclude"))

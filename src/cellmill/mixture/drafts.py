@@ -191,8 +191,7 @@ def changed_set_warnings(exclusions: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say which registered evaluation sets are not what they were when they were registered."""
     return [
         f"exclude: {one['store']} is protected as {one['protected_as']!r} with digest {one['protected_digest'][:12]}, "
-        f"and is {one['digest'][:12]} now: it was changed or replaced. Results on it are of another set; "
-        "register it anew"
+        f"and is {one['digest'][:12]} now: it was changed or replaced, and results on it are of another set"
         for one in exclusions
         if one["protected_digest"] not in (None, one["digest"])
     ]

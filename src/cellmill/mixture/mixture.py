@@ -56,6 +56,7 @@ from cellmill.mixture.select import (
     match_removals,
     select_cells,
 )
+from cellmill.mixture.sets import Units, units_of
 from cellmill.mixture.sketch import sketch_choice
 from cellmill.mixture.splitting import Sides, SplitCount, apply_split, donors_on_both_sides
 from cellmill.mixture.turns import even_choice, turns_of
@@ -63,6 +64,8 @@ from cellmill.storage.urls import is_url
 from cellmill.store import Store, protection_of
 
 __all__ = ["Mixture"]
+
+LADDER = (0.01, 0.1, 0.25, 0.5, 1.0)
 
 
 class Mixture:
@@ -91,9 +94,14 @@ class Mixture:
     balance
         How often the cells of each component are drawn, where not all are drawn alike: by classes of a column of obs,
         or by a weight of each cell (`Balance`, or a mapping of its arguments).
+    units
+        `Sets`, `Pairs` or `Chunks` that a `Loader` of this mixture draws in the place of cells, unless told otherwise;
+        in YAML ``{kind: sets, size: 32, ...}``. Amounts and shares count units then; not with `balance`.
+    ladder
+        Shares of the cells, such as [0.1, "50%"], that `mix.ladder()` makes mixtures of, and `cellmill plan` plans.
     base
         Another mixture (or the path of its YAML file) that this one differs from: each component's `op` says how. Its
-        split, exclusions, seeds, balance and `dedupe` hold where this one has none.
+        split, exclusions, seeds, balance, units and `dedupe` hold where this one has none.
 
     Examples
     --------
@@ -113,9 +121,13 @@ class Mixture:
         cells: int | None = None,
         draws: int | None = None,
         balance: Balance | Mapping[str, Any] | None = None,
-        base: Mixture | str | Path | None = None,
+        units: Units | Mapping[str, Any] | None = None,
+        ladder: Sequence[float | str] | None = None,
+        base: Mixture | Mapping[str, Any] | str | Path | None = None,
     ) -> None:
-        self.base = Mixture.from_yaml(base) if isinstance(base, str | Path) else base
+        if isinstance(base, str | Path):
+            base = Mixture.from_yaml(base)
+        self.base = Mixture.from_dict(base) if isinstance(base, Mapping) else base
         self.own_components = tuple(components)
         self.components = self.own_components
         self.name = name
@@ -127,6 +139,8 @@ class Mixture:
         self.cells = cells
         self.draws = draws
         self.balance = None if balance is None else balance_of(balance, where="balance")
+        self.units = units_of(units, where="units")
+        self.ladder_shares = None if ladder is None else _shares_of(ladder)
         self._split_over: tuple[StoreLike, ...] = ()  # of a part of a mixture: the stores of the whole
         self._check_values()
         if self.base is not None:
@@ -140,6 +154,7 @@ class Mixture:
         self.exclude = (*base.exclude, *self.exclude)
         self.dedupe = self.dedupe or base.dedupe
         self.balance = self.balance or base.balance
+        self.units = self.units or base.units
 
     def __repr__(self) -> str:
         names = ", ".join(one.name for one in self.components[:6]) + (", ..." if len(self.components) > 6 else "")
@@ -215,12 +230,15 @@ class Mixture:
             split=self.split,
             exclude=self.exclude,
             dedupe=self.dedupe,
+            units=self.units,
         )
         part._split_over = self._split_over or tuple(store for c in self.components for store in c.stores)
         return part
 
-    def ladder(self, shares: Sequence[float] = (0.01, 0.1, 0.25, 0.5, 1.0)) -> list[Mixture]:
+    def ladder(self, shares: Sequence[float | str] | None = None) -> list[Mixture]:
         """Return the same mixture with a share of the cells of every component, nested: each holds those before it.
+
+        Shares are as given, or the mixture's own, or 1, 10, 25, 50 and 100 %.
 
         Those of a base are taken by the same share, and replaced as in the whole.
 
@@ -234,22 +252,24 @@ class Mixture:
             raise ConfigError("a ladder says how many cells there are, and so does `cells`; leave one of them out")
         if any(c.proportion is not None or c.repeat is not None or c.choose is not None for c in self.components):
             raise ConfigError("a ladder says how many cells of each component; leave proportion, repeat and choose out")
-        rungs = []
-        for share in shares:
-            if not 0 < share <= 1:
-                raise ConfigError(f"a share of a ladder is above 0 and at most 1, found {share!r}")
-            rungs.append(self._rung(f"{100 * share:.10g}%"))
-        return rungs
+        chosen = (self.ladder_shares or LADDER) if shares is None else _shares_of(shares)
+        return [self._rung(f"{100 * share:.10g}%") for share in chosen]
 
     def _rung(self, text: str) -> Mixture:
         return Mixture(
             [replace(component, choose=text) for component in self.own_components],
             name=f"{self.name} {text}".strip(), seed=self.seeds, split=self.split, exclude=self.exclude,
-            dedupe=self.dedupe, draws=self.draws, balance=self.balance,
+            dedupe=self.dedupe, draws=self.draws, balance=self.balance, units=self.units,
             base=None if self.base is None else self.base._rung(text),
         )  # fmt: skip
 
     def _check(self) -> None:
+        balanced = self.balance or next((c.balance for c in self.components if c.balance is not None), None)
+        if self.units is not None and balanced is not None:
+            raise ConfigError(
+                "`balance` says how often each single cell is drawn, which cannot hold for cells in `units`; leave one "
+                "of them out. To weigh classes of units, make each class a component with a `proportion` or `repeat`"
+            )
         if self.base is None and (ops := [c for c in self.components if c.op != "add"]):
             raise ConfigError(
                 f"component {ops[0].name!r}: `op: {ops[0].op}` says how it differs from a base, but the mixture "
@@ -449,8 +469,9 @@ class Mixture:
         if never:
             raise MixtureError(f"`draws`={n_draws} is too few: {', '.join(map(repr, never))} would never be drawn")
         return Plan(
-            self.name, self.kind, stores, parts, n_draws, self.seeds, table, tuple(warnings), exclusions, common
-        )
+            self.name, self.kind, stores, parts, n_draws, self.seeds, table, tuple(warnings), exclusions, common,
+            self.units,
+        )  # fmt: skip
 
     def _part(self, draft: Draft, stores: Sequence[Store]) -> Part:
         copies = int(draft.repeat)
@@ -470,6 +491,24 @@ class Mixture:
                 turns, draft.classes = turns_of(draft.cells, stores, balance, total, seed=self.seeds.data)
             return Part(draft.component.name, draft.cells, share=share, turns=turns)
         return Part(draft.component.name, draft.cells, copies, n_extra, ladder, share)
+
+
+def _shares_of(ladder: object) -> tuple[float, ...]:
+    """Return the shares of a ladder, written as 0.1 or "10%"."""
+    if isinstance(ladder, str) or not isinstance(ladder, Sequence) or not ladder:
+        raise ConfigError(f"a ladder is a list of shares, such as [0.1, 50%], found {ladder!r}")
+    return tuple(map(_share_of, ladder))
+
+
+def _share_of(value: object) -> float:
+    is_text = isinstance(value, str) and value.endswith("%")
+    try:
+        share = float(value[:-1]) / 100 if is_text else float(value)  # type: ignore[index, arg-type]
+    except (TypeError, ValueError):
+        share = 0.0
+    if isinstance(value, bool) or not 0 < share <= 1:
+        raise ConfigError(f"a share of a ladder is above 0 and at most 1, found {value!r}")
+    return share
 
 
 def _most_repeats(part: Part) -> float:

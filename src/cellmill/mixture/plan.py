@@ -24,6 +24,7 @@ from cellmill.mixture.cells import Cells, Segment
 from cellmill.mixture.config import Kind, Seeds
 from cellmill.mixture.order import Exact, Order, by_group
 from cellmill.mixture.quotas import Pattern, quota_pattern
+from cellmill.mixture.sets import Units
 from cellmill.mixture.table import PlanRow, plan_text
 from cellmill.store import Store
 
@@ -112,6 +113,9 @@ class Plan:
         Evaluation sets: their paths, digests and rules, and as what they are protected.
     common_genes : float or None
         Share of the genes of all stores that every source of the cells measured, where that is known.
+    units : Sets, Pairs, Chunks or None
+        What the mixture says is drawn in the place of cells. Positions of this plan count cells all the same; a
+        `Loader`, or `plan_units(plan, plan.units)`, makes the plan of the units.
     """
 
     name: str
@@ -124,6 +128,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     exclusions: tuple[dict[str, Any], ...] = ()
     common_genes: float | None = None
+    units: Units | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

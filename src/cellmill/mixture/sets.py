@@ -6,13 +6,13 @@ Knows names of columns and sizes. Which cells stand in which unit is `unit_plan`
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
 from cellmill.errors import ConfigError, nearest
 
-__all__ = ["Chunks", "Pairs", "Sets", "Short", "Units", "Unmatched"]
+__all__ = ["Chunks", "Pairs", "Sets", "Short", "Units", "Unmatched", "units_of"]
 
 Short = Literal["repeat", "drop", "pad"]
 Unmatched = Literal["refuse", "any", "drop"]
@@ -199,6 +199,38 @@ class Chunks:
 
 
 Units = Sets | Pairs | Chunks
+
+
+def units_of(value: object, *, where: str) -> Sets | Pairs | Chunks | None:
+    """Return units from a mapping as YAML gives it: `kind` (sets, pairs or chunks), and the arguments of that kind.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown kind or key, and for settings that cannot be meant.
+
+    Examples
+    --------
+    >>> units_of({"kind": "chunks", "cells": 64}, where="units").size
+    64
+    """
+    if value is None or isinstance(value, Sets | Pairs | Chunks):
+        return value
+    kinds: dict[str, type[Sets | Pairs | Chunks]] = {"sets": Sets, "pairs": Pairs, "chunks": Chunks}
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if not isinstance(value, Mapping) or kind not in kinds:
+        raise ConfigError(
+            f"{where}: expected {{kind: {' | '.join(kinds)}, ...}}, found {value!r}.{nearest(str(kind), list(kinds))}"
+        )
+    chosen, given = kinds[kind], {key: inner for key, inner in value.items() if key != "kind"}
+    known = [field.name for field in fields(chosen)]
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}.{nearest(str(key), known)} Known: {', '.join(known)}")
+    needed = [field.name for field in fields(chosen) if field.default is MISSING and field.name not in given]
+    if needed:
+        raise ConfigError(f"{where}: {kind} need `{needed[0]}`")
+    return chosen(**given)
 
 
 def _settings(units: Any) -> dict[str, Any]:

@@ -267,7 +267,8 @@ def plan_units(plan: Plan, units: Units) -> UnitPlan:
     if balanced:
         raise MixtureError(
             f"{UNITS_HELP}component {balanced[0]!r} has a `balance`, which says how often each single cell is drawn, "
-            "and that cannot hold for cells in units; leave `balance` out, or `units`"
+            "and that cannot hold for cells in units; leave `balance` out, or `units`. To weigh classes of units, make "
+            "each class a component with a `proportion` or `repeat`"
         )
     parts = [part.cells for part in plan.parts]
     everything = Cells(tuple(segment for cells in parts for segment in cells.segments))

@@ -6,7 +6,7 @@ Knows mixtures and stores by row ids and obs; must not know torch or how trainin
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cellmill.errors import InputError, MixtureError, QueryError
-from cellmill.mixture import Mixture, Plan
+from cellmill.errors import ConfigError, InputError, MixtureError, QueryError
+from cellmill.mixture import Balance, Mixture, Plan
 from cellmill.statistics import hvg_of_cells
 from cellmill.storage import sync_file
 from cellmill.store import Store
@@ -39,6 +39,11 @@ _SCHEMA = pa.schema(
 def resolve_plans(config: RunConfig) -> tuple[Plan, Plan | None, list[str]]:
     """Return the plan of training, that of validation (None for none), and notes on how they came about."""
     mixture = _mixture_of(config.mixture, seed=config.seeds.data)
+    if isinstance(mixture, Mixture) and mixture.ladder_shares:
+        raise ConfigError(
+            f"the mixture {mixture.name!r} is a ladder of {len(mixture.ladder_shares)}, and a run trains on one: leave "
+            "`ladder` out, and give each component its share: choose: 10%"
+        )
     plan = mixture if isinstance(mixture, Plan) else mixture.plan()
     notes = list(plan.warnings)
     if config.validation is None:
@@ -104,12 +109,17 @@ def describe_mixture(given: Any) -> Any:
         return str(given.absolute())
     if not isinstance(given, Mixture):
         return _plain(given)
+    inherited = 0 if given.base is None else len(given.base.exclude)
+    own_exclusions = given.exclude[inherited:]
     parts = {
         "name": given.name,
         "seed": asdict(given.seeds),
         "split": None if given.split is None else asdict(given.split),
-        "exclude": [{"store": one.store, "where": one.where, "by": list(one.by)} for one in given.exclude],
+        "exclude": [asdict(replace(one, store="")) | {"store": one.store} for one in own_exclusions],
         "dedupe": given.dedupe,
+        "balance": None if given.balance is None else asdict(given.balance),
+        "units": None if given.units is None else given.units.to_dict(),
+        "base": None if given.base is None else describe_mixture(given.base),
         "cells": given.cells,
         "draws": given.draws,
         "components": [
@@ -121,8 +131,12 @@ def describe_mixture(given: Any) -> Any:
                 "proportion": one.proportion,
                 "repeat": one.repeat,
                 "choose": one.choose,
+                "evenly": one.evenly,
+                "sketch": one.sketch,
+                "balance": asdict(one.balance) if isinstance(one.balance, Balance) else None,
+                "op": None if one.op == "add" else one.op,
             }
-            for one in given.components
+            for one in given.own_components
         ],
     }
     return _plain(parts)

@@ -451,6 +451,18 @@ def test_plan_prints_the_plan_of_the_api(call: Call, small_store: Path, tmp_path
     assert answer(call("plan", path, "--json")) == json.loads(planned.to_json())
 
 
+def test_plan_shows_the_units_and_rungs_of_a_mixture(call: Call, small_store: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mix.yaml"
+    units = "units: {kind: chunks, cells: 4}\nladder: [10%, 1]\n"
+    path.write_text(f"{units}components: [{{name: all, store: {small_store}}}]\n")
+    said = answer(call("plan", path, "--json"))
+    loader = cm.Loader(cm.Mixture.from_yaml(path))
+    assert (said["hash"], said["n_draws"]) == (loader.plan.hash, loader.plan.n_draws)
+    assert said["units"]["counts"]["units"] == said["n_draws"] == said["ladder"][1]["n_draws"]
+    assert said["ladder"][0]["n_cells"] == round(0.1 * said["n_cells"])
+    assert call("plan", path).stdout.count("units an epoch") == 3
+
+
 def test_plan_refuses_an_unknown_key(call: Call, small_store: Path, tmp_path: Path) -> None:
     path = tmp_path / "mix.yaml"
     path.write_text(MIX.format(store=small_store).replace("seed:", "sede:"))

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from cellmill.errors import StateMismatchError
 from cellmill.loader import Loader
 from cellmill.loader.lightning import DataModule
-from cellmill.mixture import Component, Mixture, Split
+from cellmill.mixture import Chunks, Component, Mixture, Split
 from cellmill.tokens import Dense
 
 
@@ -105,6 +105,20 @@ def test_a_resumed_trainer_goes_on_exactly(atlas, tmp_path, moment):
     fit(second, make(atlas), tmp_path / "b", epochs=3, ckpt_path=checkpoint)
     assert second.seen == whole.seen[stop:]
     assert torch.allclose(second.layer.weight, whole.layer.weight)
+
+
+def test_a_trainer_is_handed_the_units_of_the_mixture(atlas, tmp_path):
+    mix = mixture(atlas)
+    mix.units = Chunks(cells=5, by=["study"])
+    data = DataModule(mix, mix.with_split("validation"), batch_size=8, tokens=Dense(), downsample=10**9)
+    model = Recorder(atlas.n_genes)
+    fit(model, data, tmp_path, epochs=1)
+    expected = [tuple(batch.cells.tolist()) for batch in Loader(mix, batch_size=8)]
+    assert [cells for _, cells in model.seen] == expected
+    assert len(expected[0]) == 40
+    assert data.n_train == Loader(mix).plan.n_draws
+    assert sum(map(len, model.validated)) == 5 * data.n_val
+    assert data.state_dict()["plan"] != DataModule(mixture(atlas)).state_dict()["plan"]
 
 
 def test_a_checkpoint_of_other_cells_is_refused(atlas, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cellmill.errors import ConfigError
+from cellmill.loader import Loader
 from cellmill.loader.scvi import DataModule
 from cellmill.mixture import Component, Mixture, Split
 
@@ -120,6 +121,14 @@ def test_the_library_prior_is_what_scvi_computes_in_memory(atlas, n_panel):
     assert data.library_log_means().shape == (1, 3)
     assert np.allclose(data.library_log_means(), means, rtol=1e-5)
     assert np.allclose(data.library_log_vars(), variances, rtol=1e-4)
+
+
+def test_units_are_refused_with_what_to_do(atlas):
+    mix = Mixture([Component("c", atlas)], units={"kind": "chunks", "cells": 4})
+    with pytest.raises(ConfigError, match=r"shown single cells.*Leave `units` out"):
+        DataModule(mix)
+    with pytest.raises(ConfigError, match="expected a plan of single cells"):
+        DataModule(Loader(mix).plan)
 
 
 def test_a_last_batch_of_one_or_two_cells_is_left_out(atlas):

@@ -189,6 +189,42 @@ def test_controls_may_be_a_component_of_their_own(screens):
         Loader(Mixture(shares), batch_size=9, units=SETS)
 
 
+def test_units_and_ladders_come_from_yaml(screens, tmp_path):
+    text = f"""
+units: {{kind: sets, size: 8, by: [target, batch], control: "{CONTROL}", match: [batch]}}
+ladder: [50%, 1.0]
+components: [{{name: a, store: [{screens[0].path}, {screens[1].path}]}}]
+"""
+    (tmp_path / "mix.yaml").write_text(text)
+    read = Mixture.from_yaml(tmp_path / "mix.yaml")
+    assert read.units == SETS
+    given = Loader(Mixture([Component("a", list(screens))]), units=SETS, batch_size=4, seed=1)
+    for loader in (Loader(read, batch_size=4, seed=1), Loader(given.plan, batch_size=4, seed=1)):
+        assert loader.plan.hash == given.plan.hash
+        same(next(iter(loader)), next(iter(given)))
+    assert read.plan().units == SETS  # of cells, and says what is to be drawn
+    half, whole = (rung.plan() for rung in read.ladder())
+    assert (half.n_cells, whole.n_cells, half.units) == (160, 320, SETS)
+    with pytest.raises(ConfigError, match=r"but the plan is one of Sets\(size=8"):
+        Loader(given.plan, units=cm.Chunks(cells=2))
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        ({"kind": "set", "size": 8}, r"Did you mean 'sets'"),
+        ({"kind": "sets"}, "sets need `size`"),
+        ({"kind": "chunks", "cells": 4, "bye": ["batch"]}, r"unknown key 'bye'. Did you mean 'by'"),
+        ("sets", r"expected \{kind: sets"),
+    ],
+)
+def test_units_of_yaml_that_cannot_be_meant_are_refused(units, message):
+    with pytest.raises(ConfigError, match=message):
+        Mixture.from_dict({"units": units, "components": [{"name": "a", "store": "a.mill"}]})
+    with pytest.raises(ConfigError, match="make each class a component with a `proportion` or `repeat`"):
+        Mixture([Component("a", "a.mill")], units=SETS, balance={"column": "target"})
+
+
 def test_a_state_of_other_units_is_refused(mix):
     state = Loader(mix, batch_size=4, units=SETS).state_dict()
     for units in (None, cm.Pairs(CONTROL), cm.Sets(9, by=SETS.by, control=CONTROL, match=["batch"])):

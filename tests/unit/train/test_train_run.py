@@ -18,11 +18,12 @@ import yaml
 import cellmill as cm
 from cellmill.errors import ConfigError, DivergedError, InputError, NotFoundError, QueryError, StateMismatchError
 from cellmill.events import Event, listening
-from cellmill.mixture import Mixture, plan_cells
+from cellmill.mixture import Component, Mixture, Split, plan_cells
 from cellmill.models import load
 from cellmill.statistics import hvg
 from cellmill.store import Store
 from cellmill.train import RunConfig, RunRecord, train_run
+from cellmill.train.cells import describe_mixture, resolve_plans
 
 
 def test_a_run_folder_says_everything_about_the_run(run_of: Any, atlas: Store) -> None:
@@ -131,6 +132,19 @@ def test_the_run_yaml_that_is_left_trains_the_same_model_again(run_of: Any, tmp_
     assert RunConfig.from_yaml(first.folder / "run.yaml").epochs == 2
     again = train_run({**content, "out": str(tmp_path / "again")})
     assert again.hashes["model"] == first.hashes["model"]
+
+
+def test_a_mixture_of_every_kind_is_kept_so_that_it_can_be_planned_again(atlas: Store) -> None:
+    blood, gut = "tissue = 'blood'", "tissue <> 'blood'"
+    base = Mixture([Component("blood", atlas, where=blood)], split=Split(stratify="tissue"), seed=3)
+    arm = Mixture([Component("gut", atlas, where=gut, choose=9, evenly="cell_type", op="replace")], base=base, draws=50)
+    parts = [Component("b", atlas, balance={"cell_weights": "total_counts"}), Component("c", atlas, where=gut)]
+    balanced = Mixture(parts, balance={"column": "cell_type", "weights": {"B cell": 2}, "other": 1.0})
+    for mixture in (arm, balanced):
+        again = Mixture.from_dict(json.loads(json.dumps(describe_mixture(mixture))))
+        assert again.plan().hash == mixture.plan().hash
+    with pytest.raises(ConfigError, match="a ladder of 2"):
+        resolve_plans(RunConfig(mixture=Mixture([Component("b", atlas)], ladder=[0.1, "50%"]), out=Path("x")))
 
 
 def test_validation_cells_that_are_trained_on_are_refused(run_of: Any, atlas: Store) -> None:
