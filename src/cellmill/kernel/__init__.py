@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cellmill.kernel.checks import as_integers, check_cells, check_column_count, check_u64, count_threads
+from cellmill.kernel.chromosome_sentences import SentenceOut, SentencePlan, tokenise_sentences
 from cellmill.kernel.count_tokens import CountTokenOut, CountTokenPlan, tokenise_counts
 from cellmill.kernel.gathering import (
     COUNT_DTYPES,
@@ -57,6 +58,8 @@ __all__ = [
     "PanelPlan",
     "Refusal",
     "RowTable",
+    "SentenceOut",
+    "SentencePlan",
     "SequenceNumbers",
     "SequenceOut",
     "SequencePlan",
@@ -87,6 +90,7 @@ __all__ = [
     "set_threads",
     "tokenise_counts",
     "tokenise_panels",
+    "tokenise_sentences",
     "tokenise_sequences",
     "vectors",
 ]

@@ -11,5 +11,17 @@ from cellmill.tokens.csr import CSR
 from cellmill.tokens.dense import Dense, DenseType, Transform
 from cellmill.tokens.hvg_panel import HVGPanel
 from cellmill.tokens.recipe import Recipe
+from cellmill.tokens.uce import UCE
 
-__all__ = ["CSR", "Batch", "CountDiffusion", "Dense", "DenseType", "HVGPanel", "Recipe", "TokenBatch", "Transform"]
+__all__ = [
+    "CSR",
+    "UCE",
+    "Batch",
+    "CountDiffusion",
+    "Dense",
+    "DenseType",
+    "HVGPanel",
+    "Recipe",
+    "TokenBatch",
+    "Transform",
+]

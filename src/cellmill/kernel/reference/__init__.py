@@ -6,6 +6,7 @@ Knows nothing of the native module, of files, or of threads (the argument is tak
 
 from __future__ import annotations
 
+from cellmill.kernel.reference.chromosome_sentences import tokenise_sentences
 from cellmill.kernel.reference.count_tokens import tokenise_counts
 from cellmill.kernel.reference.gather import (
     fingerprint,
@@ -41,5 +42,6 @@ __all__ = [
     "permute",
     "tokenise_counts",
     "tokenise_panels",
+    "tokenise_sentences",
     "tokenise_sequences",
 ]
