@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from cellmill.kernel.buffers import empty
 from cellmill.kernel.checks import as_integers, check_cells, check_column_count, check_u64, count_threads
+from cellmill.kernel.chromosome_sentences import SentenceOut, SentencePlan, tokenise_sentences
 from cellmill.kernel.count_tokens import CountTokenOut, CountTokenPlan, tokenise_counts
 from cellmill.kernel.gathering import (
     COUNT_DTYPES,
@@ -72,6 +73,8 @@ __all__ = [
     "ProfileRules",
     "Refusal",
     "RowTable",
+    "SentenceOut",
+    "SentencePlan",
     "SequenceNumbers",
     "SequenceOut",
     "SequencePlan",
@@ -105,6 +108,7 @@ __all__ = [
     "tokenise_panel",
     "tokenise_panels",
     "tokenise_profiles",
+    "tokenise_sentences",
     "tokenise_sequences",
     "vectors",
 ]

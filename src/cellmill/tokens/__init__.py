@@ -19,10 +19,12 @@ from cellmill.tokens.scfoundation import ScFoundation
 from cellmill.tokens.scgpt import ScGPT
 from cellmill.tokens.tahoe import Tahoe
 from cellmill.tokens.transcriptformer import TranscriptFormer
+from cellmill.tokens.uce import UCE
 
 __all__ = [
     "CSR",
     "RECIPES",
+    "UCE",
     "AidoCell",
     "Batch",
     "CellFM",

@@ -18,6 +18,7 @@ from cellmill.tokens.scfoundation import ScFoundation
 from cellmill.tokens.scgpt import ScGPT
 from cellmill.tokens.tahoe import Tahoe
 from cellmill.tokens.transcriptformer import TranscriptFormer
+from cellmill.tokens.uce import UCE
 
 __all__ = ["RECIPES", "recipe_named"]
 
@@ -33,6 +34,7 @@ RECIPES: Mapping[str, Any] = MappingProxyType(
         "aido_cell": AidoCell,
         "transcriptformer": TranscriptFormer,
         "cellfm": CellFM,
+        "uce": UCE,
     }
 )
 

@@ -6,6 +6,7 @@ Knows nothing of the native module, of files, or of threads (the argument is tak
 
 from __future__ import annotations
 
+from cellmill.kernel.reference.chromosome_sentences import tokenise_sentences
 from cellmill.kernel.reference.count_tokens import tokenise_counts
 from cellmill.kernel.reference.gather import (
     fingerprint,
@@ -46,5 +47,6 @@ __all__ = [
     "tokenise_panel",
     "tokenise_panels",
     "tokenise_profiles",
+    "tokenise_sentences",
     "tokenise_sequences",
 ]
