@@ -129,21 +129,25 @@ public:
         steps_.clear();
         large_.clear();
         std::uint32_t most = 0;
-        for (const std::uint32_t count : counts) {
+        for (std::size_t i = 0; i < counts.size(); ++i) {
+            const std::uint32_t count = counts[i];
             if (count < kSmall) {
-                ++small_[count];
+                ++small_[i % kTables][count];
                 most = std::max(most, count);
             } else {
                 large_.push_back(count);
             }
         }
-        small_[0] = 0;
         std::uint32_t upto = 0;
-        for (std::uint32_t count = 1; count <= most; ++count) {
-            if (small_[count] == 0) continue;
-            upto += small_[count];
+        for (std::uint32_t count = 0; count <= most; ++count) {
+            std::uint32_t here = 0;
+            for (auto& table : small_) {
+                here += table[count];
+                table[count] = 0;
+            }
+            if (here == 0 || count == 0) continue;
+            upto += here;
             steps_.push_back({count, upto});
-            small_[count] = 0;
         }
         std::sort(large_.begin(), large_.end());
         for (const std::uint32_t count : large_) {
@@ -159,8 +163,9 @@ public:
     std::size_t size() const noexcept { return steps_.empty() ? 0 : steps_.back().upto; }
 
 private:
-    static constexpr std::size_t kSmall = 1024;
-    std::array<std::uint32_t, kSmall> small_{};
+    static constexpr std::size_t kSmall = 512;
+    static constexpr std::size_t kTables = 4;  // Most counts are 1: in one table each would wait for the one before.
+    std::array<std::array<std::uint32_t, kSmall>, kTables> small_{};
     std::vector<std::uint32_t> large_;
     std::vector<Step> steps_;
 };

@@ -199,7 +199,7 @@ def tokenise_sequences(
 
     Notes
     -----
-    Linear in the entries but for the distinct counts above 1,023 of a cell, which are sorted. Memory is some arrays of
+    Linear in the entries but for the distinct counts above 511 of a cell, which are sorted. Memory is some arrays of
     the longest cell for each thread. Bins are those of the whole cell, before any gene is dropped.
     """
     chosen.tokenise_sequences(cells, rules, plan, numbers or _NONE, out, count_threads(threads))
