@@ -42,6 +42,7 @@ from cellmill.kernel.sequences import (
     SequenceRules,
     tokenise_sequences,
 )
+from cellmill.kernel.state_sentences import StateOut, StatePlan, tokenise_state
 from cellmill.kernel.threads import default_threads, set_threads
 from cellmill.kernel.token_cells import TokenCells
 
@@ -64,6 +65,8 @@ __all__ = [
     "SequenceOut",
     "SequencePlan",
     "SequenceRules",
+    "StateOut",
+    "StatePlan",
     "TokenCells",
     "WholeCells",
     "choose_head",
@@ -92,6 +95,7 @@ __all__ = [
     "tokenise_panels",
     "tokenise_sentences",
     "tokenise_sequences",
+    "tokenise_state",
     "vectors",
 ]
 

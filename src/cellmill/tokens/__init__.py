@@ -11,6 +11,7 @@ from cellmill.tokens.csr import CSR
 from cellmill.tokens.dense import Dense, DenseType, Transform
 from cellmill.tokens.hvg_panel import HVGPanel
 from cellmill.tokens.recipe import Recipe
+from cellmill.tokens.state_se import StateSE
 from cellmill.tokens.uce import UCE
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "DenseType",
     "HVGPanel",
     "Recipe",
+    "StateSE",
     "TokenBatch",
     "Transform",
 ]

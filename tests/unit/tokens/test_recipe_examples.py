@@ -14,7 +14,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SAID = re.compile(r"^print\(.*\)  # (.*)$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["count_diffusion", "hvg_panel", "uce"])
+@pytest.mark.parametrize("page", ["count_diffusion", "hvg_panel", "state_se", "uce"])
 def test_example_prints_what_the_page_says(page):
     blocks = BLOCK.findall((PAGES / f"{page}.md").read_text())
     assert blocks
