@@ -12,21 +12,30 @@
 namespace cellmill {
 namespace {
 
-struct Columns {
-    ColumnRanks by_token;
+// The columns that take part, in the order of their tokens: a gene is its place among them.
+struct KeptGenes {
+    std::vector<std::uint32_t> column;
+    std::vector<std::int32_t> place_of;  // Of each column; -1.
     std::vector<std::uint64_t> mixed;
-    std::size_t n_kept = 0;
 
-    Columns(const TokenCells& cells, const StatePlan& plan) : by_token(ranks_of_tokens(cells.token_of)), mixed(mixed_tokens(cells.token_of)) {
-        for (const std::uint8_t kept : plan.kept) n_kept += kept != 0;
+    KeptGenes(const TokenCells& cells, const StatePlan& plan) : place_of(cells.token_of.size(), -1) {
+        const ColumnRanks by_token = ranks_of_tokens(cells.token_of);
+        for (std::size_t rank = 0; rank < by_token.size(); ++rank) {
+            const std::uint32_t one = by_token.column(rank);
+            if (!plan.kept[one]) continue;
+            place_of[one] = static_cast<std::int32_t>(column.size());
+            column.push_back(one);
+            mixed.push_back(mix64(static_cast<std::uint64_t>(cells.token_of[one])));
+        }
     }
+
+    std::size_t size() const noexcept { return column.size(); }
 };
 
 class StateMaker {
 public:
-    StateMaker(const TokenCells& cells, const StatePlan& plan, const StateOut& out, const Columns& columns)
-        : cells_(cells), plan_(plan), out_(out), columns_(columns), expressed_(columns.by_token.size()),
-          count_of_(columns.by_token.size()), marked_(plan.n_ids + 1) {
+    StateMaker(const TokenCells& cells, const StatePlan& plan, const StateOut& out, const KeptGenes& kept)
+        : cells_(cells), plan_(plan), out_(out), kept_(kept), expressed_(kept.size()), count_of_(kept.size()), marked_(plan.n_ids + 1) {
         for (std::size_t count = 0; count < kTable; ++count) log_[count] = static_cast<float>(std::log1p(static_cast<double>(count)));
     }
 
@@ -42,26 +51,30 @@ public:
         fill();
         write();
         mark();
-        for (const Gene& gene : genes_) count_of_[gene.column] = 0;
+        for (const Gene& gene : genes_) count_of_[gene.place] = 0;
     }
 
 private:
     static constexpr std::size_t kTable = 256;
 
     struct Gene {
-        std::uint32_t column;
+        std::uint32_t place;
         std::uint32_t count;
+    };
+    struct Chosen {
+        std::uint32_t gene;
+        std::uint64_t number;
     };
 
     void find_genes() {
         for (std::size_t i = cells_.begin(cell_); i < cells_.begin(cell_) + cells_.nnz(cell_); ++i) {
-            const auto column = static_cast<std::size_t>(cells_.columns[i]);
-            if (plan_.kept[column] && cells_.counts[i] > 0) expressed_.add(columns_.by_token.of(column), cells_.counts[i]);
+            const std::int32_t place = kept_.place_of[static_cast<std::size_t>(cells_.columns[i])];
+            if (place >= 0 && cells_.counts[i] > 0) expressed_.add(static_cast<std::uint32_t>(place), cells_.counts[i]);
         }
         genes_.clear();
-        expressed_.drain([&](std::uint32_t rank, std::uint32_t count) {
-            genes_.push_back({columns_.by_token.column(rank), count});
-            count_of_[genes_.back().column] = count;
+        expressed_.drain([&](std::uint32_t place, std::uint32_t count) {
+            genes_.push_back({place, count});
+            count_of_[place] = count;
         });
     }
 
@@ -70,15 +83,23 @@ private:
         return count < kTable ? log_[count] : static_cast<float>(std::log1p(static_cast<double>(count)));
     }
 
-    // Columns that are and are not expressed, by token; in the original's way counts of 1 are both.
+    // Genes that are and are not expressed; in the original's way those with a value below 1 are not, nor is a count of 1.
     void find_pools() {
         high_.clear();
-        low_.clear();
-        for (const Gene& gene : genes_) high_.push_back(gene.column);
-        for (std::size_t rank = 0; rank < columns_.by_token.size(); ++rank) {
-            const std::uint32_t column = columns_.by_token.column(rank);
-            if (plan_.kept[column] && (plan_.faithful ? value(count_of_[column]) < 1.0F : count_of_[column] == 0)) low_.push_back(column);
+        for (const Gene& gene : genes_) high_.push_back(gene.place);
+        find_low(plan_.faithful && value(1) < 1.0F ? 1 : 0);
+    }
+
+    // Genes with counts up to one of them, by token.
+    void find_low(std::uint32_t most) {
+        low_.resize(kept_.size());
+        std::size_t n = 0;
+        for (std::size_t place = 0; place < kept_.size(); ++place) {
+            low_[n] = static_cast<std::uint32_t>(place);
+            n += count_of_[place] <= most;
         }
+        low_.resize(n);
+        low_upto_ = most;
     }
 
     std::size_t n_tasks() const noexcept { return plan_.n_expressed + plan_.n_unexpressed + plan_.n_shared; }
@@ -107,22 +128,43 @@ private:
             return;
         }
         choose(pool, k, purpose);
-        for (std::size_t i = 0; i < pool.size(); ++i)
-            if (chosen_[i]) tasks_.push_back(pool[i]);
+        for (const Chosen& one : chosen_) tasks_.push_back(one.gene);
     }
 
-    // Says in chosen_ which k of a pool have the smallest numbers.
+    // Leaves in chosen_ the k genes of a pool with the smallest numbers, in the order of the pool. Numbers are uniform, so
+    // that few lie below a bound that hardly ever is too low.
     void choose(const std::vector<std::uint32_t>& pool, std::size_t k, Purpose purpose) {
         const GeneNumbers keyed(key_, purpose);
-        numbers_.resize(pool.size());
-        for (std::size_t i = 0; i < pool.size(); ++i)
-            numbers_[i] = purpose == Purpose::order ? order_of(pool[i], keyed) : keyed.of_mixed(columns_.mixed[pool[i]]);
-        chosen_.resize(pool.size());
-        picker_.pick(numbers_, k, chosen_.data());
+        const double share = (static_cast<double>(k) + 6.0 * std::sqrt(static_cast<double>(k)) + 6.0) / static_cast<double>(pool.size());
+        const bool given = purpose == Purpose::order && !plan_.order.empty();
+        std::uint64_t bound = given || share >= 1.0 ? ~std::uint64_t{0} : static_cast<std::uint64_t>(share * 0x1p64);
+        for (;; bound = ~std::uint64_t{0}) {
+            below_.clear();
+            numbers_.clear();
+            for (const std::uint32_t gene : pool) {
+                const std::uint64_t number = given ? order_of(gene, keyed) : keyed.of_mixed(kept_.mixed[gene]);
+                if (number > bound) continue;
+                below_.push_back(gene);
+                numbers_.push_back(number);
+            }
+            if (below_.size() >= std::min(k, pool.size())) break;
+        }
+        picked_.resize(below_.size());
+        picker_.pick(numbers_, k, picked_.data());
+        chosen_.clear();
+        for (std::size_t i = 0; i < below_.size(); ++i)
+            if (picked_[i]) chosen_.push_back({below_[i], numbers_[i]});
     }
 
-    std::uint64_t order_of(std::uint32_t column, const GeneNumbers& keyed) const noexcept {
-        return plan_.order.empty() ? keyed.of_mixed(columns_.mixed[column]) : plan_.order[cell_ * count_of_.size() + column];
+    std::uint64_t order_of(std::uint32_t gene, const GeneNumbers& keyed) const noexcept {
+        return plan_.order.empty() ? keyed.of_mixed(kept_.mixed[gene]) : plan_.order[cell_ * kept_.place_of.size() + kept_.column[gene]];
+    }
+
+    std::int64_t id_of(std::uint32_t gene) const noexcept { return plan_.ids[kept_.column[gene]]; }
+
+    std::uint32_t count_in(std::int32_t column) const noexcept {
+        const std::int32_t place = column < 0 ? -1 : kept_.place_of[static_cast<std::size_t>(column)];
+        return place < 0 ? 0 : count_of_[static_cast<std::size_t>(place)];
     }
 
     void write_tasks() {
@@ -135,11 +177,9 @@ private:
             ids[at] = id;
             values[at++] = plan_.binary ? static_cast<float>(one > 0.0F) : one;
         };
-        for (const std::uint32_t column : tasks_) put(plan_.ids[column], value(count_of_[column]));
-        for (std::size_t i = cell_ * plan_.n_shared; i < (cell_ + 1) * plan_.n_shared; ++i) {
-            const std::int32_t column = plan_.shared_columns[i];
-            put(plan_.shared[i], column < 0 ? 0.0F : value(count_of_[static_cast<std::size_t>(column)]));
-        }
+        for (const std::uint32_t gene : tasks_) put(id_of(gene), value(count_of_[gene]));
+        for (std::size_t i = cell_ * plan_.n_shared; i < (cell_ + 1) * plan_.n_shared; ++i)
+            put(plan_.shared[i], value(count_in(plan_.shared_columns[i])));
         out_.totals[cell_] = static_cast<float>(total);
     }
 
@@ -158,16 +198,15 @@ private:
         }
     }
 
-    // The expressed genes, the largest count first, equal ones by number; the others stay in low_.
+    // The expressed genes, the largest count first, equal ones by number.
     void rank() {
         const GeneNumbers keyed(key_, Purpose::order);
         ranked_.clear();
-        low_.clear();
         sum_ = 0.0;
         for (const Gene& gene : genes_) {
-            count_of_[gene.column] = gene.count;
+            count_of_[gene.place] = gene.count;
             if (gene.count == 0) continue;
-            ranked_.emplace_back(gene.count, static_cast<std::uint32_t>(order_of(gene.column, keyed) >> 32), gene.column);
+            ranked_.emplace_back(gene.count, static_cast<std::uint32_t>(order_of(gene.place, keyed) >> 32), gene.place);
             sum_ += static_cast<double>(value(gene.count));
         }
         sorter_.sort(ranked_);
@@ -178,38 +217,34 @@ private:
     void fill() {
         const std::size_t missing = plan_.width - 1 - ranked_.size();
         if (missing == 0) return;
-        for (std::size_t rank = 0; rank < columns_.by_token.size(); ++rank) {
-            const std::uint32_t column = columns_.by_token.column(rank);
-            if (plan_.kept[column] && count_of_[column] == 0) low_.push_back(column);
-        }
-        if (columns_.n_kept < plan_.width - 1) {
+        if (low_upto_ > 0 || plan_.fraction[cell_] < 1.0) find_low(0);
+        if (kept_.size() < plan_.width - 1) {
             if (low_.empty()) out_.faults[cell_] = 1;
             for (std::size_t i = 0; i < missing && !low_.empty(); ++i) ranked_.emplace_back(0, 0, low_[place(Purpose::fill, i, low_.size())]);
             return;
         }
         choose(low_, missing, Purpose::order);
         fillers_.clear();
-        for (std::size_t i = 0; i < low_.size(); ++i)
-            if (chosen_[i]) fillers_.emplace_back(0, static_cast<std::uint32_t>(numbers_[i] >> 32), low_[i]);
+        for (const Chosen& one : chosen_) fillers_.emplace_back(0, static_cast<std::uint32_t>(one.number >> 32), one.gene);
         sorter_.sort(fillers_);
         ranked_.insert(ranked_.end(), fillers_.begin(), fillers_.end());
     }
 
     // A share of the cell, in percent; of a cell without counts the same for every gene.
     float share(std::uint32_t count) const noexcept {
-        if (sum_ == 0.0) return 1.0F / static_cast<float>(columns_.n_kept) * 100.0F;
+        if (sum_ == 0.0) return 1.0F / static_cast<float>(kept_.size()) * 100.0F;
         return value(count) / static_cast<float>(sum_) * 100.0F;
     }
 
     void write() {
         std::int64_t* const genes = out_.genes + cell_ * plan_.width;
         float* const values = out_.values + cell_ * plan_.width;
-        const auto column = static_cast<std::size_t>(plan_.first_column);
-        genes[0] = plan_.first_column < 0 ? plan_.first : plan_.ids[column];
-        values[0] = plan_.first_column < 0 ? 0.0F : share(count_of_[column]);
+        const std::int64_t column = plan_.first_column;
+        genes[0] = column < 0 ? plan_.first : plan_.ids[static_cast<std::size_t>(column)];
+        values[0] = column < 0 ? 0.0F : share(count_in(static_cast<std::int32_t>(column)));
         for (std::size_t slot = 1; slot < plan_.width; ++slot) {
             const bool real = slot <= ranked_.size();
-            genes[slot] = real ? plan_.ids[ranked_[slot - 1].place] : plan_.padding;
+            genes[slot] = real ? id_of(ranked_[slot - 1].place) : plan_.padding;
             values[slot] = real ? share(ranked_[slot - 1].count()) : 0.0F;
         }
         out_.lengths[cell_] = static_cast<std::int64_t>(1 + ranked_.size());
@@ -241,25 +276,26 @@ private:
         numbers_.resize(slots.size());
         for (std::size_t i = 0; i < slots.size(); ++i)
             numbers_[i] = plan_.mask.empty() ? keyed(slots[i]) : plan_.mask[cell_ * plan_.width + slots[i]];
-        chosen_.resize(slots.size());
-        picker_.pick(numbers_, k, chosen_.data());
-        for (std::size_t i = 0; i < slots.size(); ++i) mask[slots[i]] = chosen_[i];
+        picked_.resize(slots.size());
+        picker_.pick(numbers_, k, picked_.data());
+        for (std::size_t i = 0; i < slots.size(); ++i) mask[slots[i]] = picked_[i];
     }
 
     const TokenCells& cells_;
     const StatePlan& plan_;
     const StateOut& out_;
-    const Columns& columns_;
+    const KeptGenes& kept_;
     std::size_t cell_ = 0;
     std::uint64_t key_ = 0;
     double sum_ = 0.0;
     RankSet expressed_;
-    std::vector<std::uint32_t> count_of_;  // Of each column; zero between cells.
+    std::vector<std::uint32_t> count_of_;  // Of each gene; zero between cells.
     std::vector<std::uint8_t> marked_;     // Of each id + 1; zero between cells.
     std::array<float, kTable> log_{};
     std::vector<Gene> genes_;  // By token.
     std::vector<std::uint32_t> high_;
     std::vector<std::uint32_t> low_;
+    std::uint32_t low_upto_ = 0;
     std::vector<std::uint32_t> tasks_;
     std::vector<double> upto_;
     std::vector<CountedGene> ranked_;
@@ -267,7 +303,9 @@ private:
     std::vector<std::uint32_t> first_;
     std::vector<std::uint32_t> then_;
     std::vector<std::uint64_t> numbers_;
-    std::vector<std::uint8_t> chosen_;
+    std::vector<std::uint32_t> below_;
+    std::vector<std::uint8_t> picked_;
+    std::vector<Chosen> chosen_;
     CountSorter sorter_;
     Picker picker_;
 };
@@ -276,11 +314,11 @@ private:
 
 void tokenise_state(const TokenCells& cells, const StatePlan& plan, const StateOut& out, std::size_t threads) {
     cells.check();
-    const Columns columns(cells, plan);
-    if (columns.n_kept == 0) throw std::invalid_argument("kept leaves no gene");
+    const KeptGenes kept(cells, plan);
+    if (kept.size() == 0) throw std::invalid_argument("kept leaves no gene");
     const std::size_t work = cells.columns.size() + cells.size() * cells.token_of.size();
     run_pieces(workers_for(work, cells.size(), threads, kLeastTokenised), cells.size(), kTokenPiece, [&] {
-        return [maker = std::make_unique<StateMaker>(cells, plan, out, columns)](std::size_t first, std::size_t last) {
+        return [maker = std::make_unique<StateMaker>(cells, plan, out, kept)](std::size_t first, std::size_t last) {
             for (std::size_t cell = first; cell < last; ++cell) maker->make(cell);
         };
     });
