@@ -6,6 +6,7 @@
 namespace cellmill {
 
 void bind_sequence(nanobind::module_& m);
+void bind_state_sentence(nanobind::module_& m);
 void bind_chromosome_sentences(nanobind::module_& m);
 void bind_count_tokens(nanobind::module_& m);
 void bind_hvg_panel(nanobind::module_& m);
@@ -14,6 +15,7 @@ void bind_profile(nanobind::module_& m);
 // All of them.
 inline void bind_tokens(nanobind::module_& m) {
     bind_sequence(m);
+    bind_state_sentence(m);
     bind_chromosome_sentences(m);
     bind_count_tokens(m);
     bind_hvg_panel(m);

@@ -52,6 +52,7 @@ from cellmill.kernel.sequences import (
     SequenceRules,
     tokenise_sequences,
 )
+from cellmill.kernel.state_sentences import StateOut, StatePlan, tokenise_state
 from cellmill.kernel.threads import default_threads, set_threads
 from cellmill.kernel.token_cells import TokenCells
 
@@ -79,6 +80,8 @@ __all__ = [
     "SequenceOut",
     "SequencePlan",
     "SequenceRules",
+    "StateOut",
+    "StatePlan",
     "TokenCells",
     "WholeCells",
     "choose_head",
@@ -110,6 +113,7 @@ __all__ = [
     "tokenise_profiles",
     "tokenise_sentences",
     "tokenise_sequences",
+    "tokenise_state",
     "vectors",
 ]
 

@@ -17,6 +17,7 @@ from cellmill.tokens.recipe import Recipe
 from cellmill.tokens.registry import RECIPES, recipe_named
 from cellmill.tokens.scfoundation import ScFoundation
 from cellmill.tokens.scgpt import ScGPT
+from cellmill.tokens.state_se import StateSE
 from cellmill.tokens.tahoe import Tahoe
 from cellmill.tokens.transcriptformer import TranscriptFormer
 from cellmill.tokens.uce import UCE
@@ -37,6 +38,7 @@ __all__ = [
     "Recipe",
     "ScFoundation",
     "ScGPT",
+    "StateSE",
     "Tahoe",
     "TokenBatch",
     "TranscriptFormer",

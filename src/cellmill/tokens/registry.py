@@ -16,6 +16,7 @@ from cellmill.tokens.hvg_panel import HVGPanel
 from cellmill.tokens.recipe import Recipe
 from cellmill.tokens.scfoundation import ScFoundation
 from cellmill.tokens.scgpt import ScGPT
+from cellmill.tokens.state_se import StateSE
 from cellmill.tokens.tahoe import Tahoe
 from cellmill.tokens.transcriptformer import TranscriptFormer
 from cellmill.tokens.uce import UCE
@@ -35,6 +36,7 @@ RECIPES: Mapping[str, Any] = MappingProxyType(
         "transcriptformer": TranscriptFormer,
         "cellfm": CellFM,
         "uce": UCE,
+        "state_se": StateSE,
     }
 )
 

@@ -24,6 +24,7 @@ from cellmill.kernel.reference.random import keyed_u64, mix64, permute
 from cellmill.kernel.reference.rows import Panel, RowTable
 from cellmill.kernel.reference.sequences import tokenise_sequences
 from cellmill.kernel.reference.split import encode
+from cellmill.kernel.reference.state_sentences import tokenise_state
 from cellmill.kernel.reference.tokens import pooled
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "tokenise_profiles",
     "tokenise_sentences",
     "tokenise_sequences",
+    "tokenise_state",
 ]
