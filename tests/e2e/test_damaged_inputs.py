@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,3 +108,47 @@ def test_a_disk_too_small_is_told_and_the_build_works_when_there_is_room(tmp_pat
     cm.build(tmp_path / "whole.mill", paths, vocabulary="union")
     assert cm.open(small_disk / "s.mill").verify().ok
     assert (small_disk / "s.mill/manifest.json").read_bytes() == (tmp_path / "whole.mill/manifest.json").read_bytes()
+
+
+# root reads all: the work is done as another user, in a process of its own that has read its libraries before
+UNREADABLE = """
+import os, sys
+from pathlib import Path
+from typer.testing import CliRunner
+from cellmill.cli import app
+
+folder, denied, ending = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+call = lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+warm = call("build", folder / "warm.mill", folder / f"sound{ending}", "--vocabulary", "union")
+assert warm.exit_code == 0, warm.output
+if os.geteuid() == 0:
+    os.seteuid(65534)
+result = call("build", folder / "out.mill", folder / f"sound{ending}", denied, "--vocabulary", "union")
+print(result.exit_code, result.output, result.stderr, (folder / "out.mill").exists())
+"""
+
+
+@pytest.mark.parametrize("ending", [".h5ad", ".csv"])
+def test_what_may_not_be_read_is_told(ending: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # below a folder that all may enter, as pytest's own is not
+        Path(folder).chmod(0o777)
+        refused_for_permission(Path(folder), ending)
+
+
+def refused_for_permission(folder: Path, ending: str) -> None:
+    frame = "cell," + ",".join(GENES) + "\n" + "\n".join(f"c{i}," + ",".join("1" for _ in GENES) for i in range(4))
+    files = [folder / f"{name}{ending}" for name in ("sound", "denied")]
+    for path in files:
+        if ending == ".csv":
+            path.write_text(frame)
+        else:
+            write_h5ad(path, sp.csr_matrix(counts()))
+    files[1].chmod(0)
+    words = [sys.executable, "-c", UNREADABLE, str(folder), str(files[1]), ending]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("2 "), done.stdout + done.stderr
+    told = " ".join(done.stdout.split())
+    assert f"denied{ending}" in told
+    assert "ermission" in told
+    assert done.stdout.strip().endswith("False")
+    assert "Traceback" not in told
