@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -55,7 +57,8 @@ def with_the_originals_order(case) -> TokenBatch:
     counts, tokens, keys = input_of(case)
     recipe = recipe_of(case, faithful=True)
     ids = case["emb"].tolist()
-    column_of = {identity: column for column, identity in enumerate(ids) if ids.count(identity) == 1}
+    often = Counter(ids)
+    column_of = {identity: column for column, identity in enumerate(ids) if often[identity] == 1}
     order = np.full(len(ids), 2**32 - 1, dtype=np.uint64)
     for slot, identity in enumerate(case["sentence"].tolist()):
         if slot and identity in column_of:

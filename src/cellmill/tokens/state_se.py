@@ -298,12 +298,14 @@ def _range(downsample: float | tuple[float, float] | None) -> tuple[float, float
 
 
 def _read_as_raw(counts: sparse.csr_array) -> npt.NDArray[np.uint8]:
-    """Return which cells the original takes for raw counts: it guesses by their largest value and their sum."""
+    """Return which cells the original takes for raw counts: it guesses by their largest value and their sum.
+
+    One value above 35 is enough, and makes the sum large enough too.
+    """
     values = np.minimum(counts.data.astype(np.float64), RAW_ABOVE + 1)
     cell = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
     sums = np.bincount(cell, weights=np.expm1(values), minlength=counts.shape[0])
-    above = np.bincount(cell, weights=values > RAW_ABOVE, minlength=counts.shape[0]) > 0
-    return (above | (np.floor(sums) > RAW_SUM)).astype(np.uint8)
+    return (np.floor(sums) > RAW_SUM).astype(np.uint8)
 
 
 def _local_gene(kept: npt.NDArray[np.bool_]) -> int:
