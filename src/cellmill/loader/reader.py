@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 
 from cellmill import kernel
-from cellmill.loader.axis import GeneAxis, Missing, align_genes
+from cellmill.loader.axis import GeneAxis, Missing, align_genes, token_numbers
 from cellmill.loader.obs import ObsWanted, load_obs
 from cellmill.loader.schedule import whole_number
 from cellmill.loader.thinning import thin_counts
@@ -161,7 +161,7 @@ class Reader:
         assert self.downsample is not None
         whole = store.gather(row, totals=True, threads=self._threads())
         counts = sparse.csr_array((whole.values, whole.indices, whole.indptr), shape=(len(row), store.n_genes))
-        tokens = store.genes.column("token").to_numpy()
+        tokens = token_numbers(store)
         thinned = thin_counts(counts, tokens, keys, _total(whole), target=self.downsample)
         upto = np.concatenate([[0], np.cumsum(thinned.data, dtype=np.uint64)])
         totals = np.diff(upto[thinned.indptr]).astype(np.uint64)
