@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from cellmill.errors import ConfigError, QueryError, nearest
 from cellmill.store import Store
+from cellmill.store.columns import numbers_of
 from cellmill.store.gene_lookup import meant_by_symbols
 
-__all__ = ["GeneAxis", "Missing", "align_genes"]
+__all__ = ["GeneAxis", "Missing", "align_genes", "token_numbers"]
 
 I32 = npt.NDArray[np.int32]
 Missing = Literal["refuse", "zero"]
@@ -78,13 +79,19 @@ def align_genes(stores: Sequence[Store], genes: Sequence[str] | None, *, missing
     for store, ids in zip(reversed(stores), reversed(own), strict=True):  # the first store's tokens are kept
         panel = np.array([column.get(gene, -1) for gene in ids], dtype=np.int32)
         kept = panel >= 0
-        tokens[panel[kept]] = store.genes.column("token").to_numpy()[kept]
+        tokens[panel[kept]] = token_numbers(store)[kept]
         present[panel[kept]] = True
         panels.insert(0, None if ids == wanted else panel)
         lacking.insert(0, len(wanted) - int(kept.sum()))
     if not present.all() and missing == "refuse":
         raise _absent([gene for gene, here in zip(wanted, present.tolist(), strict=True) if not here], stores)
     return GeneAxis(wanted, tokens, tuple(panels), tuple(lacking))
+
+
+def token_numbers(store: Store) -> npt.NDArray[np.int64]:
+    """Return the token of each gene of a store, int64[n_genes]."""
+    found: npt.NDArray[np.int64] = numbers_of(store.genes.column("token"))
+    return found
 
 
 def _absent(absent: Sequence[str], stores: Sequence[Store]) -> QueryError:

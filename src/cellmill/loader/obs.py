@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from cellmill.errors import ConfigError, nearest
 from cellmill.store import Store
+from cellmill.store.columns import numbers_of
 
 __all__ = ["ObsColumn", "ObsWanted", "load_obs", "with_columns"]
 
@@ -110,19 +111,19 @@ def _numbers(columns: Sequence[pa.Array]) -> tuple[Numbers, ...]:
         return tuple(_floats(column, np.float32) for column in columns)
     if any(column.null_count for column in columns):
         return tuple(_floats(column, np.float64) for column in columns)
-    return tuple(column.to_numpy(zero_copy_only=False).astype(np.int64) for column in columns)
+    return tuple(numbers_of(column).astype(np.int64) for column in columns)
 
 
 def _floats(column: pa.Array, dtype: type[np.float32 | np.float64]) -> Numbers:
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
-    filled = column.cast(pa.float64(), safe=False).fill_null(float("nan"))
-    numbers: Numbers = filled.to_numpy(zero_copy_only=False).astype(dtype)
+    floats: npt.NDArray[np.float64] = numbers_of(column.cast(pa.float64(), safe=False), null=np.nan)
+    numbers: Numbers = floats.astype(np.float64) if dtype is np.float64 else floats.astype(np.float32)
     return numbers
 
 
 def _codes(text: pa.DictionaryArray, code: Mapping[str, int]) -> npt.NDArray[np.int32]:
     own = np.array([*(code.get(value, -1) for value in text.dictionary.to_pylist()), -1], dtype=np.int32)
-    index = text.indices.fill_null(-1).to_numpy(zero_copy_only=False)  # -1 is the last of `own`
+    index = numbers_of(text.indices, null=-1)  # -1 is the last of `own`
     found: npt.NDArray[np.int32] = own[index]
     return found

@@ -14,7 +14,7 @@ from scipy import sparse
 from cellmill import kernel
 from cellmill import tokens as recipes
 from cellmill.errors import ConfigError, nearest
-from cellmill.loader.axis import GeneAxis, Missing, align_genes
+from cellmill.loader.axis import GeneAxis, Missing, align_genes, token_numbers
 from cellmill.loader.binding import Measured, bind_axis, bind_recipe
 from cellmill.loader.obs import ObsColumn, ObsWanted, load_obs
 from cellmill.loader.schedule import whole_number
@@ -182,7 +182,7 @@ class Reader:
         assert self.downsample is not None
         whole = store.gather(row, totals=True, threads=self._threads())
         counts = sparse.csr_array((whole.values, whole.indices, whole.indptr), shape=(len(row), store.n_genes))
-        tokens = store.genes.column("token").to_numpy()
+        tokens = token_numbers(store)
         thinned = thin_counts(counts, tokens, keys, _total(whole), target=self.downsample)
         upto = np.concatenate([[0], np.cumsum(thinned.data, dtype=np.uint64)])
         totals = np.diff(upto[thinned.indptr]).astype(np.uint64)

@@ -18,6 +18,7 @@ from cellmill.kernel import derive_key, keyed_u64
 from cellmill.mixture.cells import Cells, Segment
 from cellmill.mixture.config import Exclusion
 from cellmill.store import Store
+from cellmill.store.columns import numbers_of
 from cellmill.store.equal_cells import FEW_COUNTS, CellFacts, equals_known, repeats_earlier
 
 __all__ = [
@@ -227,14 +228,14 @@ def cell_numbers(cells: Cells, stores: Sequence[Store], name: str, *, needed_for
         column = _column(stores[segment.store], name, segment.array, needed_for=needed_for)
         if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
             raise ConfigError(f"{needed_for}: {name!r} of {stores[segment.store].path} holds {column.type}, no numbers")
-        parts.append(column.cast(pa.float64()).fill_null(float("nan")).to_numpy(zero_copy_only=False))
+        parts.append(numbers_of(column.cast(pa.float64()), null=np.nan))
     joined: npt.NDArray[np.float64] = _joined(parts).astype(np.float64)
     return joined
 
 
 def _cell_facts(store: Store, rows: I64) -> tuple[U64, I64, I64]:
     """Fingerprint, number of genes and total of cells: what equal cells have in common."""
-    prints = _column(store, "fingerprint", rows, needed_for="mixture").to_numpy(zero_copy_only=False)
+    prints = numbers_of(_column(store, "fingerprint", rows, needed_for="mixture"))
     detected, totals = (store.obs.stored(name, rows).astype(np.int64) for name in ("n_genes_stored", "stored_counts"))
     return prints.astype(np.uint64), detected, totals
 
@@ -258,7 +259,7 @@ def _encoded(column: pa.Array) -> tuple[I64, list[str]]:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     encoded = pc.dictionary_encode(column.cast(pa.string()))
-    codes: I64 = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    codes: I64 = numbers_of(encoded.indices, null=-1).astype(np.int64)
     return codes, encoded.dictionary.to_pylist()
 
 

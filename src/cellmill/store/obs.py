@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from cellmill.errors import CorruptStoreError, InputError, QueryError, nearest
 from cellmill.storage import hash_file, sync_file, sync_folder
+from cellmill.store.columns import arrow_rows, numbers_of
 from cellmill.store.manifest import ShardEntry
 from cellmill.store.marks import MARK_COLUMNS, named_marks, with_marks
 from cellmill.store.obs_query import PRIVATE_NAMES, Marks, ObsFiles, check_select, run_query
@@ -185,22 +186,22 @@ class ObsTable:
         parts, positions = [], []
         for shard in np.unique(shard_of):
             chosen = np.flatnonzero(shard_of == shard)
-            parts.append(self._read(int(shard), wanted).take(pa.array(ids[chosen] - self._bases[shard])))
+            parts.append(self._read(int(shard), wanted).take(arrow_rows(ids[chosen] - self._bases[shard])))
             positions.append(chosen)
         table = self._concat(parts, wanted)
         if not positions:
             return table
         back = np.empty(len(ids), dtype=np.int64)
         back[np.concatenate(positions)] = np.arange(len(ids))
-        return table.take(pa.array(back))
+        return table.take(arrow_rows(back))
 
     def stored(self, name: str, rows: npt.ArrayLike | None = None) -> npt.NDArray[np.int64]:
         """Return `stored_counts` or `n_genes_stored` of cells, int64, also of those that were written without."""
         older = STORED_COLUMNS[name]  # the same number in files from before whole cells were measured
         if name not in self.schema:
-            return np.asarray(self.to_arrow([older], rows).column(older).to_numpy(), dtype=np.int64)
+            return numbers_of(self.to_arrow([older], rows).column(older)).astype(np.int64)
         table = self.to_arrow([name, older], rows)
-        return np.asarray(pc.coalesce(table.column(name), table.column(older)).to_numpy(), dtype=np.int64)
+        return numbers_of(pc.coalesce(table.column(name), table.column(older))).astype(np.int64)
 
     def to_pandas(self, columns: Sequence[str] | None = None, rows: npt.ArrayLike | None = None) -> pd.DataFrame:
         """Return columns as a pandas data frame; categories stay categories."""

@@ -25,6 +25,7 @@ from cellmill.errors import (
 from cellmill.genes import Vocabulary
 from cellmill.storage import hash_bytes
 from cellmill.storage.urls import is_url
+from cellmill.store.columns import numbers_of
 from cellmill.store.duplicates import Duplicates, read_duplicates, read_marks
 from cellmill.store.gene_lookup import checked_gene_ids, positions_of_genes
 from cellmill.store.gene_table import check_genes
@@ -269,7 +270,7 @@ class Store:
         check_not_empty(where, what="where")
         self.obs.check(f"SELECT row FROM obs WHERE {where}")  # balanced by itself, before it stands in parentheses
         table = self.obs.query(f"SELECT row FROM obs WHERE (\n{where}\n) ORDER BY row")
-        rows: npt.NDArray[np.int64] = table.column("row").to_numpy()
+        rows: npt.NDArray[np.int64] = np.array(numbers_of(table.column("row")))
         return rows
 
     def query(self, sql: str) -> pa.Table:

@@ -72,6 +72,20 @@ def test_the_process_ends_in_time(atlas, how, code, said):
     assert said in errors
 
 
+def test_the_first_batch_does_not_wait_for_pandas(atlas):
+    script = """
+import sys
+import cellmill as cm
+store = cm.open(sys.argv[1])
+mix = cm.Mixture([cm.Component("a", store, where="tissue = 'blood'", choose="50%")], split=cm.Split(), dedupe=True)
+for source in (mix, store):
+    next(iter(cm.Loader(source, batch_size=10, obs=["cell_type", "total_counts"])))
+assert "pandas" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(atlas.path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_interrupt_while_the_consumer_waits_is_heard(atlas):
     loader = Loader(atlas, batch_size=10)
     read = loader.reader.read
