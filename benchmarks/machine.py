@@ -31,10 +31,10 @@ def facts() -> dict[str, str]:
     }
 
 
-def command() -> str:
+def command(script: str = "store.py") -> str:
     """Return the command line, folders of this machine left out."""
     words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
-    return " ".join(["python benchmarks/store.py", *words])
+    return " ".join([f"python benchmarks/{script}", *words])
 
 
 def drop(files: list[Path]) -> tuple[str, float | None]:

@@ -138,8 +138,12 @@ class Meter:
         self.wait_seconds += waited
         for name, categories in batch.categories.items():
             codes = batch.obs[name].numpy()
-            # by the labels of the batch: a column may have a category for each cell of the store
-            here, counts = np.unique(codes[codes >= 0], return_counts=True)
+            codes = codes[codes >= 0]
+            if len(categories) <= 4 * len(codes):
+                here: Any = slice(None)
+                counts = np.bincount(codes, minlength=len(categories))
+            else:  # a column may have a category for each cell of the store
+                here, counts = np.unique(codes, return_counts=True)
             if name not in self._counts:
                 self._counts[name] = np.zeros(len(categories), dtype=np.int64)
             self._counts[name][here] += counts

@@ -110,7 +110,10 @@ class Reader:
             keys = None if self.downsample is None else self._keys("downsample", epoch, uids)
             counts, totals = self._counts(groups, row, keys)
             if isinstance(self.tokens, CSR):
-                tokens = self.tokens.wrap(counts.indptr, counts.indices, counts.values, n_columns=len(self.axis))
+                tokens = self.tokens.wrap(
+                    counts.indptr, counts.indices, counts.values, n_columns=len(self.axis),
+                    most=int(totals.max(initial=0)),
+                )  # fmt: skip
             else:
                 matrix = sparse.csr_array(
                     (counts.values, counts.indices, counts.indptr), shape=(len(row), len(self.axis))

@@ -205,6 +205,9 @@ class Plan:
         """
         at = checked_positions(positions)
         component, slot, number = self._slots(at, seed, order or Exact())
+        if len(self.parts) == 1:  # most runs, and their every batch waits for this
+            only = self.parts[0]
+            return component, *only.cells.take(only.cells_at(slot, number)), at // self.n_draws
         index = slot.copy()
         for code, part in enumerate(self.parts):
             here = component == code
@@ -244,6 +247,8 @@ class Plan:
 
         number, inside = np.divmod(at, n_slots)
         slot = by_group(number, inside, one_pass)
+        if len(self.parts) == 1:
+            return np.zeros(len(slot), dtype=np.int64), slot, number
         component = np.searchsorted(self.slot_starts, slot, side="right").astype(np.int64) - 1
         return component, slot - self.slot_starts[component], number
 

@@ -59,9 +59,15 @@ class CSR:
         values: npt.NDArray[np.integer],
         *,
         n_columns: int,
+        most: int | None = None,
     ) -> TokenBatch:
-        """Return arrays that the kernel has filled already as tokens; no copy where types allow."""
-        fits = values.dtype == np.uint32 and (not len(values) or int(values.max()) <= INT32_MAX)
+        """Return arrays that the kernel has filled already as tokens; no copy where types allow.
+
+        `most` is a number that no value is above, where one is known: the largest total of the cells.
+        """
+        if most is None or most > INT32_MAX:  # a pass over all values
+            most = int(values.max(initial=0))
+        fits = values.dtype == np.uint32 and most <= INT32_MAX
         return TokenBatch(
             values=torch.from_numpy(values.view(np.int32) if fits else values.astype(np.int64)),
             genes=torch.from_numpy(indices.astype(np.int32, copy=False)),
