@@ -6,10 +6,12 @@
 namespace cellmill {
 
 void bind_sequence(nanobind::module_& m);
+void bind_rank(nanobind::module_& m);
 
 // All of them.
 inline void bind_tokens(nanobind::module_& m) {
     bind_sequence(m);
+    bind_rank(m);
 }
 
 }  // namespace cellmill

@@ -32,6 +32,7 @@ from cellmill.kernel.implementation import IMPLEMENTATION, chosen, native_error,
 from cellmill.kernel.ingest import IngestedCells, Refusal, WholeCells, ingest_cells
 from cellmill.kernel.keys import derive_key
 from cellmill.kernel.model import choose_head, count_histograms, fit_model, open_model
+from cellmill.kernel.ranks import RANK_VALUES, RankOut, RankPlan, RankRules, rank_genes
 from cellmill.kernel.sequences import (
     SequenceNumbers,
     SequenceOut,
@@ -45,10 +46,14 @@ from cellmill.kernel.token_cells import TokenCells
 __all__ = [
     "COUNT_DTYPES",
     "IMPLEMENTATION",
+    "RANK_VALUES",
     "TRANSFORMS",
     "Gathered",
     "IngestedCells",
     "Panel",
+    "RankOut",
+    "RankPlan",
+    "RankRules",
     "Refusal",
     "RowTable",
     "SequenceNumbers",
@@ -77,6 +82,7 @@ __all__ = [
     "native_error",
     "open_model",
     "permute",
+    "rank_genes",
     "set_threads",
     "tokenise_sequences",
     "vectors",

@@ -17,6 +17,7 @@ from cellmill.kernel.reference.gather import (
 from cellmill.kernel.reference.ingest import ingest
 from cellmill.kernel.reference.model import HeadModel
 from cellmill.kernel.reference.random import keyed_u64, mix64, permute
+from cellmill.kernel.reference.ranks import rank_genes
 from cellmill.kernel.reference.rows import Panel, RowTable
 from cellmill.kernel.reference.sequences import tokenise_sequences
 from cellmill.kernel.reference.split import encode
@@ -36,5 +37,6 @@ __all__ = [
     "keyed_u64",
     "mix64",
     "permute",
+    "rank_genes",
     "tokenise_sequences",
 ]
