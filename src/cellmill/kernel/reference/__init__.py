@@ -21,6 +21,7 @@ from cellmill.kernel.reference.ingest import ingest
 from cellmill.kernel.reference.model import HeadModel
 from cellmill.kernel.reference.profiles import tokenise_panel, tokenise_profiles
 from cellmill.kernel.reference.random import keyed_u64, mix64, permute
+from cellmill.kernel.reference.ranks import rank_genes
 from cellmill.kernel.reference.rows import Panel, RowTable
 from cellmill.kernel.reference.sequences import tokenise_sequences
 from cellmill.kernel.reference.split import encode
@@ -44,6 +45,7 @@ __all__ = [
     "mix64",
     "permute",
     "pooled",
+    "rank_genes",
     "tokenise_counts",
     "tokenise_panel",
     "tokenise_panels",
