@@ -11,6 +11,7 @@ void bind_chromosome_sentences(nanobind::module_& m);
 void bind_count_tokens(nanobind::module_& m);
 void bind_hvg_panel(nanobind::module_& m);
 void bind_profile(nanobind::module_& m);
+void bind_rank(nanobind::module_& m);
 
 // All of them.
 inline void bind_tokens(nanobind::module_& m) {
@@ -20,6 +21,7 @@ inline void bind_tokens(nanobind::module_& m) {
     bind_count_tokens(m);
     bind_hvg_panel(m);
     bind_profile(m);
+    bind_rank(m);
 }
 
 }  // namespace cellmill

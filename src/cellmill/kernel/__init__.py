@@ -45,6 +45,7 @@ from cellmill.kernel.profiles import (
     tokenise_panel,
     tokenise_profiles,
 )
+from cellmill.kernel.ranks import RANK_VALUES, RankOut, RankPlan, RankRules, rank_genes
 from cellmill.kernel.sequences import (
     SequenceNumbers,
     SequenceOut,
@@ -59,6 +60,7 @@ from cellmill.kernel.token_cells import TokenCells
 __all__ = [
     "COUNT_DTYPES",
     "IMPLEMENTATION",
+    "RANK_VALUES",
     "TRANSFORMS",
     "CountTokenOut",
     "CountTokenPlan",
@@ -72,6 +74,9 @@ __all__ = [
     "ProfileOut",
     "ProfilePlan",
     "ProfileRules",
+    "RankOut",
+    "RankPlan",
+    "RankRules",
     "Refusal",
     "RowTable",
     "SentenceOut",
@@ -106,6 +111,7 @@ __all__ = [
     "native_error",
     "open_model",
     "permute",
+    "rank_genes",
     "set_threads",
     "tokenise_counts",
     "tokenise_panel",

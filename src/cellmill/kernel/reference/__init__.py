@@ -21,6 +21,7 @@ from cellmill.kernel.reference.ingest import ingest
 from cellmill.kernel.reference.model import HeadModel
 from cellmill.kernel.reference.profiles import tokenise_panel, tokenise_profiles
 from cellmill.kernel.reference.random import keyed_u64, mix64, permute
+from cellmill.kernel.reference.ranks import rank_genes
 from cellmill.kernel.reference.rows import Panel, RowTable
 from cellmill.kernel.reference.sequences import tokenise_sequences
 from cellmill.kernel.reference.split import encode
@@ -49,6 +50,7 @@ __all__ = [
     "tokenise_panels",
     "tokenise_profiles",
     "tokenise_sentences",
+    "rank_genes",
     "tokenise_sequences",
     "tokenise_state",
 ]
