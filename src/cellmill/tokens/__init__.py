@@ -13,6 +13,7 @@ from cellmill.tokens.count_diffusion import CountDiffusion
 from cellmill.tokens.csr import CSR
 from cellmill.tokens.dense import Dense, DenseType, Transform
 from cellmill.tokens.hvg_panel import HVGPanel
+from cellmill.tokens.geneformer import Geneformer
 from cellmill.tokens.recipe import Recipe
 from cellmill.tokens.registry import RECIPES, recipe_named
 from cellmill.tokens.scfoundation import ScFoundation
@@ -35,6 +36,7 @@ __all__ = [
     "DenseType",
     "Depth",
     "HVGPanel",
+    "Geneformer",
     "Recipe",
     "ScFoundation",
     "ScGPT",

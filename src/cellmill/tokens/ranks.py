@@ -1,0 +1,175 @@
+"""Genes of a cell by value, the largest first (floor 5, tokens): what Geneformer and its kind have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+
+from cellmill.errors import InputError
+from cellmill.genes import Vocabulary
+from cellmill.kernel import RankOut, RankPlan, RankRules, TokenCells, rank_genes
+from cellmill.tokens.batch import TokenBatch
+from cellmill.tokens.cells import as_cells
+from cellmill.tokens.per_gene import PerGene
+from cellmill.tokens.sequences import Shape, shaped_starts
+
+__all__ = ["as_totals", "cells_with", "rank_rows", "refuse_no_total", "summed"]
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+F64 = npt.NDArray[np.float64]
+
+COUNTED_TOKENS = 1 << 22  # tokens below are counted to find doubles, larger ones sorted
+
+
+def rank_rows(
+    cells: TokenCells,
+    rules: RankRules,
+    shape: Shape,
+    *,
+    divisors: F64 | None = None,
+    head: I64 | None = None,
+    tail: tuple[int, ...] = (),
+    totals: F64 | None = None,
+    values: F64 | None = None,
+    ties: U64 | None = None,
+    per_10k: bool = False,
+) -> TokenBatch:
+    """Return the genes of each cell by value, cut to a length, as a batch.
+
+    Parameters
+    ----------
+    divisors
+        Of each column; 1 when None.
+    head
+        int64[n, n_head]: tokens in front of the genes; none when None.
+    tail
+        Tokens behind them.
+    totals, values, ties
+        As in `kernel.RankPlan`.
+    per_10k
+        Whether the batch carries counts per 10,000, `extra["per_10k"]`.
+    """
+    n = len(cells)
+    heads = np.empty((n, 0), dtype=np.int64) if head is None else np.ascontiguousarray(head, dtype=np.int64)
+    special = heads.shape[1] + len(tail)
+    room = np.minimum(cells.sizes, shape.max_length - special)
+    starts = shaped_starts(room + special, shape)
+    size, flat = int(starts[-1]), shape.pad == "none"
+    out = RankOut(
+        starts=starts,
+        genes=np.empty(size, dtype=np.int64),
+        values=np.empty(size, dtype=np.float32),
+        lengths=np.empty(n, dtype=np.int64),
+        per_10k=np.empty(size, dtype=np.float64) if per_10k else None,
+    )
+    plan = RankPlan(
+        room=room,
+        divisors=np.ones(len(cells.token_of)) if divisors is None else divisors,
+        head=heads,
+        tail=np.array(tail, dtype=np.int64),
+        totals=totals,
+        values=values,
+        ties=ties,
+    )
+    rank_genes(cells, rules, plan, out)
+    view = (size,) if flat else (n, size // n if n else 0)
+    return TokenBatch(
+        values=torch.from_numpy(out.values).view(view),
+        genes=torch.from_numpy(out.genes).view(view),
+        lengths=torch.from_numpy(out.lengths),
+        cu_seqlens=torch.from_numpy(starts.astype(np.int32)) if flat else None,
+        extra={} if out.per_10k is None else {"per_10k": torch.from_numpy(out.per_10k).view(view)},
+        n_columns=len(cells.token_of),
+    )
+
+
+def summed(cells: TokenCells) -> TokenCells:
+    """Return cells in which columns of one token are one column, the first of them, with the sum of their counts.
+
+    Raises
+    ------
+    InputError
+        For a sum above 2^32 - 1.
+    """
+    tokens = cells.token_of
+    if not _has_doubles(tokens):
+        return cells
+    _, first, of = np.unique(tokens, return_index=True, return_inverse=True)
+    n, width = len(cells), len(tokens)
+    counts = sparse.csr_array(
+        (cells.counts.astype(np.int64), first[of][cells.columns].astype(np.int64), cells.indptr), shape=(n, width)
+    )
+    counts.sum_duplicates()  # sorts the columns too
+    if counts.nnz and int(counts.data.max()) >= 1 << 32:
+        at = int(np.argmax(counts.data))
+        cell = int(np.searchsorted(counts.indptr, at, side="right")) - 1
+        raise InputError(
+            f"counts of columns that have one token are summed; cell {cell}, token {tokens[counts.indices[at]]} sums "
+            f"to {counts.data[at]}, above 2^32-1"
+        )
+    return TokenCells(counts.indptr, counts.indices, counts.data, token_of=tokens, keys=cells.keys)
+
+
+def _has_doubles(tokens: I64) -> bool:
+    known = tokens[tokens >= 0]
+    if not len(known) or int(known.max()) >= COUNTED_TOKENS:
+        return len(np.unique(known)) < len(known)
+    return int(np.bincount(known).max()) > 1
+
+
+def cells_with(
+    counts: sparse.csr_array,
+    genes: npt.NDArray[np.integer[Any]],
+    keys: U64,
+    table: PerGene,
+    vocabulary: Vocabulary | None,
+) -> tuple[TokenCells, F64]:
+    """Return cells without the genes that have no number in a table, and the number of each column, 1 where none."""
+    cells = as_cells(counts, genes, keys)
+    numbers = table.of(cells.token_of, vocabulary)
+    absent = np.isnan(numbers)
+    if (absent & (cells.token_of >= 0)).any():
+        cells = as_cells(counts, np.where(absent, -1, cells.token_of), keys)
+    return cells, np.where(absent, 1.0, numbers)
+
+
+def as_totals(counts: sparse.csr_array, totals: npt.NDArray[Any] | None) -> tuple[F64, bool]:
+    """Return counts of the whole cells, float64[n], and whether they were given as float32.
+
+    Raises
+    ------
+    InputError
+        For totals of another shape or kind, or that are negative or not finite.
+    """
+    if totals is None:
+        return np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel(), False
+    given = np.asarray(totals)
+    if given.shape != (counts.shape[0],) or given.dtype.kind not in "iuf":
+        raise InputError(
+            f"totals must be one number for each of the {counts.shape[0]} cells of counts; "
+            f"found shape {given.shape}, dtype {given.dtype}"
+        )
+    whole = given.astype(np.float64)
+    bad = ~(np.isfinite(whole) & (whole >= 0))
+    if bad.any():
+        cell = int(np.flatnonzero(bad)[0])
+        raise InputError(f"totals must be finite and 0 or more; cell {cell} has {given[cell]}")
+    return whole, given.dtype == np.float32
+
+
+def refuse_no_total(totals: F64, needed: npt.NDArray[np.bool_], why: str) -> None:
+    """Refuse a total of 0 where one is divided by.
+
+    Raises
+    ------
+    InputError
+        Naming the cell.
+    """
+    bad = needed & (totals == 0)
+    if bad.any():
+        raise InputError(f"totals must be above 0 here, cell {int(np.flatnonzero(bad)[0])} has 0: {why}")

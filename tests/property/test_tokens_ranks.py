@@ -1,0 +1,151 @@
+"""Recipes that rank genes: what a cell becomes depends on it alone; padding changes nothing; bad input is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from cellmill.errors import ConfigError, InputError, NotRawCountsError, VocabularyError
+from cellmill.genes import Vocabulary
+from cellmill.tokens import Geneformer
+from cellmill.tokens.per_gene import PerGene
+from ranked_rows import rows_of
+
+N_COLUMNS = 120
+TABLE = {token: 0.5 + (token * 7 % 5) for token in range(4, 300)}
+RECIPES = {
+    "Geneformer V1": lambda **more: Geneformer(version="V1", medians=TABLE, **more),
+    "Geneformer V2": lambda **more: Geneformer(medians=TABLE, **more),
+    "Geneformer faithful": lambda **more: Geneformer(medians=TABLE, faithful=True, **more),
+}
+each_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+
+
+def some(seed: int, n: int = 7) -> tuple[sparse.csr_array, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    dense = rng.poisson(2, (n, N_COLUMNS)) * (rng.random((n, N_COLUMNS)) < rng.random((n, 1)))
+    dense[n // 2] = 0
+    tokens = rng.permutation(np.arange(4, 300))[:N_COLUMNS]
+    tokens[:5] = -1  # genes that the model does not know
+    return sparse.csr_array(dense.astype(np.uint32)), tokens, rng.integers(0, 2**63, n).astype(np.uint64)
+
+
+@each_recipe
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32), length=st.integers(3, 150))
+def test_a_cell_becomes_the_same_wherever_it_stands(recipe, seed, length):
+    counts, tokens, keys = some(seed)
+    rng = np.random.default_rng(seed)
+    rows = rows_of(recipe(max_length=length).encode(counts, tokens, keys))
+    cells, columns = rng.permutation(len(keys)), rng.permutation(N_COLUMNS)
+    moved = sparse.csr_array(counts.toarray()[cells][:, columns])
+    before = moved.data.copy()
+    again = rows_of(recipe(max_length=length).encode(moved, tokens[columns], keys[cells]))
+    assert all(np.array_equal(row, rows[cell]) for row, cell in zip(again, cells, strict=True))
+    assert np.array_equal(moved.data, before)
+    assert max(map(len, rows)) <= length
+
+
+@each_recipe
+def test_padding_changes_no_token(recipe):
+    counts, tokens, keys = some(3)
+    plain = recipe().encode(counts, tokens, keys)
+    for pad, multiple in (("longest", 64), ("max", 1), ("max", 100)):
+        padded = recipe(pad=pad, multiple=multiple, max_length=130).encode(counts, tokens, keys)
+        assert padded.genes.shape[1] % multiple == 0
+        assert all(map(np.array_equal, rows_of(padded), rows_of(plain)))
+        assert torch.equal(padded.values[padded.padding_mask()], torch.zeros(int(padded.padding_mask().sum())))
+    flat = recipe(pad="none").encode(counts, tokens, keys)
+    assert flat.genes.tolist() == np.concatenate(rows_of(plain)).tolist()
+    assert flat.cu_seqlens.diff().tolist() == plain.lengths.tolist()
+
+
+@each_recipe
+def test_no_cells_and_empty_cells_give_valid_rows(recipe):
+    counts, tokens, keys = some(5)
+    special = recipe().encode(counts, tokens, keys).lengths.min()
+    assert special == (0 if recipe().version == "V1" else 2)
+    none = recipe().encode(counts[:0], tokens, keys[:0])
+    assert none.genes.shape == (0, 0)
+
+
+def test_a_recipe_is_equal_to_its_like_and_says_what_it_is():
+    one, other = Geneformer(medians=TABLE), Geneformer(medians=dict(reversed(TABLE.items())))
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != Geneformer(medians={**TABLE, 4: 9.0})
+    assert one.to_dict()["recipe"] == "geneformer"
+    assert one.to_dict()["medians"] == PerGene("medians", TABLE).digest
+
+
+def test_medians_by_gene_id_by_token_and_as_an_array_are_the_same():
+    vocabulary = Vocabulary(["a", "b"], tokens=[5, 9], specials={"<pad>": 0, "<cls>": 2, "<eos>": 3})
+    counts, keys = sparse.csr_array(np.array([[3, 4]], dtype=np.uint32)), np.zeros(1, np.uint64)
+    array = np.full(10, np.nan)
+    array[[5, 9]] = 2.0, 1.0
+    for medians in ({"a": 2.0, "b": 1.0, "absent": 1.0}, {5: 2.0, 9: 1.0}, array):
+        recipe = Geneformer(medians=medians, vocabulary=vocabulary)
+        assert recipe.encode(counts, np.array([5, 9]), keys).genes.tolist() == [[2, 9, 5, 3]]
+    fewer = Geneformer(medians={9: 1.0})  # a gene without a median is left out
+    assert fewer.encode(counts, np.array([5, 9]), keys).genes.tolist() == [[2, 9, 3]]
+    far = Geneformer(medians={5: 2.0, 1 << 40: 1.0})  # beyond a table over all tokens
+    assert far.encode(counts, np.array([5, 1 << 40]), keys).genes.tolist() == [[2, 1 << 40, 5, 3]]
+
+
+def test_columns_of_one_token_are_summed_or_kept():
+    counts, keys = sparse.csr_array(np.array([[2, 3, 2]], dtype=np.uint32)), np.zeros(1, np.uint64)
+    columns, medians = np.array([8, 7, 8]), {7: 1.0, 8: 1.0}
+    assert Geneformer(medians=medians).encode(counts, columns, keys).genes.tolist() == [[2, 8, 7, 3]]
+    kept = Geneformer(medians=medians, duplicates="keep").encode(counts, columns, keys)
+    assert kept.genes.tolist() == [[2, 7, 8, 8, 3]]
+    huge = sparse.csr_array(np.array([[2**31, 0, 2**31]], dtype=np.uint32))
+    with pytest.raises(InputError, match="cell 0, token 8"):
+        Geneformer(medians=medians).encode(huge, columns, keys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"version": "V3"}, "version"),
+        ({"max_length": 2}, "max_length"),
+        ({"pad": "left"}, "pad"),
+        ({"multiple": 0}, "multiple"),
+        ({"faithful": "csr"}, "faithful"),
+        ({"duplicates": "both"}, "duplicates"),
+        ({"medians": {}}, "medians is empty"),
+        ({"medians": {"a": 1.0, 5: 1.0}}, "medians"),
+        ({"medians": {"a": 0.0}}, "medians.*'a'"),
+        ({"medians": {5: float("inf")}}, "medians.*token 5"),
+        ({"medians": 3.0}, "medians"),
+        ({"medians": {5: "x"}}, "medians"),
+        ({"genes": "ENSG1"}, "genes"),
+    ],
+)
+def test_a_bad_argument_is_named(arguments, named):
+    with pytest.raises(ConfigError, match=named):
+        Geneformer(**{"medians": TABLE, **arguments})
+
+
+def test_bad_input_is_named():
+    counts, tokens, keys = some(1)
+    recipe = Geneformer(medians=TABLE, keep_counts=True)
+    with pytest.raises(NotRawCountsError, match="cell 0"):
+        recipe.encode(counts * 0.5, tokens, keys)
+    with pytest.raises(InputError, match="genes"):
+        recipe.encode(counts, tokens[:3], keys)
+    with pytest.raises(InputError, match="totals must be one number"):
+        recipe.encode(counts, tokens, keys, totals=np.ones(2))
+    with pytest.raises(InputError, match="cell 2 has -1"):
+        recipe.encode(counts, tokens, keys, totals=np.array([1, 1, -1, 1, 1, 1, 1]))
+    with pytest.raises(InputError, match="cell 0 has 0"):
+        recipe.encode(counts, tokens, keys, totals=np.zeros(7))
+    with pytest.raises(ConfigError, match="medians has a number for none"):
+        Geneformer(medians={1000: 1.0}).encode(counts, tokens, keys)
+    with pytest.raises(ConfigError, match="vocabulary"):
+        Geneformer(medians={"a": 1.0}).encode(counts, tokens, keys)
+    with pytest.raises(VocabularyError, match="<cls>"):
+        Geneformer(medians=TABLE, vocabulary=Vocabulary(["a"], specials={"<pad>": 0}))
