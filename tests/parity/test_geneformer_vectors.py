@@ -94,6 +94,11 @@ def test_faithful_rows_are_those_of_the_original(case):
             continue
         tokens, values = (rows(case[role], case["norm_ptr"])[cell] for role in ("norm_token", "norm_value"))
         expected = genes_of(theirs[cell], version)
+        ranked = rows_of(batch, batch.values)[cell]
+        if version == "V2":
+            assert (ranked[0], ranked[-1]) == (0, 0)
+            ranked = ranked[1:-1]
+        assert np.array_equal(ranked, np.sort(values)[::-1][:room].astype(np.float32))
         same_but_for_ties(found, expected, values_by_token(tokens, values), cut=len(tokens) > room)
         if len(np.unique(values)) == len(values):
             assert np.array_equal(found, expected)

@@ -90,6 +90,8 @@ def test_medians_by_gene_id_by_token_and_as_an_array_are_the_same():
     for medians in ({"a": 2.0, "b": 1.0, "absent": 1.0}, {5: 2.0, 9: 1.0}, array):
         recipe = Geneformer(medians=medians, vocabulary=vocabulary)
         assert recipe.encode(counts, np.array([5, 9]), keys).genes.tolist() == [[2, 9, 5, 3]]
+    fewer = Geneformer(medians={9: 1.0})  # a gene without a median is left out
+    assert fewer.encode(counts, np.array([5, 9]), keys).genes.tolist() == [[2, 9, 3]]
     far = Geneformer(medians={5: 2.0, 1 << 40: 1.0})  # beyond a table over all tokens
     assert far.encode(counts, np.array([5, 1 << 40]), keys).genes.tolist() == [[2, 1 << 40, 5, 3]]
 

@@ -51,6 +51,7 @@ __all__ = [
     "tokenise_panels",
     "tokenise_profiles",
     "tokenise_sentences",
+    "rank_genes",
     "tokenise_sequences",
     "tokenise_state",
 ]
