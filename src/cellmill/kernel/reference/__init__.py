@@ -51,7 +51,6 @@ __all__ = [
     "tokenise_panels",
     "tokenise_profiles",
     "tokenise_sentences",
-    "rank_genes",
     "tokenise_sequences",
     "tokenise_state",
 ]
