@@ -12,8 +12,8 @@ from cellmill.tokens.context import Context, Depth
 from cellmill.tokens.count_diffusion import CountDiffusion
 from cellmill.tokens.csr import CSR
 from cellmill.tokens.dense import Dense, DenseType, Transform
-from cellmill.tokens.hvg_panel import HVGPanel
 from cellmill.tokens.geneformer import Geneformer
+from cellmill.tokens.hvg_panel import HVGPanel
 from cellmill.tokens.recipe import Recipe
 from cellmill.tokens.registry import RECIPES, recipe_named
 from cellmill.tokens.scfoundation import ScFoundation
@@ -35,8 +35,8 @@ __all__ = [
     "Dense",
     "DenseType",
     "Depth",
-    "HVGPanel",
     "Geneformer",
+    "HVGPanel",
     "Recipe",
     "ScFoundation",
     "ScGPT",

@@ -12,6 +12,7 @@ from cellmill.tokens.cellfm import CellFM
 from cellmill.tokens.count_diffusion import CountDiffusion
 from cellmill.tokens.csr import CSR
 from cellmill.tokens.dense import Dense
+from cellmill.tokens.geneformer import Geneformer
 from cellmill.tokens.hvg_panel import HVGPanel
 from cellmill.tokens.recipe import Recipe
 from cellmill.tokens.scfoundation import ScFoundation
@@ -37,6 +38,7 @@ RECIPES: Mapping[str, Any] = MappingProxyType(
         "cellfm": CellFM,
         "uce": UCE,
         "state_se": StateSE,
+        "geneformer": Geneformer,
     }
 )
 

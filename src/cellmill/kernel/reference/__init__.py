@@ -45,12 +45,12 @@ __all__ = [
     "mix64",
     "permute",
     "pooled",
+    "rank_genes",
     "tokenise_counts",
     "tokenise_panel",
     "tokenise_panels",
     "tokenise_profiles",
     "tokenise_sentences",
-    "rank_genes",
     "tokenise_sequences",
     "tokenise_state",
 ]
