@@ -40,7 +40,6 @@ RECIPES: Mapping[str, Any] = MappingProxyType(
         "cellfm": CellFM,
         "uce": UCE,
         "state_se": StateSE,
-        "geneformer": Geneformer,
         "nicheformer": Nicheformer,
     }
 )
