@@ -409,6 +409,7 @@ def test_filters_remove_the_same_in_workers_one_of_which_is_killed(tmp_path, fil
     assert contents(store.path) == filtered
 
 
+@pytest.mark.slow
 def test_filters_remove_the_same_in_parts_and_after_a_kill(tmp_path, files, filtered, slow_processes):
     target, journal = tmp_path / "s.mill", Staging.folder_of(tmp_path / "s.mill") / "journal"
     script = f"""

@@ -60,6 +60,7 @@ def test_the_simulated_demonstration_reaches_its_report(tmp_path: Path, monkeypa
     assert again.accuracy == result.accuracy
 
 
+@pytest.mark.slow  # half a minute; one file without labels and the simulated demonstration run every time
 @pytest.mark.usefixtures("_short")
 def test_two_real_files_are_compared(tmp_path: Path, shared_data: Path) -> None:
     files = [real(shared_data, "pbmc_facs_zheng.h5ad"), real(shared_data, "gut_scp1884.h5ad")]

@@ -115,7 +115,8 @@ def test_killed_by_sigkill_and_resumed_with_one_and_three_ranks(atlas, tmp_path)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="accelerate is not installed")
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow  # half a minute; one process with the real library is tested every time
+@pytest.mark.parametrize("workers", [0, 1])
 def test_accelerate_gives_each_cell_once_and_resumes(atlas, tmp_path, workers):
     whole = expected(atlas, 2, 2)
     for run, stop in (("part", 12), ("rest", 0)):  # 9 steps are an epoch

@@ -38,7 +38,7 @@ def write_inputs(folder: Path) -> list[Path]:
     return paths
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_more_inputs_than_open_files(tmp_path: Path, workers: int) -> None:
     paths = write_inputs(tmp_path)
     script = f"""

@@ -92,7 +92,7 @@ def bins_of(x: np.ndarray, n_bins: int, u: np.ndarray | None, key: int = 0) -> n
 @each("scgpt_binning", prefix="freq")
 def test_bins_of_tied_counts_are_uniform(case):
     x, histogram = case["x"], case["histogram"]
-    draws = 3000
+    draws = 1500
     made = np.array([bins_of(x, case.params["n_bins"], None, key=key) for key in range(draws)]).astype(int)
     for gene, theirs in zip(np.flatnonzero(x), histogram, strict=True):
         seen, expected = np.bincount(made[:, gene], minlength=histogram.shape[1]), theirs > 0
@@ -146,7 +146,7 @@ def test_collator_of_main(case):
     if case.params.get("do_mlm", True):
         assert np.array_equal(batch.mask.numpy(), batch.values.numpy() != batch.target.numpy())
     if "mask_hits" in case:
-        draws = 1500
+        draws = 600
         hits = sum(encoded(case, recipe, seed).mask.numpy().astype(int) for seed in range(draws))
         may = case["mask_hits"] > 0
         assert not hits[~may].any()
@@ -184,7 +184,7 @@ def test_pretraining_masks_in_place(case):
     batch = encoded(case, recipe)
     check_rows(case, batch, case["gene"], case["expr"], recipe.keep)
     if "mask_hits" in case:
-        draws = 1500
+        draws = 600
         hits = sum(encoded(case, recipe, seed).mask.numpy().astype(int) for seed in range(draws))
         may = case["mask_hits"] > 0
         assert not hits[~may].any()
@@ -232,7 +232,7 @@ def check_parts(case: Case, batch: TokenBatch, seen: np.ndarray, hidden: np.ndar
 
 def check_hits(case: Case, recipe: ScGPT) -> None:
     """How often each gene is in which part, against how often the original put it there."""
-    draws, theirs = 1200, case.params["draws"]
+    draws, theirs = 600, case.params["draws"]
     gen, pcpt = np.zeros(case["gen_hits"].shape), np.zeros(case["gen_hits"].shape)
     for seed in range(draws):
         batch = encoded(case, recipe, seed)
@@ -310,7 +310,7 @@ def test_long_rows_are_sampled_uniformly(case):
     counts = sparse.csr_array(np.ceil(case["x"]))
     ids = case["gene_ids"].astype(np.int64)
     recipe = ScGPT(max_length=case.params["max_len"], mask=None, n_bins=None, faithful="finetuning")
-    draws = 2000
+    draws = 1000
     kept, first = np.zeros(case["kept"].shape), np.zeros(case["kept"].shape)
     for seed in range(draws):
         keys = np.random.default_rng(seed).integers(0, 2**63, counts.shape[0]).astype(np.uint64)
@@ -330,7 +330,7 @@ def test_long_rows_are_sampled_uniformly(case):
 def test_random_mask_value(case):
     """Values as the original got them; those of padding and `<cls>` are told apart by the value, as it does."""
     p, values = case.params, case["values"]
-    pad_value, draws = p["pad_value"], 1500
+    pad_value, draws = p["pad_value"], 600
     hits, n_mask = np.zeros(values.shape, int), None
     for seed in range(draws):
         masked = mask_rows(values, p["mask_ratio"], pad_value, seed)

@@ -88,7 +88,7 @@ def test_doctor_tells_of_a_kernel_that_is_not_known() -> None:
     ("blocked", "extra"), [(("torch", "scvi", "lightning", "safetensors"), "[scvi]"), (("safetensors",), "[torch]"),
                            (("lightning",), "[scvi]")], ids=str,
 )  # fmt: skip
-@pytest.mark.parametrize("verb", ["run", "train"])
+@pytest.mark.parametrize("verb", ["run", pytest.param("train", marks=pytest.mark.slow)])
 def test_training_without_its_libraries_names_the_extra(
     verb: str, blocked: tuple[str, ...], extra: str, tmp_path: Path
 ) -> None:

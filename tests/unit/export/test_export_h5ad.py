@@ -153,6 +153,7 @@ def test_reserved_names_become_others() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_store_of_many_columns_is_exported(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"column {i}" for i in range(6000)]
     monkeypatch.setattr(type(store.obs), "columns", property(lambda _: ["cell", *names]))
