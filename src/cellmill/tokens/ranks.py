@@ -11,7 +11,7 @@ from scipy import sparse
 
 from cellmill.errors import InputError
 from cellmill.genes import Vocabulary
-from cellmill.kernel import RankOut, RankPlan, RankRules, TokenCells, rank_genes
+from cellmill.kernel import RankOut, RankPlan, RankRules, TokenCells, empty, rank_genes
 from cellmill.tokens.batch import TokenBatch
 from cellmill.tokens.cells import as_cells
 from cellmill.tokens.per_gene import PerGene
@@ -62,10 +62,10 @@ def rank_rows(
     size, flat = int(starts[-1]), shape.pad == "none"
     out = RankOut(
         starts=starts,
-        genes=np.empty(size, dtype=np.int64),
-        values=np.empty(size, dtype=np.float32),
+        genes=empty(size, np.int64),
+        values=empty(size, np.float32),
         lengths=np.empty(n, dtype=np.int64),
-        per_10k=np.empty(size, dtype=np.float64) if per_10k else None,
+        per_10k=empty(size, np.float64) if per_10k else None,
     )
     plan = RankPlan(
         room=room,

@@ -39,6 +39,7 @@ RECIPES: Mapping[str, Any] = MappingProxyType(
         "cellfm": CellFM,
         "uce": UCE,
         "state_se": StateSE,
+        "geneformer": Geneformer,
     }
 )
 
