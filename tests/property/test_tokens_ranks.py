@@ -11,7 +11,7 @@ from scipy import sparse
 
 from cellmill.errors import ConfigError, InputError, NotRawCountsError, VocabularyError
 from cellmill.genes import Vocabulary
-from cellmill.tokens import Geneformer
+from cellmill.tokens import Context, Depth, Geneformer, Nicheformer
 from cellmill.tokens.per_gene import PerGene
 from ranked_rows import rows_of
 
@@ -21,6 +21,8 @@ RECIPES = {
     "Geneformer V1": lambda **more: Geneformer(version="V1", medians=TABLE, **more),
     "Geneformer V2": lambda **more: Geneformer(medians=TABLE, **more),
     "Geneformer faithful": lambda **more: Geneformer(medians=TABLE, faithful=True, **more),
+    "Nicheformer": lambda **more: Nicheformer(means=TABLE, **more),
+    "Nicheformer faithful": lambda **more: Nicheformer(means=TABLE, faithful=True, **more),
 }
 each_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 
@@ -67,8 +69,8 @@ def test_padding_changes_no_token(recipe):
 @each_recipe
 def test_no_cells_and_empty_cells_give_valid_rows(recipe):
     counts, tokens, keys = some(5)
-    special = recipe().encode(counts, tokens, keys).lengths.min()
-    assert special == (0 if recipe().version == "V1" else 2)
+    shortest = recipe().encode(counts, tokens, keys).lengths.min()
+    assert shortest == (2 if getattr(recipe(), "version", "") == "V2" else 0)
     none = recipe().encode(counts[:0], tokens, keys[:0])
     assert none.genes.shape == (0, 0)
 
@@ -105,6 +107,46 @@ def test_columns_of_one_token_are_summed_or_kept():
     huge = sparse.csr_array(np.array([[2**31, 0, 2**31]], dtype=np.uint32))
     with pytest.raises(InputError, match="cell 0, token 8"):
         Geneformer(medians=medians).encode(huge, columns, keys)
+
+
+def test_tokens_of_context_stand_in_front_and_count_towards_the_length():
+    counts, tokens, keys = some(4, 3)
+    context = (Context("assay", {"a": 5, "b": 6}), Depth((40,), first=8))
+    recipe = Nicheformer(means=TABLE, context=context, max_length=12, pad="max")
+    assert recipe.obs_columns == ("assay",)
+    totals = np.array([50, 10, 30])
+    batch = recipe.encode(counts, tokens, keys, totals=totals, obs={"assay": ["b", "a", "a"]})
+    assert batch.genes[:, :2].tolist() == [[6, 9], [5, 8], [5, 8]]
+    plain = rows_of(Nicheformer(means=TABLE, max_length=10).encode(counts, tokens, keys))
+    assert all(np.array_equal(row[2:], own) for row, own in zip(rows_of(batch), plain, strict=True))
+    with pytest.raises(InputError, match="assay"):
+        recipe.encode(counts, tokens, keys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"max_length": 1, "context": (Depth((1,), first=1),)}, "max_length"),
+        ({"offset": -1}, "offset"),
+        ({"pad": "left"}, "pad"),
+        ({"faithful": "sparse"}, "faithful"),
+        ({"means": {"a": -1.0}}, "means.*'a'"),
+    ],
+)
+def test_a_bad_argument_of_nicheformer_is_named(arguments, named):
+    with pytest.raises(ConfigError, match=named):
+        Nicheformer(**{"means": TABLE, **arguments})
+
+
+def test_a_mean_of_nothing_counts_as_one_and_a_gene_without_one_is_left_out():
+    counts, keys = sparse.csr_array(np.array([[3, 4, 9]], dtype=np.uint32)), np.zeros(1, np.uint64)
+    recipe = Nicheformer(means={0: 0.0, 1: 2.0})
+    batch = recipe.encode(counts, np.arange(3), keys)
+    assert (batch.genes.tolist(), batch.values.tolist()) == ([[30, 31]], [[3.0, 2.0]])
+    assert recipe.to_dict()["recipe"] == "nicheformer"
+    twice = np.array([0, 1, 0])  # 12 / 1 and 4 / 2
+    summed = Nicheformer(means={0: 0.0, 1: 2.0}, offset=5).encode(counts, twice, keys)
+    assert (summed.genes.tolist(), summed.values.tolist()) == ([[5, 6]], [[12.0, 2.0]])
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from cellmill.tokens.csr import CSR
 from cellmill.tokens.dense import Dense, DenseType, Transform
 from cellmill.tokens.geneformer import Geneformer
 from cellmill.tokens.hvg_panel import HVGPanel
+from cellmill.tokens.nicheformer import Nicheformer
 from cellmill.tokens.recipe import Recipe
 from cellmill.tokens.registry import RECIPES, recipe_named
 from cellmill.tokens.scfoundation import ScFoundation
@@ -37,6 +38,7 @@ __all__ = [
     "Depth",
     "Geneformer",
     "HVGPanel",
+    "Nicheformer",
     "Recipe",
     "ScFoundation",
     "ScGPT",

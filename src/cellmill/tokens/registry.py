@@ -14,6 +14,7 @@ from cellmill.tokens.csr import CSR
 from cellmill.tokens.dense import Dense
 from cellmill.tokens.geneformer import Geneformer
 from cellmill.tokens.hvg_panel import HVGPanel
+from cellmill.tokens.nicheformer import Nicheformer
 from cellmill.tokens.recipe import Recipe
 from cellmill.tokens.scfoundation import ScFoundation
 from cellmill.tokens.scgpt import ScGPT
@@ -40,6 +41,7 @@ RECIPES: Mapping[str, Any] = MappingProxyType(
         "uce": UCE,
         "state_se": StateSE,
         "geneformer": Geneformer,
+        "nicheformer": Nicheformer,
     }
 )
 
