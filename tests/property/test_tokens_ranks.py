@@ -11,7 +11,7 @@ from scipy import sparse
 
 from cellmill.errors import ConfigError, InputError, NotRawCountsError, VocabularyError
 from cellmill.genes import Vocabulary
-from cellmill.tokens import Context, Depth, Geneformer, Nicheformer
+from cellmill.tokens import Cell2Sentence, Context, Depth, Geneformer, Nicheformer
 from cellmill.tokens.per_gene import PerGene
 from ranked_rows import rows_of
 
@@ -21,6 +21,7 @@ RECIPES = {
     "Geneformer V1": lambda **more: Geneformer(version="V1", medians=TABLE, **more),
     "Geneformer V2": lambda **more: Geneformer(medians=TABLE, **more),
     "Geneformer faithful": lambda **more: Geneformer(medians=TABLE, faithful=True, **more),
+    "Cell2Sentence": Cell2Sentence,
     "Nicheformer": lambda **more: Nicheformer(means=TABLE, **more),
     "Nicheformer faithful": lambda **more: Nicheformer(means=TABLE, faithful=True, **more),
 }
@@ -121,6 +122,56 @@ def test_tokens_of_context_stand_in_front_and_count_towards_the_length():
     assert all(np.array_equal(row[2:], own) for row, own in zip(rows_of(batch), plain, strict=True))
     with pytest.raises(InputError, match="assay"):
         recipe.encode(counts, tokens, keys)
+
+
+def test_sentences_are_the_names_of_the_tokens_however_rows_are_laid():
+    counts, tokens, keys = some(6)
+    names = {int(token): f"gene{token}" for token in tokens}
+    batch = Cell2Sentence(max_length=9).encode(counts, tokens, keys)
+    said = Cell2Sentence().sentences(batch, names)
+    assert said == [" ".join(f"GENE{token}" for token in row) for row in rows_of(batch)]
+    assert said[len(said) // 2] == ""
+    for pad in ("max", "none"):
+        recipe = Cell2Sentence(max_length=9, pad=pad)
+        assert recipe.sentences(recipe.encode(counts, tokens, keys), names) == said
+    commas = Cell2Sentence(delimiter=", ").sentences(batch, [f"gene{token}" for token in range(300)])
+    assert commas == [sentence.replace(" ", ", ") for sentence in said]
+    with pytest.raises(InputError, match="token"):
+        Cell2Sentence().sentences(batch, {5: "a"})
+    vocabulary = Vocabulary(["id1", "id2"], symbols=["Aa", "aA"])
+    with pytest.raises(InputError, match=r"'Aa'.*'aA'"):
+        Cell2Sentence().sentences(batch, vocabulary)
+
+
+def test_values_that_are_no_counts_are_ranked_too():
+    values = sparse.csr_array(np.array([[0.5, 2.5, 0.25, 1.5, 0.25], [0, 0, 0, 0, 0]]))
+    values.data[values.data == 0.25] = 0.0  # zeros that are stored
+    columns, keys = np.array([4, -1, 6, 7, 4]), np.zeros(2, np.uint64)
+    before = values.data.copy()
+    batch = Cell2Sentence().encode(values, columns, keys)
+    assert (batch.genes.tolist(), batch.values.tolist()) == ([[7, 4], [-1, -1]], [[1.5, 0.5], [0.0, 0.0]])
+    assert np.array_equal(values.data, before)
+    assert Cell2Sentence(faithful=True).encode(values, columns, keys).lengths.tolist() == [4, 0]
+    values.data[values.data == 0] = 1.25
+    assert Cell2Sentence().encode(values, columns, keys).values[0].tolist() == [1.75, 1.5, 1.25]  # 0.5 + 1.25
+    for bad in (-0.5, np.nan):
+        values.data[1] = bad
+        with pytest.raises(InputError, match=r"cell 0, column 1"):
+            Cell2Sentence().encode(values, columns, keys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"max_length": 0}, "max_length"),
+        ({"pad": "max"}, "max_length"),
+        ({"delimiter": ""}, "delimiter"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_a_bad_argument_of_cell2sentence_is_named(arguments, named):
+    with pytest.raises(ConfigError, match=named):
+        Cell2Sentence(**arguments)
 
 
 @pytest.mark.parametrize(

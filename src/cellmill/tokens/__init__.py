@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cellmill.tokens.aido import AidoCell
 from cellmill.tokens.batch import Batch, TokenBatch
+from cellmill.tokens.cell2sentence import Cell2Sentence
 from cellmill.tokens.cellfm import CellFM
 from cellmill.tokens.context import Context, Depth
 from cellmill.tokens.count_diffusion import CountDiffusion
@@ -23,6 +24,7 @@ from cellmill.tokens.state_se import StateSE
 from cellmill.tokens.tahoe import Tahoe
 from cellmill.tokens.transcriptformer import TranscriptFormer
 from cellmill.tokens.uce import UCE
+from cellmill.tokens.words import clean_sentence, expression_of_sentence, word_counts
 
 __all__ = [
     "CSR",
@@ -30,6 +32,7 @@ __all__ = [
     "UCE",
     "AidoCell",
     "Batch",
+    "Cell2Sentence",
     "CellFM",
     "Context",
     "CountDiffusion",
@@ -47,5 +50,8 @@ __all__ = [
     "TokenBatch",
     "TranscriptFormer",
     "Transform",
+    "clean_sentence",
+    "expression_of_sentence",
     "recipe_named",
+    "word_counts",
 ]

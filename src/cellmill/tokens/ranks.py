@@ -17,7 +17,7 @@ from cellmill.tokens.cells import as_cells
 from cellmill.tokens.per_gene import PerGene
 from cellmill.tokens.sequences import Shape, shaped_starts
 
-__all__ = ["as_totals", "cells_with", "rank_rows", "refuse_no_total", "summed"]
+__all__ = ["as_totals", "cells_with", "one_column_each", "rank_rows", "refuse_no_total", "summed"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -99,12 +99,8 @@ def summed(cells: TokenCells) -> TokenCells:
     tokens = cells.token_of
     if not _has_doubles(tokens):
         return cells
-    _, first, of = np.unique(tokens, return_index=True, return_inverse=True)
-    n, width = len(cells), len(tokens)
-    counts = sparse.csr_array(
-        (cells.counts.astype(np.int64), first[of][cells.columns].astype(np.int64), cells.indptr), shape=(n, width)
-    )
-    counts.sum_duplicates()  # sorts the columns too
+    stored = (cells.counts.astype(np.int64), cells.columns, cells.indptr)
+    counts = one_column_each(sparse.csr_array(stored, shape=(len(cells), len(tokens))), tokens)
     if counts.nnz and int(counts.data.max()) >= 1 << 32:
         at = int(np.argmax(counts.data))
         cell = int(np.searchsorted(counts.indptr, at, side="right")) - 1
@@ -113,6 +109,16 @@ def summed(cells: TokenCells) -> TokenCells:
             f"to {counts.data[at]}, above 2^32-1"
         )
     return TokenCells(counts.indptr, counts.indices, counts.data, token_of=tokens, keys=cells.keys)
+
+
+def one_column_each(counts: sparse.csr_array, tokens: npt.NDArray[np.integer[Any]]) -> sparse.csr_array:
+    """Return a matrix whose columns of one token are summed into the first of them; as it is where there are none."""
+    if not _has_doubles(tokens.astype(np.int64)):
+        return counts
+    _, first, of = np.unique(tokens, return_index=True, return_inverse=True)
+    made = sparse.csr_array((counts.data.copy(), first[of][counts.indices], counts.indptr.copy()), shape=counts.shape)
+    made.sum_duplicates()  # sorts the columns too
+    return made
 
 
 def _has_doubles(tokens: I64) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from cellmill.errors import ConfigError, nearest
 from cellmill.tokens.aido import AidoCell
+from cellmill.tokens.cell2sentence import Cell2Sentence
 from cellmill.tokens.cellfm import CellFM
 from cellmill.tokens.count_diffusion import CountDiffusion
 from cellmill.tokens.csr import CSR
@@ -42,6 +43,7 @@ RECIPES: Mapping[str, Any] = MappingProxyType(
         "state_se": StateSE,
         "geneformer": Geneformer,
         "nicheformer": Nicheformer,
+        "cell2sentence": Cell2Sentence,
     }
 )
 
