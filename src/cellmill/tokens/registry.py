@@ -41,7 +41,6 @@ RECIPES: Mapping[str, Any] = MappingProxyType(
         "cellfm": CellFM,
         "uce": UCE,
         "state_se": StateSE,
-        "geneformer": Geneformer,
         "nicheformer": Nicheformer,
         "cell2sentence": Cell2Sentence,
     }
