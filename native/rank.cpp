@@ -17,17 +17,18 @@ struct Entry {
     std::uint32_t place;
 };
 
-// Sorts entries by their numbers, equal ones as they stood. Two passes of counting over the bits in which the numbers
-// differ most, then the few runs that these leave equal: three times as fast as comparing.
+// Sorts entries by their numbers, equal ones as they stood. Two passes of counting over the first bits in which the numbers
+// differ, about twice as many as tell the entries apart, then the few runs that these leave equal.
 class Sorter {
 public:
     void sort(std::span<Entry> entries) {
         if (entries.size() < kLeast) return insert(entries);
         const auto [low, high] = range(entries);
-        const int shift = std::max(0, static_cast<int>(std::bit_width(high - low)) - 2 * kBits);
+        bits_ = std::min(static_cast<int>(std::bit_width(entries.size())), kMostBits);
+        const int shift = std::max(0, static_cast<int>(std::bit_width(high - low)) - 2 * bits_);
         pack(entries, low, shift);
         pass(packed_, other_, low_sizes_, 32);
-        pass(other_, packed_, high_sizes_, 32 + kBits);
+        pass(other_, packed_, high_sizes_, 32 + bits_);
         if (shift > 0) finish(entries);
         sorted_.resize(entries.size());
         for (std::size_t i = 0; i < entries.size(); ++i) sorted_[i] = entries[static_cast<std::uint32_t>(packed_[i])];
@@ -35,9 +36,9 @@ public:
     }
 
 private:
-    static constexpr int kBits = 11;
+    static constexpr int kMostBits = 11;
     static constexpr std::size_t kLeast = 64;
-    using Sizes = std::array<std::uint32_t, std::size_t{1} << kBits>;
+    using Sizes = std::vector<std::uint32_t>;
 
     static void insert(std::span<Entry> entries) {
         for (std::size_t i = 1; i < entries.size(); ++i) {
@@ -62,12 +63,12 @@ private:
     void pack(std::span<const Entry> entries, std::uint64_t low, int shift) {
         packed_.resize(entries.size());
         other_.resize(entries.size());
-        low_sizes_.fill(0);
-        high_sizes_.fill(0);
+        low_sizes_.assign(std::size_t{1} << bits_, 0);
+        high_sizes_.assign(std::size_t{1} << bits_, 0);
         for (std::size_t i = 0; i < entries.size(); ++i) {
             const std::uint64_t key = (entries[i].number - low) >> shift;
             ++low_sizes_[key & (low_sizes_.size() - 1)];
-            ++high_sizes_[key >> kBits];
+            ++high_sizes_[key >> bits_];
             packed_[i] = key << 32 | i;
         }
     }
@@ -97,8 +98,9 @@ private:
     std::vector<std::uint64_t> packed_;
     std::vector<std::uint64_t> other_;
     std::vector<Entry> sorted_;
-    Sizes low_sizes_{};
-    Sizes high_sizes_{};
+    int bits_ = kMostBits;
+    Sizes low_sizes_;
+    Sizes high_sizes_;
 };
 
 // Numbers that ascend where values descend.

@@ -125,7 +125,7 @@ def rank_genes(cells: TokenCells, rules: RankRules, plan: RankPlan, out: RankOut
 
     Notes
     -----
-    Linear in the entries, but for values that agree in their first 22 differing bits, which are compared. Memory is
-    some arrays of the longest cell for each thread.
+    Linear in the entries, but for the few values that agree in their first differing bits, which are compared. Memory
+    is some arrays of the longest cell for each thread.
     """
     chosen.rank_genes(cells, rules, plan, out, count_threads(threads))
