@@ -181,17 +181,12 @@ class TranscriptFormer:
         starts = row_starts(room, self.max_length, pad=self.pad, multiple=self.multiple)
         batch = make_profiles(cells, rules, room, starts, Wanted(self.pad), numbers=numbers)
         if by_torch:
-            self._normalise(batch.values, starts)
+            _normalise(batch.values, starts, self.normalize_to or 1.0, self.clip)
         if self.assays is not None:
             batch = TokenBatch(
                 **{**vars(batch), "extra": {"assay": torch.from_numpy(self._assay_tokens(obs, len(cells)))}}
             )
         return batch
-
-    def _normalise(self, values: torch.Tensor, starts: npt.NDArray[np.int64]) -> None:
-        rows = values[None] if values.ndim == 1 else values
-        for row in rows if values.ndim == 2 else torch.tensor_split(rows[0], torch.from_numpy(starts[1:-1])):
-            row.copy_(row / row.sum() * self.normalize_to).clamp_(min=0, max=self.clip)
 
     def _cells(self, counts: sparse.csr_array, genes: Any, keys: Any) -> TokenCells:
         cells = read_profiles(counts, self.table.of(genes), keys, faithful=self.faithful)
@@ -239,6 +234,13 @@ class TranscriptFormer:
             "token_of": self.table.hash,
             "genes": None if self.genes is None else list(self.genes),
         }
+
+
+def _normalise(values: torch.Tensor, starts: npt.NDArray[np.int64], scale: float, clip: float | None) -> None:
+    """Scale and clip rows in place, as the original does; a row without counts becomes NaN."""
+    rows = values if values.ndim == 2 else torch.tensor_split(values, torch.from_numpy(starts[1:-1]))
+    for row in rows:
+        row.copy_(row / row.sum() * scale).clamp_(min=0, max=clip)
 
 
 def _check_above_zero(name: str, value: float | None) -> None:
