@@ -175,12 +175,6 @@ private:
         small_.start();
     }
 
-    float value(const Gene& gene) {
-        if (gene.place == kLacking) return 0.0F;
-        if (rules_.values == ProfileValues::given) return clipped(static_cast<float>(plan_.given[begin_ + gene.place]), rules_.clip);
-        return clipped(small_.of(count(gene), [this](std::uint32_t count) { return own(count); }), rules_.clip);
-    }
-
     float own(std::uint32_t count) const noexcept {
         if (rules_.values == ProfileValues::log1p) return log_scaled(count, divisor_, rules_.scale);
         return rules_.values == ProfileValues::scaled ? scaled(count) : static_cast<float>(count);
@@ -213,20 +207,45 @@ private:
         std::size_t n_tail = 0;
         for (std::size_t i = 0; i < plan_.n_tail; ++i) n_tail += plan_.tail_shown[cell * plan_.n_tail + i] != 0;
         if (from + kept_.size() + n_tail > end) throw std::invalid_argument("row " + std::to_string(cell) + " is too short for its genes");
-        std::size_t at = from;
-        for (std::size_t i = 0; i < kept_.size(); ++i, ++at) put(at, token(kept_[i]), value(kept_[i]), loss_[i], hidden_[i]);
+        write_genes(from);
+        std::size_t at = from + kept_.size();
         for (std::size_t i = cell * plan_.n_tail; i < (cell + 1) * plan_.n_tail; ++i)
-            if (plan_.tail_shown[i]) put(at++, plan_.tail_tokens[i], plan_.tail_values[i], 0, 0);
+            if (plan_.tail_shown[i]) put(at++, plan_.tail_tokens[i], plan_.tail_values[i]);
         out_.lengths[cell] = static_cast<std::int64_t>(at - from);
-        for (; at < end; ++at) put(at, rules_.pad_token, rules_.pad_value, 0, 0);
+        for (; at < end; ++at) put(at, rules_.pad_token, rules_.pad_value);
     }
 
-    void put(std::size_t at, std::int64_t token, float value, std::uint8_t loss, std::uint8_t hidden) const noexcept {
+    // One array after the other: short loops, which the compiler makes fast.
+    void write_genes(std::size_t from) {
+        const std::size_t n = kept_.size();
+        for (std::size_t i = 0; i < n; ++i) out_.genes[from + i] = token(kept_[i]);
+        float* const values = out_.values + from;
+        write_values(values);
+        if (out_.target != nullptr) std::copy_n(values, n, out_.target + from);
+        if (out_.mask != nullptr) std::copy_n(loss_.data(), n, out_.mask + from);
+        if (out_.hidden != nullptr) std::copy_n(hidden_.data(), n, out_.hidden + from);
+        if (rules_.mask <= 0.0) return;
+        for (std::size_t i = 0; i < n; ++i) values[i] = hidden_[i] ? 0.0F : values[i];
+    }
+
+    void write_values(float* values) {
+        std::fill(values + n_own_, values + kept_.size(), 0.0F);
+        if (rules_.values == ProfileValues::given) {
+            for (std::size_t i = 0; i < n_own_; ++i)
+                values[i] = clipped(static_cast<float>(plan_.given[begin_ + kept_[i].place]), rules_.clip);
+            return;
+        }
+        const std::uint32_t* const counts = cells_.counts.data() + begin_;
+        const auto compute = [this](std::uint32_t count) { return clipped(own(count), rules_.clip); };
+        for (std::size_t i = 0; i < n_own_; ++i) values[i] = small_.of(counts[kept_[i].place], compute);
+    }
+
+    void put(std::size_t at, std::int64_t token, float value) const noexcept {
         out_.genes[at] = token;
-        out_.values[at] = hidden ? 0.0F : value;
+        out_.values[at] = value;
         if (out_.target != nullptr) out_.target[at] = value;
-        if (out_.mask != nullptr) out_.mask[at] = loss;
-        if (out_.hidden != nullptr) out_.hidden[at] = hidden;
+        if (out_.mask != nullptr) out_.mask[at] = 0;
+        if (out_.hidden != nullptr) out_.hidden[at] = 0;
     }
 
     const TokenCells& cells_;

@@ -208,13 +208,13 @@ def test_recipes_are_written_down_and_travel(recipe):
 @pytest.mark.parametrize("made", [ScFoundation, AidoCell, TranscriptFormer, CellFM])
 def test_a_table_says_the_models_tokens(made):
     vocabulary = Vocabulary(["A", "B", "C"], tokens=[3, 4, 5])
-    counts = sparse.csr_array(np.array([[7, 2, 1]], dtype=np.uint32))
+    counts = sparse.csr_array(np.array([[7, 2, 1, 9]], dtype=np.uint32))
     key = np.zeros(1, np.uint64)
     by_id = made(token_of={"C": 11, "A": 12, "not there": 13}, vocabulary=vocabulary)
     by_token = made(token_of=[-1, -1, -1, 12, -1, 11])
-    plain = made().encode(counts, np.array([12, -1, 11]), key)
+    plain = made().encode(counts, np.array([12, -1, 11, -1]), key)
     for recipe in (by_id, by_token):
-        assert torch.equal(recipe.encode(counts, np.array([3, 4, 5]), key).values, plain.values)
+        assert torch.equal(recipe.encode(counts, np.array([3, 4, 5, -1]), key).values, plain.values)
         assert recipe.to_dict()["token_of"] == by_id.to_dict()["token_of"]
     assert made().to_dict()["token_of"] is None
     assert by_id != made()
@@ -297,6 +297,30 @@ def test_what_only_one_recipe_can_be_given_wrongly_is_named():
     codes = (np.array([0, -1, 1, 0, 0, 0, 0]), ("10x", "other"))
     found = recipe.encode(counts, GENES, keys, obs={"assay": codes}).extra["assay"]
     assert found.tolist() == [[1], [0], [0], [1], [1], [1], [1]]
+
+
+def test_log_values_that_are_stored_as_zero_are_no_genes():
+    values = sparse.csr_array(
+        (np.array([0.5, 0.0, 1e-60, 2.0]), np.array([3, 5, 6, 9]), np.array([0, 4])), shape=(1, 10)
+    )
+    batch = ScFoundation(input="log1p", n_genes=10).encode(values, np.arange(10), np.zeros(1, np.uint64), totals=[100])
+    assert batch.genes.tolist() == [[3, 9, 10, 11]]
+    assert batch.values.tolist() == [[0.5, 2.0, 4.0, 2.0]]
+
+
+def test_which_cells_the_originals_keep_is_said_and_none_is_dropped():
+    dense = np.triu(np.ones((5, 5), dtype=np.uint32))[::-1].copy()  # cells of 1, 2, 3, 4, 5 genes; total 3 +- 1.41
+    counts, genes = sparse.csr_array(dense), np.arange(10, 15)
+    for limits, kept in (
+        ({"min_genes": 2}, [1, 2, 3, 4]),
+        ({"outliers": 1.0}, [1, 2, 3]),
+        ({"outliers": 0.7}, [2]),
+        ({}, [0, 1, 2, 3, 4]),
+    ):
+        recipe = TranscriptFormer(**limits)
+        assert np.flatnonzero(recipe.keeps(counts, genes)).tolist() == kept
+        assert len(recipe.encode(counts, genes, np.zeros(5, np.uint64)).lengths) == 5
+    assert CellFM(min_genes=2, max_genes=4).keeps(counts, genes).tolist() == [False, True, True, True, False]
 
 
 def test_columns_of_one_gene_are_added_up():
