@@ -14,7 +14,7 @@ using U64s = std::vector<std::uint64_t>;
 // A gene of a row: its place among the nonzeros of the cell, or from there on among the genes that fill the row up.
 using Place = std::uint32_t;
 
-// A positive double as a number of the same order.
+// A double from 0 on (and not -0, which a draw next to 1 would give) as a number of the same order.
 std::uint64_t as_order(double x) noexcept { return std::bit_cast<std::uint64_t>(x); }
 
 class RowMaker {
@@ -116,7 +116,7 @@ private:
     std::uint64_t rank(std::uint32_t count, std::uint64_t number) const noexcept {
         if (rules_.choose == Choose::largest) return (std::uint64_t{~count} << 32) | (number >> 32);
         return count == 0 ? std::numeric_limits<std::uint64_t>::max()
-                          : as_order(-std::log((static_cast<double>(number >> 11) + 0.5) * 0x1p-53) / count);
+                          : as_order((0.0 - std::log((static_cast<double>(number >> 11) + 0.5) * 0x1p-53)) / count);
     }
 
     void shuffle(std::vector<Place>& genes) {
@@ -161,8 +161,8 @@ private:
 
     // The same where not all of them may be masked.
     void mark_some(std::size_t cell, const std::vector<Place>& genes, std::size_t begin, std::size_t end) {
-        U64s all(genes.size());
-        number(genes, given_.mask, Purpose::mask, all.data());
+        all_.resize(genes.size());
+        number(genes, given_.mask, Purpose::mask, all_.data());
         numbers_.clear();
         places_.clear();
         const GeneNumbers keyed(key_, Purpose::mask);
@@ -174,7 +174,7 @@ private:
         const std::size_t n_heads = places_.size();
         for (std::size_t i = begin; i < end; ++i) {
             if (!std::isnan(rules_.spared) && static_cast<double>(value(genes[i])) == rules_.spared) continue;
-            numbers_.push_back(all[i]);
+            numbers_.push_back(all_[i]);
             places_.push_back(static_cast<std::uint32_t>(i));
         }
         chosen_.resize(numbers_.size());
@@ -335,6 +335,7 @@ private:
     std::vector<std::uint32_t> places_;
     std::vector<std::pair<std::uint64_t, Place>> order_;
     U64s numbers_;
+    U64s all_;
 };
 
 }  // namespace

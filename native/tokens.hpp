@@ -293,7 +293,7 @@ private:
     std::array<Between, kTable> table_{};
 };
 
-// Work that pays for starting a thread, in nonzeros: a token takes some 8 ns.
+// Work that pays for starting a thread, in nonzeros: one takes some 20 ns.
 inline constexpr std::uint64_t kLeastTokenised = 20'000;
 inline constexpr std::size_t kTokenPiece = 16;
 

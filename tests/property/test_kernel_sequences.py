@@ -131,3 +131,13 @@ def test_arrays_that_contradict_each_other_are_refused(break_it):
         object.__setattr__(plan, "room", np.zeros(2, np.int64))
     with pytest.raises(ValueError, match=r"starts|column|values|room"):
         native.tokenise_sequences(cells, rules, plan, SequenceNumbers(), out, 1)
+
+
+@pytest.mark.parametrize("kernel", [reference, pytest.param(native, marks=needs_native)], ids=["reference", "native"])
+def test_the_draw_next_to_one_comes_first_by_expression(kernel):
+    cells = TokenCells([0, 2], [0, 1], [1, 1], token_of=[7, 8], keys=[0])
+    plan = SequencePlan(
+        room=np.array([1]), head_tokens=np.empty((1, 0), np.int64), head_values=np.empty((1, 0), np.float32)
+    )
+    drawn = SequenceNumbers(sample=np.array([2**64 - 1, 0], dtype=np.uint64))
+    assert rows_of(kernel, cells, SequenceRules(choose=2), plan, 1, numbers=drawn).genes.tolist() == [7]

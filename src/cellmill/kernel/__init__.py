@@ -54,7 +54,7 @@ from cellmill.kernel.sequences import (
     tokenise_sequences,
 )
 from cellmill.kernel.state_sentences import StateOut, StatePlan, tokenise_state
-from cellmill.kernel.threads import default_threads, set_threads
+from cellmill.kernel.threads import default_threads, set_threads, using_threads
 from cellmill.kernel.token_cells import TokenCells
 
 __all__ = [
@@ -120,6 +120,7 @@ __all__ = [
     "tokenise_sentences",
     "tokenise_sequences",
     "tokenise_state",
+    "using_threads",
     "vectors",
 ]
 

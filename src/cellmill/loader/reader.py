@@ -120,7 +120,8 @@ class Reader:
                 )
                 keys = self._keys("tokens", epoch, uids)
                 about = self._about(groups, store, row)
-                tokens = self.tokens.encode(matrix, self.axis.tokens, keys, totals=totals, **about)
+                with kernel.using_threads(self._threads()):
+                    tokens = self.tokens.encode(matrix, self.axis.tokens, keys, totals=totals, **about)
         return Batch(
             **{each.name: getattr(tokens, each.name) for each in fields(TokenBatch)},
             cells=torch.from_numpy(uids.view(np.int64)),

@@ -10,7 +10,7 @@ from cellmill import kernel
 from cellmill.errors import ConfigError, StateMismatchError, VocabularyError
 from cellmill.genes import Vocabulary
 from cellmill.loader import Loader
-from cellmill.tokens import Context, ScGPT, Tahoe
+from cellmill.tokens import CSR, Context, ScGPT, Tahoe
 
 RECIPES = [
     ScGPT(max_length=40, mask=0.4),
@@ -155,3 +155,27 @@ def test_what_cannot_be_meant_names_the_parameter():
     ):
         with pytest.raises(ConfigError, match=told):
             ScGPT(**arguments)
+
+
+class Spy:
+    """A recipe that notes how many threads its kernels would take."""
+
+    genes = None
+
+    def __init__(self):
+        self.threads = set()
+
+    def encode(self, counts, genes, keys, *, totals=None):
+        self.threads.add(kernel.default_threads())
+        return CSR().encode(counts, genes, keys, totals=totals)
+
+
+def test_recipes_take_no_more_threads_than_the_loader(atlas):
+    for threads in (1, 3):
+        spy = Spy()
+        list(Loader(atlas, batch_size=64, tokens=spy, threads=threads))
+        assert spy.threads == {threads}
+    before = kernel.default_threads()
+    with kernel.using_threads(before + 5):
+        assert kernel.default_threads() == before + 5
+    assert kernel.default_threads() == before

@@ -91,7 +91,7 @@ class _Row:
     def _ranks(self, drawn: U64, counts: npt.NDArray[np.uint32]) -> U64:
         if self.rules.choose == EXPRESSION:
             with np.errstate(divide="ignore"):
-                waits = -np.log(((drawn >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53) / counts
+                waits = (0.0 - np.log(((drawn >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)) / counts
             return np.where(counts == 0, np.uint64(2**64 - 1), waits.view(np.uint64))
         if self.rules.choose == LARGEST:
             return ((~counts).astype(np.uint64) << np.uint64(32)) | (drawn >> np.uint64(32))
