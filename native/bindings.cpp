@@ -145,6 +145,17 @@ const Model* to_head(const nb::object& head, std::int64_t n_genes) {
 }
 
 // A table and the arrays that its shards lie in.
+// Lets other threads run Python meanwhile, but not for some microseconds: to get the lock back may take far longer.
+class ReleasedWhenLong {
+public:
+    explicit ReleasedWhenLong(std::size_t items) {
+        if (items > 8192) release_.emplace();
+    }
+
+private:
+    std::optional<nb::gil_scoped_release> release_;
+};
+
 struct HeldRows {
     explicit HeldRows(std::span<const std::int64_t> firsts) : table(firsts) {}
 
@@ -152,6 +163,7 @@ struct HeldRows {
     std::vector<In<std::uint8_t>> frames;
     std::vector<In<std::uint32_t>> starts;
     std::vector<In<std::uint16_t>> steps;
+    std::vector<In<std::uint64_t>> numbers;
 };
 
 nb::object to_fault(const RowFault& fault) {
@@ -281,6 +293,15 @@ void put_shard(HeldRows& held, std::size_t shard, const In<std::uint8_t>& frames
     held.steps.push_back(steps);
 }
 
+Out<std::uint64_t> numbers_of_rows(const HeldRows& held, const In<std::int64_t>& rows) {
+    Buffer<std::uint64_t> out(rows.shape(0));
+    {
+        const ReleasedWhenLong release(rows.shape(0));
+        held.table.numbers(view(rows), out.data());
+    }
+    return to_array(std::move(out));
+}
+
 template <class Gene>
 Out<std::uint64_t> fingerprint(const In<std::int64_t>& indptr, const In<Gene>& indices, const In<std::uint32_t>& values,
                                const In<std::uint64_t>& gene_hashes, std::size_t threads) {
@@ -298,7 +319,7 @@ template <class Each>
 Out<std::uint64_t> map_u64(const In<std::uint64_t>& from, const Each& each) {
     Buffer<std::uint64_t> out(from.shape(0));
     {
-        const nb::gil_scoped_release release;
+        const ReleasedWhenLong release(from.shape(0));
         for (std::size_t i = 0; i < from.shape(0); ++i) out.data()[i] = each(from.data()[i]);
     }
     return to_array(std::move(out));
@@ -307,8 +328,12 @@ Out<std::uint64_t> map_u64(const In<std::uint64_t>& from, const Each& each) {
 Out<std::uint64_t> permute(const In<std::uint64_t>& positions, std::uint64_t n, std::uint64_t key) {
     for (std::size_t i = 0; i < positions.shape(0); ++i)
         if (positions.data()[i] >= n) throw std::invalid_argument("positions must be below n");
-    const KeyedBijection image(n, key);
-    return map_u64(positions, image);
+    Buffer<std::uint64_t> images(positions.shape(0));
+    {
+        const ReleasedWhenLong release(positions.shape(0));
+        KeyedBijection(n, key).map(positions.data(), positions.shape(0), images.data());
+    }
+    return to_array(std::move(images));
 }
 
 }  // namespace
@@ -335,6 +360,16 @@ NB_MODULE(_native, m) {
              arg("steps").noconvert())
         .def("missing", [](const HeldRows& self, const In<std::int64_t>& rows) { return self.table.missing(view(rows)); },
              arg("rows").noconvert())
+        .def("put_numbers",
+             [](HeldRows& self, std::size_t shard, const In<std::uint64_t>& numbers) {
+                 self.table.put_numbers(shard, view(numbers));
+                 self.numbers.push_back(numbers);
+             },
+             arg("shard"), arg("numbers").noconvert())
+        .def("missing_numbers",
+             [](const HeldRows& self, const In<std::int64_t>& rows) { return self.table.missing_numbers(view(rows)); },
+             arg("rows").noconvert())
+        .def("numbers", &numbers_of_rows, arg("rows").noconvert())
         .def("will_need",
              [](const HeldRows& self, const In<std::int64_t>& rows) {
                  const nb::gil_scoped_release release;

@@ -19,27 +19,33 @@ public:
         return *pool;
     }
 
-    void* take(std::size_t bytes) {
+    struct Kept {
+        void* data;
+        std::size_t capacity;
+    };
+
+    // At least so many bytes: the one given back last of those that fit and are at most a quarter larger, or new ones.
+    Kept take(std::size_t bytes) {
         const std::size_t capacity = round_up(bytes);
         if (capacity >= kLeast) {
             const std::unique_lock lock(mutex_, std::try_to_lock);
             if (lock) {
                 for (std::size_t i = kept_.size(); i-- > 0;) {
-                    if (kept_[i].capacity != capacity) continue;
-                    void* data = kept_[i].data;
+                    const Kept found = kept_[i];
+                    if (found.capacity < capacity || found.capacity > capacity + capacity / 4) continue;
                     kept_.erase(kept_.begin() + static_cast<std::ptrdiff_t>(i));
-                    kept_bytes_ -= capacity;
-                    return data;
+                    kept_bytes_ -= found.capacity;
+                    return found;
                 }
             }
         }
         void* data = std::malloc(capacity);
         if (data == nullptr) throw std::bad_alloc();
-        return data;
+        return {data, capacity};
     }
 
-    void give(void* data, std::size_t bytes) noexcept {
-        const std::size_t capacity = round_up(bytes);
+    void give(const Kept& memory) noexcept {
+        const auto [data, capacity] = memory;
         if (capacity >= kLeast && capacity <= kMostKept) {
             const std::unique_lock lock(mutex_, std::try_to_lock);
             if (lock) {
@@ -57,13 +63,8 @@ public:
     }
 
 private:
-    struct Kept {
-        void* data;
-        std::size_t capacity;
-    };
-
     static constexpr std::size_t kLeast = std::size_t{1} << 16;
-    static constexpr std::size_t kMostKept = std::size_t{1} << 26;
+    static constexpr std::size_t kMostKept = std::size_t{3} << 25;
     static constexpr std::size_t kSlots = 32;
 
     BufferPool() { kept_.reserve(kSlots + 1); }
@@ -84,22 +85,20 @@ private:
 template <class T>
 class Buffer {
 public:
-    explicit Buffer(std::size_t size) : size_(size), data_(static_cast<T*>(BufferPool::instance().take(bytes()))) {}
+    explicit Buffer(std::size_t size) : size_(size), memory_(BufferPool::instance().take(size * sizeof(T))) {}
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
-    Buffer(Buffer&& other) noexcept : size_(other.size_), data_(other.data_) { other.data_ = nullptr; }
+    Buffer(Buffer&& other) noexcept : size_(other.size_), memory_(other.memory_) { other.memory_.data = nullptr; }
     ~Buffer() {
-        if (data_ != nullptr) BufferPool::instance().give(data_, bytes());
+        if (memory_.data != nullptr) BufferPool::instance().give(memory_);
     }
 
-    T* data() const noexcept { return data_; }
+    T* data() const noexcept { return static_cast<T*>(memory_.data); }
     std::size_t size() const noexcept { return size_; }
 
 private:
-    std::size_t bytes() const noexcept { return size_ * sizeof(T); }
-
     std::size_t size_;
-    T* data_;
+    BufferPool::Kept memory_;
 };
 
 }  // namespace cellmill

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 
 #include "random.hpp"
@@ -26,8 +27,53 @@ public:
         return x;
     }
 
+    // The images of many positions, each below n. Some are computed side by side, since each round waits for the one
+    // before; those that are not below n yet go on together, without a branch for each.
+    void map(const std::uint64_t* positions, std::size_t count, std::uint64_t* images) const noexcept {
+        std::uint64_t x[kTogether];
+        std::uint16_t place[kTogether];
+        for (std::size_t begin = 0; begin < count; begin += kTogether) {
+            std::size_t left = count - begin < kTogether ? count - begin : kTogether;
+            for (std::size_t i = 0; i < left; ++i) {
+                x[i] = positions[begin + i];
+                place[i] = static_cast<std::uint16_t>(i);
+            }
+            while (left > 0) {
+                for (std::size_t i = left; i % kLanes != 0; ++i) x[i] = 0;
+                for (std::size_t i = 0; i < left; i += kLanes) once_each(x + i);
+                std::size_t still = 0;
+                for (std::size_t i = 0; i < left; ++i) {
+                    const std::uint64_t image = x[i];
+                    images[begin + place[i]] = image;
+                    place[still] = place[i];
+                    x[still] = image;
+                    still += image >= n_;
+                }
+                left = still;
+            }
+        }
+    }
+
 private:
     static constexpr std::uint64_t kRounds = 8;
+    static constexpr std::size_t kLanes = 4;
+    static constexpr std::size_t kTogether = 256;
+
+    void once_each(std::uint64_t* x) const noexcept {
+        std::uint64_t left[kLanes], right[kLanes];
+        for (std::size_t lane = 0; lane < kLanes; ++lane) {
+            left[lane] = x[lane] >> half_;
+            right[lane] = x[lane] & mask_;
+        }
+        for (const std::uint64_t round_key : round_keys_) {
+            for (std::size_t lane = 0; lane < kLanes; ++lane) {
+                const std::uint64_t next = left[lane] ^ (mix64(right[lane] ^ round_key) & mask_);
+                left[lane] = right[lane];
+                right[lane] = next;
+            }
+        }
+        for (std::size_t lane = 0; lane < kLanes; ++lane) x[lane] = (left[lane] << half_) | right[lane];
+    }
 
     std::uint64_t once(std::uint64_t x) const noexcept {
         std::uint64_t left = x >> half_;

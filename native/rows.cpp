@@ -15,6 +15,7 @@ RowTable::RowTable(std::span<const std::int64_t> firsts) : firsts_(firsts.begin(
     if (firsts_.empty() || firsts_.front() != 0 || !std::is_sorted(firsts_.begin(), firsts_.end()))
         throw std::invalid_argument("firsts must start at 0 and never fall");
     shards_ = std::make_unique<std::atomic<const ShardSpan*>[]>(n_shards());
+    numbers_ = std::make_unique<std::atomic<const std::uint64_t*>[]>(n_shards());
 }
 
 void RowTable::put(std::size_t shard, const ShardSpan& span) {
@@ -33,18 +34,44 @@ std::size_t RowTable::shard_of(std::int64_t row, std::size_t guess) const noexce
     return static_cast<std::size_t>(std::upper_bound(firsts_.begin(), firsts_.end(), row) - firsts_.begin()) - 1;
 }
 
-std::vector<std::size_t> RowTable::missing(std::span<const std::int64_t> rows) const {
+template <class Spans>
+std::vector<std::size_t> RowTable::missing_in(const Spans& spans, std::span<const std::int64_t> rows) const {
     std::vector<std::size_t> found;
     std::size_t shard = 0;
     for (const std::int64_t row : rows) {
         if (row < 0 || row >= n_rows()) throw std::out_of_range("row " + std::to_string(row) + " is not in the table");
         shard = shard_of(row, shard);
-        if (shards_[shard].load(std::memory_order_acquire) == nullptr && (found.empty() || found.back() != shard))
+        if (spans[shard].load(std::memory_order_acquire) == nullptr && (found.empty() || found.back() != shard))
             found.push_back(shard);
     }
     std::sort(found.begin(), found.end());
     found.erase(std::unique(found.begin(), found.end()), found.end());
     return found;
+}
+
+std::vector<std::size_t> RowTable::missing(std::span<const std::int64_t> rows) const { return missing_in(shards_, rows); }
+
+void RowTable::put_numbers(std::size_t shard, std::span<const std::uint64_t> numbers) {
+    if (shard >= n_shards()) throw std::invalid_argument("there is no shard " + std::to_string(shard));
+    if (numbers.size() != static_cast<std::size_t>(firsts_[shard + 1] - firsts_[shard]))
+        throw std::invalid_argument("the numbers of shard " + std::to_string(shard) + " do not fit its cells");
+    numbers_[shard].store(numbers.data(), std::memory_order_release);
+}
+
+std::vector<std::size_t> RowTable::missing_numbers(std::span<const std::int64_t> rows) const {
+    return missing_in(numbers_, rows);
+}
+
+void RowTable::numbers(std::span<const std::int64_t> rows, std::uint64_t* out) const {
+    std::size_t shard = 0;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        const std::int64_t row = rows[i];
+        if (row < 0 || row >= n_rows()) throw std::out_of_range("row " + std::to_string(row) + " is not in the table");
+        shard = shard_of(row, shard);
+        const std::uint64_t* const held = numbers_[shard].load(std::memory_order_acquire);
+        if (held == nullptr) throw std::invalid_argument("the numbers of shard " + std::to_string(shard) + " were not put in");
+        out[i] = held[row - firsts_[shard]];
+    }
 }
 
 Frames RowTable::find(std::span<const std::int64_t> rows) const {

@@ -57,10 +57,23 @@ public:
     // Asks the system to read the frames of these rows, without waiting for them; of shards that are there.
     void will_need(std::span<const std::int64_t> rows) const;
 
+    // Puts in a number for each cell of a shard, apart from its frames; as `put`.
+    void put_numbers(std::size_t shard, std::span<const std::uint64_t> numbers);
+
+    // Shards that hold some of the rows and whose numbers were not put in; as `missing`.
+    std::vector<std::size_t> missing_numbers(std::span<const std::int64_t> rows) const;
+
+    // Writes the number of each row; std::invalid_argument when its shard's were not put in.
+    void numbers(std::span<const std::int64_t> rows, std::uint64_t* out) const;
+
 private:
     std::size_t shard_of(std::int64_t row, std::size_t guess) const noexcept;
 
+    template <class Spans>
+    std::vector<std::size_t> missing_in(const Spans& spans, std::span<const std::int64_t> rows) const;
+
     std::vector<std::int64_t> firsts_;
+    std::unique_ptr<std::atomic<const std::uint64_t*>[]> numbers_;
     std::deque<ShardSpan> spans_;  // A deque: what is in it never moves.
     std::unique_ptr<std::atomic<const ShardSpan*>[]> shards_;
 };

@@ -55,7 +55,12 @@ def world(tmp_path, tiny_h5ad):
 
 @pytest.mark.parametrize(
     ("verb", "n_kills"),
-    [("build", 100), ("append", 30), pytest.param("append", 100, marks=pytest.mark.slow), ("merge", 30)],
+    [
+        ("build", 40),
+        ("append", 30),
+        ("merge", 30),
+        *(pytest.param(verb, 100, marks=pytest.mark.slow) for verb in ("build", "append", "merge")),
+    ],
 )
 def test_killed_at_random_moments(world, warm, verb, n_kills):
     place, old, calls = world
@@ -92,7 +97,8 @@ def test_killed_at_random_moments(world, warm, verb, n_kills):
             shutil.rmtree(target)
             write = begin(target)
     assert in_between > n_kills // 2
-    assert len(seen) >= 6  # kills fell after many different shards
+    # kills fell after different shards; how many there are of a few dozen is chance
+    assert len(seen) >= (6 if n_kills >= 100 else 3)
 
 
 def tidy_up(target, source):

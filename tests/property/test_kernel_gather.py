@@ -148,6 +148,36 @@ def test_rows_of_a_table_are_the_rows_of_its_shards(module, group, batch, data):
 
 
 @pytest.mark.parametrize("module", IMPLEMENTATIONS)
+@settings(max_examples=40, deadline=None)
+@given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=6), data=st.data())
+def test_numbers_of_rows_are_those_of_their_shards(module, sizes, data):
+    firsts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    numbers = np.arange(firsts[-1], dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    table = module.RowTable(firsts)
+    rows = np.array(
+        data.draw(st.lists(st.integers(0, int(firsts[-1]) - 1), max_size=20)) if firsts[-1] else [], np.int64
+    )
+    shards = sorted({int(s) for s in np.searchsorted(firsts, rows, side="right") - 1})
+    assert table.missing_numbers(rows) == shards
+    if len(rows):
+        with pytest.raises(ValueError, match="not put in"):
+            table.numbers(rows)
+    for shard in data.draw(st.permutations(shards)):
+        table.put_numbers(shard, numbers[firsts[shard] : firsts[shard + 1]])
+    assert table.missing_numbers(rows) == []
+    assert np.array_equal(table.numbers(rows), numbers[rows])
+    for wrong in (
+        lambda: table.put_numbers(len(sizes), numbers[:0]),
+        lambda: table.put_numbers(0, np.zeros(6, np.uint64)),
+    ):
+        with pytest.raises(ValueError):
+            wrong()
+    for row in (-1, int(firsts[-1])):
+        with pytest.raises(IndexError):
+            table.numbers(np.array([row]))
+
+
+@pytest.mark.parametrize("module", IMPLEMENTATIONS)
 def test_a_table_refuses_what_does_not_fit(module):
     with pytest.raises(ValueError):
         module.RowTable(np.array([0, 5, 3]))

@@ -36,6 +36,7 @@ def test_native_permutes_as_the_reference_does(n, key, data):
 def test_a_permutation_hits_everything_once(n, key):
     image = kernel.permute(np.arange(n), n, key)
     assert np.array_equal(np.sort(image), np.arange(n, dtype=np.uint64))
+    assert np.array_equal(image, reference.permute(np.arange(n, dtype=np.uint64), n, key))
 
 
 @given(n=st.integers(2**40, 2**62), key=u64)

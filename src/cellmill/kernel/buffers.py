@@ -15,7 +15,7 @@ __all__ = ["empty"]
 
 
 def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return an array with anything in it, as `numpy.empty`; its memory goes back to a pool of at most 64 MiB.
+    """Return an array with anything in it, as `numpy.empty`; its memory goes back to a pool of at most 96 MiB.
 
     Fresh memory costs a fault of the processor for each 4 KiB, a quarter of the time of making tokens.
     """

@@ -126,6 +126,40 @@ class RowTable:
         shards: list[int] = self.made.missing(rows)
         return shards
 
+    def put_numbers(self, shard: int, numbers: U64) -> None:
+        """Put a number for each cell of a shard in, u64 (n_cells,), apart from its frames; kept for the table's life.
+
+        Raises
+        ------
+        ValueError
+            When there is not one for each cell.
+        """
+        self.made.put_numbers(shard, np.ascontiguousarray(numbers, dtype=np.uint64))
+
+    def missing_numbers(self, rows: I64) -> list[int]:
+        """Return the shards, ascending, that hold some of these rows and whose numbers were not put in.
+
+        Raises
+        ------
+        IndexError
+            For a row that the table does not have.
+        """
+        shards: list[int] = self.made.missing_numbers(rows)
+        return shards
+
+    def numbers(self, rows: I64) -> U64:
+        """Return the number of each row, u64 (m,), whose shards' were put in.
+
+        Raises
+        ------
+        IndexError
+            For a row that the table does not have.
+        ValueError
+            For a row of a shard whose numbers were not put in.
+        """
+        numbers: U64 = self.made.numbers(rows)
+        return numbers
+
     def will_need(self, rows: I64) -> None:
         """Ask the system to read the frames of these rows from disk, without waiting; their shards must be there."""
         self.made.will_need(rows)

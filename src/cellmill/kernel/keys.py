@@ -5,6 +5,7 @@ Knows mix64 and FNV-1a; knows nothing of arrays, cells or files.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 __all__ = ["GAMMA", "MASK64", "derive_key", "mix64_int"]
@@ -57,10 +58,15 @@ def derive_key(seed: int, purpose: str, *parts: int) -> int:
     for name, number in [("seed", seed), *(("part", part) for part in parts)]:
         if not 0 <= int(number) <= MASK64:
             raise ValueError(f"{name} of a key must lie in 0..2^64-1, found {number}")
+    return _key(int(seed), purpose, tuple(map(int, parts)))
+
+
+@lru_cache(maxsize=4096)  # every batch asks for the same few
+def _key(seed: int, purpose: str, parts: tuple[int, ...]) -> int:
     fnv = 0xCBF29CE484222325
     for byte in purpose.encode():
         fnv = ((fnv ^ byte) * 0x100000001B3) & MASK64
-    key = mix64_int(mix64_int(int(seed)) ^ fnv)
+    key = mix64_int(mix64_int(seed) ^ fnv)
     for part in parts:
-        key = mix64_int(key ^ int(part))
+        key = mix64_int(key ^ part)
     return key

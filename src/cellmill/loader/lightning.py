@@ -56,7 +56,7 @@ class DataModule(LightningDataModule):  # type: ignore[misc]  # Lightning is not
         seed: int = 0,
         order: str | Order = "exact",
         last: Last = "keep",
-        prefetch: int = 2,
+        prefetch: int | None = None,
         threads: int = 0,
         units: Units | None = None,
         downsample: int | None = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,7 +21,7 @@ from cellmill.loader.axis import Missing
 from cellmill.loader.diagnostics import Meter, advice
 from cellmill.loader.obs import ObsWanted, with_columns
 from cellmill.loader.placement import choose_device
-from cellmill.loader.prefetch import Ahead, prefetched
+from cellmill.loader.prefetch import ALONE, Ahead, HowFar, how_far_ahead, prefetched
 from cellmill.loader.reader import Reader
 from cellmill.loader.schedule import Last, Schedule, Step, whole_number
 from cellmill.loader.state import STATE_FORMAT, check_state, identity
@@ -68,8 +68,10 @@ class Loader(IterableDataset[Batch]):
         What becomes of an epoch's last, short batch: "keep", "drop", or "pad" with cells from the epoch's beginning,
         marked in `batch.padding`.
     prefetch, prefetch_bytes
-        Batches made ahead, and the bytes of those that lie ready, at most; 0 batches for none. One batch is made ahead
-        however large it is. Not used in worker processes, which are ahead by themselves.
+        Batches made ahead, those that are being made counted, and the bytes of those that lie ready, at most; None for
+        as many as keep the kernel busy, 0 for none. One batch is made ahead however large it is. Small batches are read
+        several at a time and are views of shared memory: one that you keep keeps up to three more; `copy.deepcopy` it.
+        Not used in worker processes, which are ahead by themselves.
     threads
         Threads of the kernel; 0 for all cores (one in worker processes).
     missing_genes
@@ -115,7 +117,7 @@ class Loader(IterableDataset[Batch]):
         world_size: int | None = None,
         order: str | Order = "exact",
         last: Last = "keep",
-        prefetch: int = 2,
+        prefetch: int | None = None,
         threads: int = 0,
         missing_genes: Missing = "refuse",
         units: Units | None = None,
@@ -127,7 +129,7 @@ class Loader(IterableDataset[Batch]):
         super().__init__()
         self.seed = whole_number("seed", seed, least=0)
         self.epochs = None if epochs is None else whole_number("epochs", epochs, least=1)
-        self.prefetch = whole_number("prefetch", prefetch, least=0)
+        self.prefetch = None if prefetch is None else whole_number("prefetch", prefetch, least=0)
         self.prefetch_bytes = whole_number("prefetch_bytes", prefetch_bytes, least=1)
         self.device, self.pin_memory = choose_device(device, pin_memory=pin_memory)
         batch_size = whole_number("batch_size", batch_size, least=1)
@@ -221,10 +223,10 @@ class Loader(IterableDataset[Batch]):
         steps: Iterator[int] = itertools.count(first, stride)
         if end_epoch is not None:
             steps = iter(range(first, self.schedule.steps_to(end_epoch, start=start), stride))
-        ahead = Ahead()
+        ahead, far = Ahead(), self._how_far_ahead() if worker is None else ALONE
         made = prefetched(
-            lambda index: self._make(index, start), steps, depth=self.prefetch if worker is None else 0,
-            limit_bytes=self.prefetch_bytes, size=_bytes_of, seen=ahead,
+            lambda indices: self._make(indices, start, far.threads), steps, depth=far.batches, group=far.group,
+            threads=far.readers, limit_bytes=self.prefetch_bytes, size=_bytes_of, seen=ahead,
         )  # fmt: skip
         self._meter.begin(ahead, self.plan.stores)
         clock = time.perf_counter
@@ -240,6 +242,7 @@ class Loader(IterableDataset[Batch]):
                 if self.device is not None:
                     batch = batch.to(self.device, non_blocking=True)
                 yield batch
+                del batch  # what the consumer lets go of is not held here while the next one is waited for
                 asked = clock()
         finally:
             made.close()  # type: ignore[attr-defined]
@@ -248,33 +251,48 @@ class Loader(IterableDataset[Batch]):
             self._position = max(start, end_epoch * self.plan.n_draws)
             self._shared[:2] = torch.tensor([self._position, self._position // self.plan.n_draws])
 
-    def _make(self, index: int, start: int) -> Batch:
-        step = self.schedule.step(index, start=start)
-        place: dict[str, Any] = {"epoch": step.epoch, "step": step.number, "position": step.after}
+    def _how_far_ahead(self) -> HowFar:
+        cells = self.schedule.batch_size // self.schedule.world_size
+        if isinstance(self.plan, UnitPlan):  # made one by one
+            return how_far_ahead(self.prefetch, cells * self.plan.cells_per_unit, self.reader.threads, grouped=False)
+        return how_far_ahead(self.prefetch, cells, self.reader.threads)
+
+    def _make(self, indices: Sequence[int], start: int, threads: int | None) -> list[Batch]:
+        """Return the batches of consecutive steps, read in one go for each epoch; each as if it were made alone."""
+        if indices[0] == 0:  # it is waited for: all threads for it
+            threads = None
+        steps = [self.schedule.step(index, start=start) for index in indices]
         if isinstance(self.plan, UnitPlan):
-            return self._make_units(self.plan, step, place)
-        component, store, row, _ = self.plan.draw(step.positions, seed=self.seed, order=self.order)
-        padding = None if step.padding is None else torch.from_numpy(step.padding)
-        batch = self.reader.read(store, row, component=component, padding=padding, **place)
+            return [self._pinned(self._make_units(self.plan, step)) for step in steps]
+        made: list[Batch] = []
+        for epoch, some in itertools.groupby(steps, key=lambda step: step.epoch):
+            these = list(some)
+            positions = np.concatenate([step.positions for step in these]) if len(these) > 1 else these[0].positions
+            component, store, row, _ = self.plan.draw(positions, seed=self.seed, order=self.order)
+            batches = [(len(step.positions), _place_of(step)) for step in these]
+            made += self.reader.read_several(store, row, batches, component=component, epoch=epoch, threads=threads)
+        return [self._pinned(batch) for batch in made]
+
+    def _pinned(self, batch: Batch) -> Batch:
         return batch.pin_memory() if self.pin_memory else batch
 
-    def _make_units(self, plan: UnitPlan, step: Step, place: dict[str, Any]) -> Batch:
+    def _make_units(self, plan: UnitPlan, step: Step) -> Batch:
         made = plan.draw(step.positions, seed=self.seed, order=self.order)
         padding = made.fills if plan.units.short == "pad" else np.zeros_like(made.fills)
         if step.padding is not None:
             padding = padding | np.repeat(step.padding, plan.cells_per_unit)
-        batch = self.reader.read(
+        place = {**_place_of(step), "padding": torch.from_numpy(padding) if padding.any() else None}
+        return self.reader.read(
             made.store,
             made.row,
             component=made.component,
-            padding=torch.from_numpy(padding) if padding.any() else None,
+            epoch=step.epoch,
             unit=torch.from_numpy(made.unit),
             is_control=torch.from_numpy(made.is_control),
             n_units=len(step.positions),
             set_size=plan.units.size,
             **place,
         )
-        return batch.pin_memory() if self.pin_memory else batch
 
     # ---- where it is ------------------------------------------------------------------------------------------
 
@@ -383,7 +401,7 @@ class Loader(IterableDataset[Batch]):
         said = self._meter.to_dict()
         return {
             **said,
-            "advice": advice(said, prefetch=self.prefetch),
+            "advice": advice(said, prefetch=self._how_far_ahead().batches),
             "genes": len(self.reader.axis),
             "genes_missing_by_store": {
                 str(store.path): n for store, n in zip(self.plan.stores, self.reader.axis.missing, strict=True) if n
@@ -438,8 +456,13 @@ def place_in_world(rank: int | None, world_size: int | None) -> tuple[int, int]:
     return (int(found[0]), int(found[1])) if all(text.isdecimal() for text in found) else (0, 1)
 
 
+def _place_of(step: Step) -> dict[str, Any]:
+    padding = None if step.padding is None else torch.from_numpy(step.padding)
+    return {"step": step.number, "position": step.after, "padding": padding}
+
+
 def _bytes_of(batch: Batch) -> int:
-    return sum(tensor.numel() * tensor.element_size() for _, tensor in batch.tensors())
+    return sum(tensor.nbytes for _, tensor in batch.tensors())
 
 
 def _worker_state(state: Mapping[str, Any], n_workers: int, batch_size: int) -> dict[str, Any]:

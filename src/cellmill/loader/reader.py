@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, cast
 
@@ -25,6 +25,8 @@ from cellmill.tokens import CSR, Batch, Dense, Recipe, TokenBatch
 __all__ = ["Reader"]
 
 I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+TOKEN_FIELDS = tuple(each.name for each in fields(TokenBatch))
 
 
 class Reader:
@@ -73,6 +75,7 @@ class Reader:
         fills = getattr(self.tokens, "fill", None) == "unexpressed"
         self.measured = Measured.of(self.stores, self.axis) if fills else None
         self.obs = load_obs(self.stores, obs)
+        self._categories = {each.name: each.categories for each in self.obs if each.categories is not None}
         self.panels = tuple(
             None if panel is None else kernel.Panel(panel, n_genes=len(panel), n_columns=len(self.axis))
             for panel in self.axis.panels
@@ -99,52 +102,104 @@ class Reader:
         FrameError
             For a cell whose bytes cannot be decoded, naming shard and row.
         """
+        return self.read_several(store, row, [(len(row), place)], component=component, epoch=epoch)[0]
+
+    def read_several(
+        self,
+        store: I64,
+        row: I64,
+        batches: Sequence[tuple[int, Mapping[str, Any]]],
+        *,
+        component: I64 | None = None,
+        epoch: int = 0,
+        threads: int | None = None,
+    ) -> list[Batch]:
+        """Return some batches of one epoch, read in one go: what is done once for all of them costs as much as for one.
+
+        The batches are those that `read` gives one by one, but share memory: one that is kept keeps the others' too.
+
+        Parameters
+        ----------
+        store, row, component, epoch
+            As in `read`, of all batches one after the other.
+        batches
+            Number of cells and further fields of each batch.
+        threads
+            Threads of the kernel, when not as the reader was told.
+
+        Raises
+        ------
+        FrameError
+            For a cell whose bytes cannot be decoded, naming shard and row.
+        """
+        n_threads = self._threads() if threads is None else threads
         groups = self._groups(store)
         uids = np.empty(len(row), dtype=np.uint64)
         for code, here in groups:
             uids[here] = self.stores[code].uids(row[here])
-        if isinstance(self.tokens, Dense) and self.downsample is None:
-            dense, totals = self._dense(groups, row, self.tokens)
-            tokens = self.tokens.wrap(dense)
-        else:
-            keys = None if self.downsample is None else self._keys("downsample", epoch, uids)
-            counts, totals = self._counts(groups, row, keys)
-            if isinstance(self.tokens, CSR):
-                tokens = self.tokens.wrap(
-                    counts.indptr, counts.indices, counts.values, n_columns=len(self.axis),
-                    most=int(totals.max(initial=0)),
-                )  # fmt: skip
-            else:
-                matrix = sparse.csr_array(
-                    (counts.values, counts.indices, counts.indptr), shape=(len(row), len(self.axis))
-                )
-                keys = self._keys("tokens", epoch, uids)
-                about = self._about(groups, store, row)
-                with kernel.using_threads(self._threads()):
-                    tokens = self.tokens.encode(matrix, self.axis.tokens, keys, totals=totals, **about)
-        return Batch(
-            **{each.name: getattr(tokens, each.name) for each in fields(TokenBatch)},
-            cells=torch.from_numpy(uids.view(np.int64)),
-            rows=torch.from_numpy(np.ascontiguousarray(row)),
-            stores=torch.from_numpy(np.ascontiguousarray(store)),
-            component=torch.from_numpy(np.zeros_like(row) if component is None else np.ascontiguousarray(component)),
-            totals=torch.from_numpy(totals.astype(np.float32)),
-            obs=self._obs_of(self.obs, groups, row),
-            categories={column.name: column.categories for column in self.obs if column.categories is not None},
-            epoch=epoch,
-            **place,
-        )
+        store, row = np.ascontiguousarray(store), np.ascontiguousarray(row)
+        component = np.zeros_like(row) if component is None else np.ascontiguousarray(component)
+        tokens_of, totals = self._tokens(groups, store, row, uids, epoch, n_threads)
+        per_cell: dict[str, npt.NDArray[Any]] = {
+            "cells": uids.view(np.int64),
+            "rows": row,
+            "stores": store,
+            "component": component,
+            "totals": totals.astype(np.float32),
+        }
+        obs = self._obs_of(self.obs, groups, row)
+        made, start = [], 0
+        for n, place in batches:
+            here = slice(start, start + n)
+            start += n
+            of_batch: dict[str, Any] = {name: torch.from_numpy(value[here]) for name, value in per_cell.items()}
+            of_batch["obs"] = {name: torch.from_numpy(value[here]) for name, value in obs.items()}
+            made.append(Batch(**tokens_of(here), **of_batch, categories=dict(self._categories), epoch=epoch, **place))
+        return made
 
-    def _about(self, groups: Sequence[tuple[int, Any]], store: I64, row: I64) -> dict[str, Any]:
+    def _tokens(
+        self, groups: Sequence[tuple[int, Any]], store: I64, row: I64, uids: U64, epoch: int, threads: int
+    ) -> tuple[Callable[[slice], dict[str, Any]], I64]:
+        """Fields of TokenBatch of a slice of cells, by a function; and the sum of all counts of each cell."""
+        recipe = self.tokens
+        if isinstance(recipe, Dense) and self.downsample is None:
+            dense, totals = self._dense(groups, row, recipe, threads)
+            whole = recipe.wrap(dense)
+            return lambda here: {"values": whole.values[here], "n_columns": whole.n_columns}, totals
+        keys = None if self.downsample is None else self._keys("downsample", epoch, uids)
+        counts, totals = self._counts(groups, row, keys, threads)
+        n_columns = len(self.axis)
+
+        def rows_of(here: slice) -> tuple[I64, Any, Any]:
+            indptr = counts.indptr[here.start : here.stop + 1]
+            first, last = int(indptr[0]), int(indptr[-1])
+            return indptr - first if first else indptr, counts.indices[first:last], counts.values[first:last]
+
+        if isinstance(recipe, CSR):
+            return lambda here: _fields(
+                recipe.wrap(*rows_of(here), n_columns=n_columns, most=int(totals[here].max(initial=0)))
+            ), totals
+        keys = self._keys("tokens", epoch, uids)
+        context = self._obs_of(self.context, groups, row)
+
+        def encoded(here: slice) -> dict[str, Any]:
+            indptr, indices, values = rows_of(here)
+            matrix = sparse.csr_array((values, indices, indptr), shape=(len(indptr) - 1, n_columns))
+            about = self._about(context, store, row, here)
+            with kernel.using_threads(threads):
+                return _fields(recipe.encode(matrix, self.axis.tokens, keys[here], totals=totals[here], **about))
+
+        return encoded, totals
+
+    def _about(self, context: Mapping[str, npt.NDArray[Any]], store: I64, row: I64, here: slice) -> dict[str, Any]:
         """What a recipe asks for beside counts: labels of its cells, and which genes were measured in them."""
         about: dict[str, Any] = {}
         if self.context:
-            codes = self._obs_of(self.context, groups, row)
             about["obs"] = {
-                column.name: (codes[column.name].numpy(), column.categories or ()) for column in self.context
+                column.name: (context[column.name][here], column.categories or ()) for column in self.context
             }
         if self.measured is not None:
-            about["measured"] = self.measured.of_cells(self.stores, store, row)
+            about["measured"] = self.measured.of_cells(self.stores, store[here], row[here])
         return about
 
     def _groups(self, store: I64) -> list[tuple[int, Any]]:
@@ -153,17 +208,17 @@ class Reader:
             return [(0, slice(None))]
         return [(int(code), np.flatnonzero(store == code)) for code in np.unique(store)]
 
-    def _keys(self, purpose: str, epoch: int, uids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    def _keys(self, purpose: str, epoch: int, uids: U64) -> U64:
         return kernel.keyed_u64(kernel.derive_key(self.seed, purpose, epoch), uids)
 
     def _counts(
-        self, groups: Sequence[tuple[int, Any]], row: I64, keys: npt.NDArray[np.uint64] | None
+        self, groups: Sequence[tuple[int, Any]], row: I64, keys: U64 | None, threads: int
     ) -> tuple[kernel.Gathered, I64]:
         """Counts of a batch over the axis, thinned where there are keys, and the sum of all counts of each cell."""
         parts = [
-            self.stores[code].gather(row[here], panel=self.panels[code], totals=True, threads=self._threads())
+            self.stores[code].gather(row[here], panel=self.panels[code], totals=True, threads=threads)
             if keys is None
-            else self._thinned(code, row[here], keys[here])
+            else self._thinned(code, row[here], keys[here], threads)
             for code, here in groups
         ]
         if len(parts) == 1:
@@ -180,11 +235,11 @@ class Reader:
         together = sparse.vstack(matrices, format="csr")[order]
         return kernel.Gathered(together.indptr, together.indices, together.data, None), totals
 
-    def _thinned(self, code: int, row: I64, keys: npt.NDArray[np.uint64]) -> kernel.Gathered:
+    def _thinned(self, code: int, row: I64, keys: U64, threads: int) -> kernel.Gathered:
         """Counts of cells of one store over the axis, thinned before a panel is taken: totals are of all genes."""
         store, columns = self.stores[code], self.axis.panels[code]
         assert self.downsample is not None
-        whole = store.gather(row, totals=True, threads=self._threads())
+        whole = store.gather(row, totals=True, threads=threads)
         counts = sparse.csr_array((whole.values, whole.indices, whole.indptr), shape=(len(row), store.n_genes))
         tokens = token_numbers(store)
         thinned = thin_counts(counts, tokens, keys, _total(whole), target=self.downsample)
@@ -199,9 +254,11 @@ class Reader:
             thinned.sort_indices()
         return kernel.Gathered(thinned.indptr, thinned.indices, thinned.data, totals)
 
-    def _dense(self, groups: Sequence[tuple[int, Any]], row: I64, tokens: Dense) -> tuple[npt.NDArray[np.float32], I64]:
+    def _dense(
+        self, groups: Sequence[tuple[int, Any]], row: I64, tokens: Dense, threads: int
+    ) -> tuple[npt.NDArray[np.float32], I64]:
         """The matrix of a batch, and the sum of all counts of each cell."""
-        how: dict[str, Any] = {"transform": tokens.transform, "threads": self._threads()}
+        how: dict[str, Any] = {"transform": tokens.transform, "threads": threads}
         out = np.empty((len(row), len(self.axis)), dtype=np.float32)
         totals = np.empty(len(row), dtype=np.uint64)
         for code, here in groups:
@@ -219,14 +276,20 @@ class Reader:
         return self.threads or (0 if torch.utils.data.get_worker_info() is None else 1)
 
     @staticmethod
-    def _obs_of(columns: Sequence[ObsColumn], groups: Sequence[tuple[int, Any]], row: I64) -> dict[str, torch.Tensor]:
-        made = {}
+    def _obs_of(
+        columns: Sequence[ObsColumn], groups: Sequence[tuple[int, Any]], row: I64
+    ) -> dict[str, npt.NDArray[Any]]:
+        made: dict[str, npt.NDArray[Any]] = {}
         for column in columns:
             values = np.empty(len(row), dtype=column.dtype)
             for code, here in groups:
                 values[here] = column.values[code][row[here]]
-            made[column.name] = torch.from_numpy(values)
+            made[column.name] = values
         return made
+
+
+def _fields(tokens: TokenBatch) -> dict[str, Any]:
+    return {name: getattr(tokens, name) for name in TOKEN_FIELDS}
 
 
 def _total(part: kernel.Gathered) -> I64:

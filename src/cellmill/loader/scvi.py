@@ -89,7 +89,7 @@ class DataModule(LightningDataModule):
         seed: int = 0,
         order: str | Order = "exact",
         last: Last | None = None,
-        prefetch: int = 2,
+        prefetch: int | None = None,
         threads: int = 0,
         model_name: str = "SCVI",
     ) -> None:

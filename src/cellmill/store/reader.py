@@ -127,7 +127,6 @@ class Store:
         self._table = kernel.RowTable(self._bases)
         self._ahead = ReadAhead(partial(_files_of_counts, self.path, manifest))
         self._last_panel: tuple[tuple[str, ...], kernel.Panel] | None = None
-        self._uids: dict[int, npt.NDArray[np.uint64]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a reader in another process maps the shards itself
@@ -285,12 +284,9 @@ class Store:
     def uids(self, rows: npt.ArrayLike | None = None) -> npt.NDArray[np.uint64]:
         """Return the uids of cells, uint64: the same cell of the same dataset has the same uid in every store."""
         ids = self._checked_rows(np.arange(self.n_cells) if rows is None else rows)
-        result = np.empty(len(ids), dtype=np.uint64)
-        shard_of = self._shard_of(ids)
-        for index in np.unique(shard_of):
-            chosen = shard_of == index
-            result[chosen] = self._shard_uids(int(index))[ids[chosen] - self._bases[index]]
-        return result
+        for index in self._table.missing_numbers(ids):
+            self._table.put_numbers(index, self._map_uids(index))
+        return self._table.numbers(ids)
 
     def totals(self, rows: npt.ArrayLike | None = None) -> npt.NDArray[np.int64]:
         """Return the sum of counts of cells over all genes of the store, int64.
@@ -567,14 +563,10 @@ class Store:
             )
         return shard
 
-    def _shard_uids(self, index: int) -> npt.NDArray[np.uint64]:
-        uids = self._uids.get(index)
-        if uids is None:
-            entry = self.manifest.shards[index]
-            with self._unchanged.during():
-                uids = map_uids(self.local_file(entry.uids), entry)
-            self._uids[index] = uids
-        return uids
+    def _map_uids(self, index: int) -> npt.NDArray[np.uint64]:
+        entry = self.manifest.shards[index]
+        with self._unchanged.during():
+            return map_uids(self.local_file(entry.uids), entry)
 
     def _placed(self, error: CellmillError, rows: npt.NDArray[np.int64]) -> CellmillError:
         """Return the error with shard and row in its message."""

@@ -223,10 +223,10 @@ class Batch(TokenBatch):
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield name and tensor of all that the batch holds."""
-        for each in fields(self):
-            value = getattr(self, each.name)
+        for name in _FIELDS:
+            value = getattr(self, name)
             if isinstance(value, Tensor):
-                yield each.name, value
+                yield name, value
         for name, value in self.obs.items():
             yield f"obs.{name}", value
         for name, value in self.extra.items():
@@ -244,3 +244,6 @@ class Batch(TokenBatch):
             obs={name: change(value) for name, value in self.obs.items()},
             extra={name: change(value) for name, value in self.extra.items()},
         )
+
+
+_FIELDS = tuple(each.name for each in fields(Batch))

@@ -19,7 +19,7 @@ from cellmill.loader import Dataset, Loader
 from cellmill.loader.diagnostics import ideal_entropy_bits
 from cellmill.loader.obs import load_obs
 from cellmill.mixture import Blocked, Component, Mixture, Split
-from cellmill.tokens import CSR, Dense, TokenBatch
+from cellmill.tokens import CSR, Dense, ScGPT, TokenBatch
 
 
 def cells_of(batches):
@@ -205,22 +205,44 @@ def test_a_fork_in_the_middle_of_an_iteration_does_no_harm(atlas):
     assert cells_of(stream) == cells_of(batches[1:])
 
 
-def test_the_same_cells_whatever_prefetch_and_threads(atlas):
-    plain = list(Loader(atlas, batch_size=50, prefetch=0, threads=1))
-    for one, other in zip(plain, Loader(atlas, batch_size=50, prefetch=4, threads=3), strict=True):
+@pytest.mark.parametrize("prefetch", [None, 1, 4, 40])
+@pytest.mark.parametrize(
+    "recipe", [CSR(), Dense(transform="log1p_cp10k"), ScGPT(max_length=20)], ids=["csr", "dense", "scgpt"]
+)
+def test_batches_read_several_at_a_time_are_those_read_alone(atlas, gut, recipe, prefetch):
+    """Over the ends of epochs, with a last batch that is padded, of one store and of several, thinned or not."""
+    mix = Mixture([Component("a", atlas, where="dataset <> 'gut-c'"), Component("b", gut)])
+    for source, more in ((atlas, {}), (mix, {"downsample": 30})):
+        options = {"batch_size": 17, "epochs": 3, "obs": ["cell_type"], "last": "pad", "tokens": recipe, **more}
+        alone = list(Loader(source, **options, prefetch=0, threads=1))
+        assert sum(batch.padding is not None for batch in alone) == 3
+        loader = Loader(source, **options, prefetch=prefetch, threads=3)
+        group = loader._how_far_ahead().group
+        assert group > 1 if prefetch in (None, 40) else group == 1
+        for one, other in zip(alone, loader, strict=True):
+            assert_same(one, other)
+
+
+def test_what_is_read_together_is_no_part_of_another_batch(atlas):
+    """Views of one buffer, each of its own part: what is done to a batch in place is seen in no other."""
+    options = {"batch_size": 20, "obs": ["cell_type"]}
+    alone = list(Loader(atlas, **options, prefetch=0))
+    for one, other in zip(alone, Loader(atlas, **options), strict=True):
         assert_same(one, other)
+        for _, tensor in other.tensors():
+            tensor.zero_()
 
 
 def test_an_error_in_the_reader_reaches_the_consumer(atlas, monkeypatch):
-    loader = Loader(atlas, batch_size=50)
-    read = loader.reader.read
+    loader = Loader(atlas, batch_size=30)
+    read = loader.reader.read_several
 
-    def broken(store, row, **place):
-        if place["step"] == 2:
+    def broken(store, row, batches, **how):
+        if any(place["step"] == 2 for _, place in batches):  # the second of those that are read together
             raise FrameError("cell 7")
-        return read(store, row, **place)
+        return read(store, row, batches, **how)
 
-    monkeypatch.setattr(loader.reader, "read", broken)
+    monkeypatch.setattr(loader.reader, "read_several", broken)
     got = []
     with pytest.raises(FrameError, match="cell 7"):
         got.extend(batch.step for batch in iterate(loader, got))

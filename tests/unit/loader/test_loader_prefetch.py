@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import random
 import threading
 import time
 
@@ -16,15 +17,65 @@ def threads() -> int:
     return sum(thread.name.startswith("cellmill-prefetch") for thread in threading.enumerate())
 
 
-@pytest.mark.parametrize("depth", [0, 1, 3])
-def test_results_come_in_order(depth):
-    assert list(prefetched(lambda x: x * x, range(20), depth=depth)) == [x * x for x in range(20)]
+def each(function):
+    """A `make` of groups from one of single items."""
+    return lambda items: [function(item) for item in items]
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+@pytest.mark.parametrize(("depth", "group"), [(0, 1), (1, 1), (3, 1), (3, 3), (12, 4)])
+def test_results_come_in_order(depth, group, n_threads):
+    pause = random.Random(1)
+
+    def square(x: int) -> int:
+        time.sleep(pause.random() * 0.002)
+        return x * x
+
+    options = {"depth": depth, "group": group, "threads": n_threads, "limit_bytes": 30, "size": lambda x: x % 7}
+    assert list(prefetched(each(square), range(60), **options)) == [x * x for x in range(60)]
     assert threads() == 0
+
+
+def test_groups_double_until_they_are_whole():
+    sizes = []
+    stream = prefetched(lambda items: sizes.append(len(items)) or list(items), range(100), depth=16, group=8)
+    assert list(stream) == list(range(100))
+    assert sizes[:4] == [1, 2, 4, 8] and sum(sizes) == 100 and max(sizes) == 8
+
+
+def test_the_bytes_ahead_stay_within_the_limit_with_threads_and_groups():
+    alive, most, lock = set(), 0, threading.Lock()
+
+    def make(items):
+        nonlocal most
+        with lock:  # what is being made counts as soon as it is begun
+            alive.update(items)
+            most = max(most, len(alive))
+        time.sleep(0.001)
+        return list(items)
+
+    for item in prefetched(make, range(200), depth=64, group=8, threads=3, limit_bytes=100, size=lambda _: 10):
+        with lock:
+            alive.discard(item)
+        time.sleep(0.0005)
+    # ten fit; the first groups are begun before any size is known: 1 + 2 + 4, and the consumer holds one
+    assert 3 <= most <= 11
+
+
+def test_two_threads_work_at_the_same_time():
+    both = threading.Barrier(2, timeout=20)  # passed by no thread alone
+
+    def make(items):
+        if items[0] > 0:
+            both.wait()
+        return items
+
+    assert list(prefetched(make, range(9), depth=4, threads=2)) == list(range(9))
 
 
 def test_no_more_than_depth_ahead():
     made: list[int] = []
-    stream = prefetched(lambda x: made.append(x) or x, iter(range(100)), depth=2)
+    stream = prefetched(each(lambda x: made.append(x) or x), iter(range(100)), depth=2)
     assert next(stream) == 0
     time.sleep(0.05)
     assert max(made) <= 2
@@ -33,7 +84,7 @@ def test_no_more_than_depth_ahead():
 
 @pytest.mark.parametrize("how", ["close", "drop"])
 def test_leaving_early_ends_the_thread(how):
-    stream = prefetched(lambda x: x, iter(range(10**9)), depth=2)
+    stream = prefetched(list, iter(range(10**9)), depth=2)
     next(stream)
     assert threads() == 1
     if how == "close":
@@ -44,17 +95,17 @@ def test_leaving_early_ends_the_thread(how):
     assert threads() == 0
 
 
-@pytest.mark.parametrize("depth", [0, 2])
-def test_an_exception_is_raised_in_its_place(depth):
+@pytest.mark.parametrize(("depth", "group", "n_threads"), [(0, 1, 1), (2, 1, 1), (2, 1, 2), (8, 8, 1), (40, 8, 3)])
+def test_an_exception_is_raised_in_its_place(depth, group, n_threads):
     def make(x: int) -> int:
-        if x == 3:
-            raise ValueError("the fourth")
+        if x in (6, 7, 12):
+            raise ValueError(f"number {x}")
         return x
 
     got = []
-    with pytest.raises(ValueError, match="the fourth"):
-        got.extend(iter_into(got, prefetched(make, range(10), depth=depth)))
-    assert got == [0, 1, 2]
+    with pytest.raises(ValueError, match="number 6"):
+        got.extend(iter_into(got, prefetched(each(make), range(20), depth=depth, group=group, threads=n_threads)))
+    assert got == [0, 1, 2, 3, 4, 5]
     assert threads() == 0
 
 
@@ -66,7 +117,7 @@ def iter_into(into, stream):
 
 def test_an_exception_in_the_consumer_ends_the_thread():
     def consume():
-        for _ in prefetched(lambda x: x, iter(range(10**9)), depth=2):
+        for _ in prefetched(list, iter(range(10**9)), depth=2):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -76,7 +127,7 @@ def test_an_exception_in_the_consumer_ends_the_thread():
 
 
 def test_a_forked_child_neither_hangs_nor_goes_on():
-    stream = prefetched(lambda x: x, iter(range(10**9)), depth=2)
+    stream = prefetched(list, iter(range(10**9)), depth=2)
     next(stream)
 
     def child(out) -> None:

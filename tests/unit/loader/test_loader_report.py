@@ -17,7 +17,7 @@ from cellmill.tokens import Dense
 
 
 def test_a_slow_consumer_is_the_bottleneck(atlas):
-    loader = Loader(atlas, batch_size=30)
+    loader = Loader(atlas, batch_size=30, prefetch=2)
     for _ in loader:
         time.sleep(0.03)
     report = loader.report()
@@ -27,9 +27,9 @@ def test_a_slow_consumer_is_the_bottleneck(atlas):
 
 
 def test_a_slow_reader_is_the_bottleneck(atlas):
-    loader = Loader(atlas, batch_size=30)
-    read = loader.reader.read
-    loader.reader.read = lambda *a, **kw: (time.sleep(0.03), read(*a, **kw))[1]
+    loader = Loader(atlas, batch_size=30, prefetch=2)
+    read = loader.reader.read_several
+    loader.reader.read_several = lambda *a, **kw: (time.sleep(0.03), read(*a, **kw))[1]
     list(loader)
     report = loader.report()
     assert report["wait_share"] > 0.5
@@ -89,7 +89,7 @@ def test_a_loader_keeps_to_its_bytes_with_large_batches(atlas):
 def test_results_of_any_size_stay_within_the_bytes(sizes, most):
     seen = Ahead()
     got = []
-    for size in prefetched(lambda n: n, sizes, depth=100, limit_bytes=120, size=lambda n: n, seen=seen):
+    for size in prefetched(list, sizes, depth=100, limit_bytes=120, size=lambda n: n, seen=seen):
         time.sleep(0.01)
         got.append(size)
     assert got == sizes

@@ -174,7 +174,7 @@ def test_recipes_take_no_more_threads_than_the_loader(atlas):
     for threads in (1, 3):
         spy = Spy()
         list(Loader(atlas, batch_size=64, tokens=spy, threads=threads))
-        assert spy.threads == {threads}
+        assert max(spy.threads) == threads  # all for the first batch; then each of the two readers has its share
     before = kernel.default_threads()
     with kernel.using_threads(before + 5):
         assert kernel.default_threads() == before + 5

@@ -15,6 +15,7 @@ U16 = npt.NDArray[np.uint16]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
 
 
 class Panel(NamedTuple):
@@ -46,6 +47,7 @@ class RowTable:
             raise ValueError("firsts must start at 0 and never fall")
         self._firsts = firsts
         self._shards: dict[int, ShardSpan] = {}
+        self._numbers: dict[int, U64] = {}
 
     def put(self, shard: int, frames: U8, starts: U32, steps: U16) -> None:
         """Put a shard in."""
@@ -60,6 +62,29 @@ class RowTable:
     def missing(self, rows: I64) -> list[int]:
         """Return the shards of these rows that were not put in."""
         return [int(shard) for shard in np.unique(self._shard_of(rows)) if int(shard) not in self._shards]
+
+    def put_numbers(self, shard: int, numbers: U64) -> None:
+        """Put the numbers of a shard's cells in."""
+        if not 0 <= shard < len(self._firsts) - 1:
+            raise ValueError(f"there is no shard {shard}")
+        if len(numbers) != self._firsts[shard + 1] - self._firsts[shard]:
+            raise ValueError(f"the numbers of shard {shard} do not fit its cells")
+        self._numbers[shard] = numbers
+
+    def missing_numbers(self, rows: I64) -> list[int]:
+        """Return the shards of these rows whose numbers were not put in."""
+        return [int(shard) for shard in np.unique(self._shard_of(rows)) if int(shard) not in self._numbers]
+
+    def numbers(self, rows: I64) -> U64:
+        """Return the number of each row."""
+        out = np.empty(len(rows), dtype=np.uint64)
+        shard_of = self._shard_of(rows)
+        for shard in np.unique(shard_of):
+            if int(shard) not in self._numbers:
+                raise ValueError(f"the numbers of shard {shard} were not put in")
+            here = shard_of == shard
+            out[here] = self._numbers[int(shard)][rows[here] - self._firsts[shard]]
+        return out
 
     def will_need(self, rows: I64) -> None:
         """Ask the system to read the mapped pages of these rows."""
