@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -63,7 +64,7 @@ def recipe_named(name: str, **options: Any) -> Recipe:
     if name not in RECIPES:
         raise ConfigError(f"there is no recipe {name!r}; known are {', '.join(RECIPES)}.{nearest(name, RECIPES)}")
     made = RECIPES[name]
-    known = list(made.__dataclass_fields__)
+    known = list(inspect.signature(made).parameters)
     for option in options:
         if option not in known:
             raise ConfigError(
