@@ -23,10 +23,15 @@ public:
              const SequenceOut& out, std::span<const std::uint64_t> mixed)
         : cells_(cells), rules_(rules), plan_(plan), given_(numbers), out_(out), mixed_(mixed),
           bins_(rules.values == SequenceValues::bins32 ? Arithmetic::q32 : Arithmetic::q64,
-                static_cast<std::size_t>(rules.n_bins - 1)) {}
+                static_cast<std::size_t>(rules.n_bins - 1)),
+          plain_(!rules.split && !rules.split_first && plan.n_fill.empty() && std::isnan(rules.spared) && !rules.mask_heads &&
+                 numbers.bin.empty() && numbers.sample.empty() && numbers.mask.empty() &&
+                 (rules.choose == Choose::first || (rules.choose == Choose::uniform && !rules.shuffled))) {}
 
     void make(std::size_t cell) {
         start(cell);
+        if (plain_) return make_plain(cell);
+        for_all();
         if (rules_.split_first) {
             mark(cell, kept_);
             part_from_hidden();
@@ -60,10 +65,6 @@ private:
         columns_ = cells_.columns.subspan(begin_, nnz_);
         key_ = cells_.keys[cell];
         fixed_ = std::min(nnz_, static_cast<std::size_t>(rules_.keep));
-        walked_ = 0;
-        fillers_.clear();
-        kept_.resize(nnz_ - fixed_);
-        for (std::size_t i = fixed_; i < nnz_; ++i) kept_[i - fixed_] = static_cast<Place>(i);
         if (rules_.values == SequenceValues::bins64 || rules_.values == SequenceValues::bins32) bins_.measure(counts_.subspan(fixed_));
         if (rules_.values == SequenceValues::log1p) {
             double sum = 0.0;
@@ -72,20 +73,113 @@ private:
         }
     }
 
+    void for_all() {
+        walked_ = 0;
+        fillers_.clear();
+        kept_.resize(nnz_ - fixed_);
+        for (std::size_t i = fixed_; i < nnz_; ++i) kept_[i - fixed_] = static_cast<Place>(i);
+    }
+
+    // A row of which nothing is split off or filled in: what most rows are, with the least work for each gene.
+    void make_plain(std::size_t cell) {
+        const std::size_t n_own = nnz_ - fixed_;
+        const std::size_t n = std::min(n_own, room(plan_.room[cell]));
+        const bool chooses = n < n_own && rules_.choose == Choose::uniform;
+        const bool draws = rules_.values == SequenceValues::bins64 && rules_.ties == Ties::keyed;
+        const std::int32_t* columns = columns_.data() + fixed_;
+        const std::uint32_t* counts = counts_.data() + fixed_;
+        if (numbers_.size() < n_own) numbers_.resize(n_own);
+        if (chooses || draws || !plan_.n_mask.empty()) {
+            const GeneNumbers keyed(key_, Purpose::gene);
+            for (std::size_t i = 0; i < (chooses ? n_own : n); ++i) numbers_[i] = keyed.of_mixed(mixed_[static_cast<std::size_t>(columns[i])]);
+        }
+        if (chooses) {
+            choose_plain(columns, counts, n_own, n);
+            columns = plain_columns_.data();
+            counts = plain_counts_.data();
+        }
+        mask_plain(cell, n);
+        write_plain(cell, columns, counts, n);
+    }
+
+    void choose_plain(const std::int32_t* columns, const std::uint32_t* counts, std::size_t n_own, std::size_t n) {
+        if (plain_columns_.size() < n_own) {
+            plain_columns_.resize(n_own);
+            plain_counts_.resize(n_own);
+        }
+        if (n == 0) return;
+        const HalfThreshold::Found last = threshold_.find(numbers_.data(), n_own, n, 32);
+        std::size_t at = 0;
+        std::size_t equal = 0;
+        for (std::size_t i = 0; i < n_own; ++i) {  // Without branches: which way they go is random.
+            const std::uint64_t number = numbers_[i];
+            plain_columns_[at] = columns[i];
+            plain_counts_[at] = counts[i];
+            numbers_[at] = number;
+            const std::uint32_t rank = static_cast<std::uint32_t>(number >> 32);
+            const bool ties = rank == last.value;
+            at += rank < last.value || (ties && equal < last.equal);
+            equal += ties;
+        }
+    }
+
+    void mask_plain(std::size_t cell, std::size_t n) {
+        head_hidden_.assign(plan_.n_head, 0);
+        hidden_.assign(n, 0);
+        if (plan_.n_mask.empty()) return;
+        const std::size_t end = std::min(n, room(plan_.maskable[cell]));
+        const std::size_t begin = std::min(end, static_cast<std::size_t>(rules_.skip));
+        const std::size_t n_open = end - begin;
+        const double ratio = plan_.ratio[cell];
+        const std::uint64_t* const numbers = numbers_.data() + begin;
+        std::uint8_t* const hidden = hidden_.data() + begin;
+        if (plan_.n_mask[cell] == -1) {
+            for (std::size_t i = 0; i < n_open; ++i) hidden[i] = to_uniform(number_to_mask(numbers[i])) < ratio;
+            return;
+        }
+        const std::size_t wanted = std::min(n_open, plan_.n_mask[cell] < 0 ? static_cast<std::size_t>(static_cast<double>(n_open) * ratio) : room(plan_.n_mask[cell]));
+        if (wanted == 0 || wanted == n_open) {
+            std::fill_n(hidden, n_open, static_cast<std::uint8_t>(wanted > 0));
+            return;
+        }
+        const HalfThreshold::Found last = threshold_.find(numbers, n_open, wanted, 0);
+        if (last.all_equal) {
+            for (std::size_t i = 0; i < n_open; ++i) hidden[i] = static_cast<std::uint32_t>(numbers[i]) <= last.value;
+            return;
+        }
+        std::size_t equal = 0;
+        for (std::size_t i = 0; i < n_open; ++i) {
+            const std::uint32_t rank = static_cast<std::uint32_t>(numbers[i]);
+            hidden[i] = rank < last.value || (rank == last.value && equal++ < last.equal);
+        }
+    }
+
+    void write_plain(std::size_t cell, const std::int32_t* columns, const std::uint32_t* counts, std::size_t n) {
+        std::size_t at = write_front(cell, n);
+        float* const own = out_.target != nullptr ? out_.target + at : out_.values + at;
+        const std::int64_t* const token_of = cells_.token_of.data();
+        for (std::size_t i = 0; i < n; ++i) out_.genes[at + i] = token_of[columns[i]];
+        if (rules_.values == SequenceValues::bins64 && rules_.ties == Ties::keyed) {
+            for (std::size_t i = 0; i < n; ++i) {
+                const std::int32_t bin = bins_.drawn_of(counts[i]).bin(to_uniform(number_to_bin(numbers_[i])));
+                own[i] = counts[i] == 0 ? rules_.zero_value : static_cast<float>(bin);
+            }
+        } else {
+            for (std::size_t i = 0; i < n; ++i) own[i] = counts[i] == 0 ? rules_.zero_value : value_of(counts[i], 0.0);
+        }
+        write_behind(cell, at, n, own);
+        if (out_.raw != nullptr)
+            for (std::size_t i = 0; i < n; ++i) out_.raw[at + i] = static_cast<float>(counts[i]);
+    }
+
     std::int32_t column(Place place) const noexcept { return place < nnz_ ? columns_[place] : fillers_[place - nnz_]; }
     std::uint32_t count(Place place) const noexcept { return place < nnz_ ? counts_[place] : 0; }
 
-    // The number of each gene for one purpose.
-    void number(const std::vector<Place>& genes, std::span<const std::uint64_t> given, Purpose purpose, std::uint64_t* to) const noexcept {
-        const GeneNumbers keyed(key_, purpose);
-        if (given.empty() && fillers_.empty()) {
-            const std::uint64_t* const mixed = mixed_.data();
-            const std::int32_t* const columns = columns_.data();
-            for (std::size_t i = 0; i < genes.size(); ++i) to[i] = keyed.of_mixed(mixed[columns[genes[i]]]);
-            return;
-        }
+    // The number of each gene to keep or to mask it by.
+    void number(const std::vector<Place>& genes, std::span<const std::uint64_t> given, std::uint64_t (*part)(std::uint64_t), std::uint64_t* to) const noexcept {
+        const GeneNumbers keyed(key_, Purpose::gene);
         for (std::size_t i = 0; i < genes.size(); ++i)
-            to[i] = !given.empty() && genes[i] < nnz_ ? given[begin_ + genes[i]] : keyed.of_mixed(mixed_[static_cast<std::size_t>(column(genes[i]))]);
+            to[i] = !given.empty() && genes[i] < nnz_ ? given[begin_ + genes[i]] : part(keyed.of_mixed(mixed_[static_cast<std::size_t>(column(genes[i]))]));
     }
 
     // Keeps as many genes as there is room for; they stay in the order of the axis unless rows are shuffled.
@@ -96,7 +190,7 @@ private:
             return;
         }
         numbers_.resize(genes.size());
-        number(genes, given_.sample, Purpose::sample, numbers_.data());
+        number(genes, given_.sample, number_to_sample, numbers_.data());
         if (rules_.choose != Choose::uniform)
             for (std::size_t i = 0; i < genes.size(); ++i) numbers_[i] = rank(counts_[genes[i]], numbers_[i]);
         chosen_.resize(genes.size());
@@ -155,20 +249,20 @@ private:
         const std::size_t begin = std::min(end, static_cast<std::size_t>(rules_.skip));
         if (rules_.mask_heads || !std::isnan(rules_.spared)) return mark_some(cell, genes, begin, end);
         numbers_.resize(genes.size());
-        number(genes, given_.mask, Purpose::mask, numbers_.data());
+        number(genes, given_.mask, number_to_mask, numbers_.data());
         mask(cell, std::span(numbers_).subspan(begin, end - begin), hidden_.data() + begin);
     }
 
     // The same where not all of them may be masked.
     void mark_some(std::size_t cell, const std::vector<Place>& genes, std::size_t begin, std::size_t end) {
         all_.resize(genes.size());
-        number(genes, given_.mask, Purpose::mask, all_.data());
+        number(genes, given_.mask, number_to_mask, all_.data());
         numbers_.clear();
         places_.clear();
-        const GeneNumbers keyed(key_, Purpose::mask);
+        const GeneNumbers keyed(key_, Purpose::gene);
         for (std::size_t i = 0; rules_.mask_heads && i < plan_.n_head; ++i) {
             if (static_cast<double>(plan_.head_values[cell * plan_.n_head + i]) == rules_.spared) continue;
-            numbers_.push_back(keyed(static_cast<std::uint64_t>(plan_.head_tokens[cell * plan_.n_head + i])));
+            numbers_.push_back(number_to_mask(keyed(static_cast<std::uint64_t>(plan_.head_tokens[cell * plan_.n_head + i]))));
             places_.push_back(static_cast<std::uint32_t>(i));
         }
         const std::size_t n_heads = places_.size();
@@ -212,47 +306,43 @@ private:
     float value(Place place) const noexcept {
         const std::uint32_t own = count(place);
         if (own == 0) return place < nnz_ ? rules_.zero_value : 0.0F;
+        if (rules_.values != SequenceValues::bins64 || rules_.ties != Ties::keyed) return value_of(own, 0.0);
+        const GeneNumbers keyed(key_, Purpose::gene);
+        return value_of(own, given_.bin.empty() ? to_uniform(number_to_bin(keyed.of_mixed(mixed_[static_cast<std::size_t>(columns_[place])])))
+                                                : given_.bin[begin_ + place]);
+    }
+
+    // Of a count above 0; `u` is for bins that are drawn.
+    float value_of(std::uint32_t own, double u) const noexcept {
         if (rules_.values == SequenceValues::raw) return static_cast<float>(own);
         if (rules_.values == SequenceValues::log1p)
             return static_cast<float>(std::log1p(static_cast<double>(static_cast<float>(own) / divisor_ * static_cast<float>(rules_.target_sum))));
+        if (rules_.values == SequenceValues::bins64 && rules_.ties == Ties::keyed) return static_cast<float>(bins_.drawn_of(own).bin(u));
         const Between between = bins_.of(own);
         if (rules_.values == SequenceValues::bins32)  // Bins from 1: the smallest count has no edge below it.
             return static_cast<float>(rules_.ties == Ties::highest ? between.upto : between.below + 1);
-        if (between.below == between.upto || rules_.ties == Ties::highest) return static_cast<float>(between.upto);
-        if (rules_.ties == Ties::lowest) return static_cast<float>(between.below + 1);
-        const double u = given_.bin.empty() ? to_uniform(GeneNumbers(key_, Purpose::bin).of_mixed(mixed_[static_cast<std::size_t>(columns_[place])]))
-                                            : given_.bin[begin_ + place];
-        return drawn_bin(u, between);
-    }
-
-    // ceil(u * (below - upto) + upto). Where u is next to 1 the sum is rounded, to the bin below all that are meant.
-    static float drawn_bin(double u, Between between) noexcept {
-        const double at = u * (between.below - between.upto) + between.upto;
-        const std::int32_t down = static_cast<std::int32_t>(at);
-        return static_cast<float>(std::max(down + (static_cast<double>(down) < at), between.below + 1));
+        return static_cast<float>(between.below == between.upto || rules_.ties == Ties::highest ? between.upto : between.below + 1);
     }
 
     // The values of some genes.
     void value_all(const std::vector<Place>& genes, float* to) const noexcept {
-        if (rules_.values != SequenceValues::bins64 || rules_.ties != Ties::keyed || !given_.bin.empty() || !fillers_.empty()) {
-            for (std::size_t i = 0; i < genes.size(); ++i) to[i] = value(genes[i]);
-            return;
-        }
-        const GeneNumbers keyed(key_, Purpose::bin);
-        const std::uint64_t* const mixed = mixed_.data();
-        for (std::size_t i = 0; i < genes.size(); ++i) {
-            const std::uint32_t own = counts_[genes[i]];
-            const Between between = own == 0 ? Between{0, 0} : bins_.of(own);
-            const float drawn = drawn_bin(to_uniform(keyed.of_mixed(mixed[columns_[genes[i]]])), between);
-            to[i] = own == 0 ? rules_.zero_value : between.below == between.upto ? static_cast<float>(between.upto) : drawn;
-        }
+        for (std::size_t i = 0; i < genes.size(); ++i) to[i] = value(genes[i]);
     }
 
     void write(std::size_t cell) {
+        const std::size_t at = write_front(cell, kept_.size());
+        float* const own = out_.target != nullptr ? out_.target + at : out_.values + at;
+        write_genes(kept_, out_.genes + at);
+        value_all(kept_, own);
+        write_behind(cell, at, kept_.size(), own);
+        if (out_.raw != nullptr) write_raw(kept_, out_.raw + at);
+    }
+
+    // Writes what stands in front of n genes, and returns where they begin.
+    std::size_t write_front(std::size_t cell, std::size_t n) const {
         const std::size_t from = static_cast<std::size_t>(out_.starts[cell]);
-        const std::size_t end = static_cast<std::size_t>(out_.starts[cell + 1]);
-        const std::size_t n = kept_.size();
-        if (from + plan_.n_head + fixed_ + n > end) throw std::invalid_argument("row " + std::to_string(cell) + " is too short for its genes");
+        if (from + plan_.n_head + fixed_ + n > static_cast<std::size_t>(out_.starts[cell + 1]))
+            throw std::invalid_argument("row " + std::to_string(cell) + " is too short for its genes");
         std::size_t at = from;
         for (std::size_t i = 0; i < plan_.n_head; ++i, ++at) {
             const float head = plan_.head_values[cell * plan_.n_head + i];
@@ -262,18 +352,23 @@ private:
             const float raw = static_cast<float>(counts_[i]);
             put(at, cells_.token_of[static_cast<std::size_t>(columns_[i])], raw, raw, raw, 0);
         }
-        float* const own = out_.target != nullptr ? out_.target + at : out_.values + at;
-        write_genes(kept_, out_.genes + at);
-        value_all(kept_, own);
-        if (own != out_.values + at)
-            for (std::size_t i = 0; i < n; ++i) out_.values[at + i] = hidden_[i] ? rules_.mask_value : own[i];
-        else
-            for (std::size_t i = 0; i < n; ++i) own[i] = hidden_[i] ? rules_.mask_value : own[i];
-        if (out_.raw != nullptr) write_raw(kept_, out_.raw + at);
-        if (out_.mask != nullptr) std::copy_n(hidden_.data(), n, out_.mask + at);
-        at += n;
-        out_.lengths[cell] = static_cast<std::int64_t>(at - from);
-        for (; at < end; ++at) put(at, rules_.pad_token, rules_.pad_value, rules_.pad_value, rules_.pad_value, 0);
+        return at;
+    }
+
+    // Writes what is seen of n genes with their own values, and the padding behind them.
+    void write_behind(std::size_t cell, std::size_t at, std::size_t n, const float* own) const noexcept {
+        // Chosen between by bits: a branch would be guessed wrong for every other gene.
+        const std::uint32_t masked = std::bit_cast<std::uint32_t>(rules_.mask_value);
+        float* const seen = out_.values + at;
+        const std::uint8_t* const hidden = hidden_.data();
+        for (std::size_t i = 0; i < n; ++i) {
+            const std::uint32_t all = 0U - hidden[i];
+            seen[i] = std::bit_cast<float>((masked & all) | (std::bit_cast<std::uint32_t>(own[i]) & ~all));
+        }
+        if (out_.mask != nullptr) std::copy_n(hidden, n, out_.mask + at);
+        out_.lengths[cell] = static_cast<std::int64_t>(at + n) - out_.starts[cell];
+        const std::size_t end = static_cast<std::size_t>(out_.starts[cell + 1]);
+        for (std::size_t i = at + n; i < end; ++i) put(i, rules_.pad_token, rules_.pad_value, rules_.pad_value, rules_.pad_value, 0);
     }
 
     void write_genes(const std::vector<Place>& genes, std::int64_t* to) const noexcept {
@@ -316,7 +411,9 @@ private:
     const SequenceOut& out_;
     std::span<const std::uint64_t> mixed_;
     CountBins bins_;
+    bool plain_;
     Picker picker_;
+    HalfThreshold threshold_;
     std::size_t begin_ = 0;
     std::size_t nnz_ = 0;
     std::size_t fixed_ = 0;   // Genes at the beginning that stay as they are.
@@ -325,6 +422,8 @@ private:
     float divisor_ = 1.0F;
     std::span<const std::uint32_t> counts_;
     std::span<const std::int32_t> columns_;
+    std::vector<std::int32_t> plain_columns_;
+    std::vector<std::uint32_t> plain_counts_;
     std::vector<Place> kept_;
     std::vector<Place> part_;
     std::vector<std::int32_t> fillers_;  // Columns.

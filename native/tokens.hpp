@@ -18,7 +18,7 @@
 namespace cellmill {
 
 // What a number is for: numbers of two purposes have nothing to do with each other.
-enum class Purpose : std::uint64_t { bin = 1, sample = 2, mask = 3, ratio = 4, fill = 5, order = 6, draw = 7, part = 8 };
+enum class Purpose : std::uint64_t { bin = 1, sample = 2, mask = 3, ratio = 4, fill = 5, order = 6, draw = 7, part = 8, gene = 9 };
 
 // The number of gene `token` of a cell. It depends on neither the place of the gene nor the other genes of the cell.
 class GeneNumbers {
@@ -33,6 +33,12 @@ public:
 private:
     std::uint64_t stream_;
 };
+
+// One number of Purpose::gene serves three purposes at a third of the cost: which genes are kept is said by its upper half,
+// which are masked by its lower half, and which bin one gets by the upper bits of a multiple, which hang on all of it.
+inline std::uint64_t number_to_sample(std::uint64_t number) noexcept { return number >> 32 << 32; }
+inline std::uint64_t number_to_mask(std::uint64_t number) noexcept { return number << 32; }
+inline std::uint64_t number_to_bin(std::uint64_t number) noexcept { return number * kGamma; }
 
 // 53 bits of a number, in [0, 1).
 inline double to_uniform(std::uint64_t number) noexcept { return static_cast<double>(number >> 11) * 0x1p-53; }
@@ -115,6 +121,51 @@ private:
         auto operator<=>(const Placed&) const = default;
     };
     std::vector<Placed> inside_;
+};
+
+// Finds the k-th smallest of halves of 64-bit numbers that are spread evenly: one pass finds the few next to where it must
+// be. Half 32 is the upper one, 0 the lower one.
+class HalfThreshold {
+public:
+    struct Found {
+        std::uint32_t value;
+        std::size_t equal;    // Of those with this value so many belong to the k smallest: the first ones.
+        bool all_equal;       // They are all that have it.
+    };
+
+    // 0 < k < n.
+    Found find(const std::uint64_t* numbers, std::size_t n, std::size_t k, int half) {
+        if (inside_.size() < n) inside_.resize(n);
+        const double whole = 0x1p32;
+        const double share = static_cast<double>(k) / static_cast<double>(n);
+        const double wide = (5.0 * std::sqrt(static_cast<double>(n) * share * (1.0 - share)) + 2.0) / static_cast<double>(n);
+        const std::uint64_t low = static_cast<std::uint64_t>(std::max(0.0, share - wide) * whole);
+        const std::uint64_t span = static_cast<std::uint64_t>(std::min(1.0, share + wide) * whole) - low;
+        std::size_t below = 0;
+        std::size_t found = 0;
+        for (std::size_t i = 0; i < n; ++i) {  // Without branches: which way they go is random.
+            const std::uint64_t at = (numbers[i] >> half & 0xFFFFFFFFU) - low;
+            inside_[found] = static_cast<std::uint32_t>(at + low);
+            below += at >> 63;  // It went below 0.
+            found += at < span;
+        }
+        if (below >= k || k > below + found) {  // Numbers that are not spread evenly.
+            for (std::size_t i = 0; i < n; ++i) inside_[i] = static_cast<std::uint32_t>(numbers[i] >> half);
+            below = 0;
+            found = n;
+        }
+        const auto first = inside_.begin();
+        const auto last = first + static_cast<std::ptrdiff_t>(found);
+        const auto kth = first + static_cast<std::ptrdiff_t>(k - below - 1);
+        std::nth_element(first, kth, last);
+        const std::uint32_t value = *kth;
+        const std::size_t less = below + static_cast<std::size_t>(std::count_if(first, kth, [value](std::uint32_t x) { return x < value; }));
+        const std::size_t equal = static_cast<std::size_t>(std::count(first, last, value));
+        return {value, k - less, equal == k - less};
+    }
+
+private:
+    std::vector<std::uint32_t> inside_;
 };
 
 // The distinct counts of one cell, ascending, each with how many genes have it; zeros are left out.
@@ -249,9 +300,27 @@ public:
             while (upto < edges_.size() && edges_[upto] <= value) ++upto;
             between_.push_back({static_cast<std::int32_t>(below), static_cast<std::int32_t>(upto)});
         }
-        for (std::size_t i = 0; i < between_.size() && ladder_.steps()[i].count < kTable; ++i)
+        for (std::size_t i = 0; i < between_.size() && ladder_.steps()[i].count < kTable; ++i) {
             table_[ladder_.steps()[i].count] = between_[i];
+            drawn_[ladder_.steps()[i].count] = to_drawn(between_[i]);
+        }
     }
+
+    // What a bin is drawn from: ceil(upto - u * width), which rounding may bring below the least that is meant.
+    struct Drawn {
+        double upto;
+        double width;
+        std::int32_t least;
+
+        std::int32_t bin(double u) const noexcept {
+            const double at = upto - u * width;
+            const std::int32_t down = static_cast<std::int32_t>(at);
+            return std::max(down + (static_cast<double>(down) < at), least);
+        }
+    };
+
+    // Of a count above 0 that was measured.
+    Drawn drawn_of(std::uint32_t count) const noexcept { return count < kTable ? drawn_[count] : to_drawn(of(count)); }
 
     // Of a count above 0 that was measured.
     Between of(std::uint32_t count) const noexcept {
@@ -264,6 +333,10 @@ public:
 
 private:
     static constexpr std::size_t kTable = 1024;
+
+    static Drawn to_drawn(Between at) noexcept {
+        return {static_cast<double>(at.upto), static_cast<double>(at.upto - at.below), at.below == at.upto ? at.upto : at.below + 1};
+    }
 
     double as_value(std::uint32_t count) const noexcept {
         return arithmetic_ == Arithmetic::q64 ? static_cast<double>(count) : static_cast<double>(static_cast<float>(count));
@@ -291,6 +364,7 @@ private:
     CountLadder ladder_;
     std::vector<Between> between_;
     std::array<Between, kTable> table_{};
+    std::array<Drawn, kTable> drawn_{};
 };
 
 // Work that pays for starting a thread, in nonzeros: one takes some 20 ns.

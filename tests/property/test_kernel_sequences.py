@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -103,6 +103,42 @@ def test_both_kernels_give_the_same_rows(seed):
     for numbers in (None, drawn):
         expected = rows_of(reference, cells, rules, plan, length, numbers=numbers)
         same(rows_of(native, cells, rules, plan, length, numbers=numbers), expected)
+
+
+@needs_native
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32))
+def test_both_kernels_give_the_same_plain_rows(seed):
+    """Rows of which nothing is split off or filled in have a way of their own; long cells, tokens that are equal."""
+    rng = np.random.default_rng(seed)
+    n_columns, n = int(rng.choice([5, 60, 900])), 4
+    dense = rng.negative_binomial(1, 0.3, (n, n_columns)) * (rng.random((n, n_columns)) < rng.random((n, 1)))
+    dense[0, :2] += rng.choice([0, 600, 2000, 70_000])  # beyond the tables of small counts
+    counts = sparse.csr_array(dense)
+    if rng.integers(2):  # zeros that are stored
+        counts.data[rng.random(len(counts.data)) < 0.1] = 0
+    # where tokens are equal so are their numbers, and those that come first are taken
+    tokens = rng.permutation(2 * n_columns)[:n_columns] // int(rng.choice([1, 1, 2, 50, 5000]))
+    keys = rng.integers(0, 2**63, n)
+    cells = TokenCells(counts.indptr, counts.indices, counts.data, token_of=tokens, keys=keys)
+    rules = SequenceRules(
+        values=int(rng.integers(4)),
+        ties=int(rng.integers(3)),
+        choose=int(rng.integers(2)),
+        keep=int(rng.choice([0, 0, 3])),
+        skip=int(rng.integers(2)),
+        zero_value=7.0,
+    )
+    length = int(rng.integers(8, 10 + n_columns))
+    plan = replace(
+        some_plan(rng, cells, rules, length),
+        n_fill=None,
+        n_mask=None if rng.integers(5) == 0 else rng.choice([0, 2, -1, -2], n),
+        maskable=rng.integers(0, n_columns, n),
+        ratio=rng.choice([0.0, 0.4, 1.0], n),
+    )
+    expected = rows_of(reference, cells, rules, plan, length)
+    same(rows_of(native, cells, rules, plan, length), expected)
 
 
 @needs_native

@@ -25,7 +25,7 @@ Bools = npt.NDArray[np.bool_]
 RAW, BINS64, BINS32, LOG1P = range(4)
 KEYED, LOWEST, HIGHEST = range(3)
 FIRST, UNIFORM, EXPRESSION, LARGEST = range(4)
-BIN, SAMPLE, MASK, FILL = 1, 2, 3, 5
+FILL, GENE = 5, 9
 
 
 def tokenise_sequences(
@@ -55,7 +55,7 @@ class _Row:
         tokens = cells.token_of[columns]
         given = {name: None if (all_ := getattr(numbers, name)) is None else all_[here] for name in ("sample", "mask")}
         self.given_sample, self.given_mask = given["sample"], given["mask"]
-        u = to_uniform(gene_numbers(self.key, tokens, BIN)) if numbers.bin is None else numbers.bin[here]
+        u = to_uniform(to_bin(gene_numbers(self.key, tokens, GENE))) if numbers.bin is None else numbers.bin[here]
         self.tokens, self.counts = tokens, counts
         self.fixed = np.arange(min(rules.keep, len(counts)))
         free = len(self.fixed)
@@ -82,7 +82,7 @@ class _Row:
             return genes
         if self.rules.choose == FIRST:
             return genes[:most]
-        drawn = gene_numbers(self.key, self.tokens[genes], SAMPLE)
+        drawn = to_sample(gene_numbers(self.key, self.tokens[genes], GENE))
         ranks = self._ranks(drawn if self.given_sample is None else self.given_sample[genes], self.counts[genes])
         chosen = pick(ranks, most)
         genes, ranks = genes[chosen], ranks[chosen]
@@ -125,7 +125,8 @@ class _Row:
         self.counts = np.concatenate([self.counts, np.zeros(len(added), dtype=np.uint32)])
         self.values = np.concatenate([self.values, np.zeros(len(added), dtype=np.float32)])
         if self.given_mask is not None:
-            self.given_mask = np.concatenate([self.given_mask, gene_numbers(self.key, cells.token_of[added], MASK)])
+            own = to_mask(gene_numbers(self.key, cells.token_of[added], GENE))
+            self.given_mask = np.concatenate([self.given_mask, own])
         return places
 
     def _masked(self, genes: I64) -> Bools:
@@ -141,11 +142,12 @@ class _Row:
         if not np.isnan(self.rules.spared):
             may &= self.values[genes].astype(np.float64) != self.rules.spared
         open_ = genes[may]
-        drawn = gene_numbers(self.key, self.tokens[open_], MASK) if self.given_mask is None else self.given_mask[open_]
+        own = to_mask(gene_numbers(self.key, self.tokens[open_], GENE))
+        drawn = own if self.given_mask is None else self.given_mask[open_]
         heads = np.zeros(n_head, dtype=bool)
         if self.rules.mask_heads:
             heads = self.plan.head_values[self.cell].astype(np.float64) != self.rules.spared
-        of_heads = gene_numbers(self.key, self.plan.head_tokens[self.cell][heads], MASK)
+        of_heads = to_mask(gene_numbers(self.key, self.plan.head_tokens[self.cell][heads], GENE))
         chosen = self._chosen(np.concatenate([of_heads, drawn]))
         self.heads_hidden[heads], hidden[may] = chosen[: len(of_heads)], chosen[len(of_heads) :]
         return hidden
@@ -196,6 +198,21 @@ class _Row:
         _put(out.part_target, start, upto, end, [self.values[self.part]], self.rules.pad_value)
         _put(out.part_raw, start, upto, end, [self.counts[self.part]], self.rules.pad_value)
         out.part_lengths[self.cell] = len(self.part)
+
+
+def to_sample(numbers: U64) -> U64:
+    """Return what genes are kept by: the upper half of their numbers."""
+    return numbers >> np.uint64(32) << np.uint64(32)
+
+
+def to_mask(numbers: U64) -> U64:
+    """Return what genes are masked by: the lower half of their numbers."""
+    return numbers << np.uint64(32)
+
+
+def to_bin(numbers: U64) -> U64:
+    """Return what bins are drawn by: a multiple of the number, whose upper bits hang on all of it."""
+    return numbers * np.uint64(GAMMA)
 
 
 def keyed_stream(key: int, purpose: int) -> int:
