@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "gene_loops.hpp"
 #include "order.hpp"
 
 namespace cellmill {
@@ -90,8 +91,8 @@ private:
         const std::uint32_t* counts = counts_.data() + fixed_;
         if (numbers_.size() < n_own) numbers_.resize(n_own);
         if (chooses || draws || !plan_.n_mask.empty()) {
-            const GeneNumbers keyed(key_, Purpose::gene);
-            for (std::size_t i = 0; i < (chooses ? n_own : n); ++i) numbers_[i] = keyed.of_mixed(mixed_[static_cast<std::size_t>(columns[i])]);
+            const std::uint64_t stream = stream_key(key_, static_cast<std::uint64_t>(Purpose::gene));
+            loops_.number(stream, mixed_.data(), columns, chooses ? n_own : n, numbers_.data());
         }
         if (chooses) {
             choose_plain(columns, counts, n_own, n);
@@ -103,15 +104,19 @@ private:
     }
 
     void choose_plain(const std::int32_t* columns, const std::uint32_t* counts, std::size_t n_own, std::size_t n) {
-        if (plain_columns_.size() < n_own) {
-            plain_columns_.resize(n_own);
-            plain_counts_.resize(n_own);
+        if (plain_columns_.size() < n_own + kSlack) {
+            plain_columns_.resize(n_own + kSlack);
+            plain_counts_.resize(n_own + kSlack);
         }
         if (n == 0) return;
         const HalfThreshold::Found last = threshold_.find(numbers_.data(), n_own, n, 32);
+        if (last.all_equal) {
+            loops_.keep(numbers_.data(), columns, counts, n_own, last.value, plain_columns_.data(), plain_counts_.data());
+            return;
+        }
         std::size_t at = 0;
         std::size_t equal = 0;
-        for (std::size_t i = 0; i < n_own; ++i) {  // Without branches: which way they go is random.
+        for (std::size_t i = 0; i < n_own; ++i) {
             const std::uint64_t number = numbers_[i];
             plain_columns_[at] = columns[i];
             plain_counts_[at] = counts[i];
@@ -144,7 +149,7 @@ private:
         }
         const HalfThreshold::Found last = threshold_.find(numbers, n_open, wanted, 0);
         if (last.all_equal) {
-            for (std::size_t i = 0; i < n_open; ++i) hidden[i] = static_cast<std::uint32_t>(numbers[i]) <= last.value;
+            loops_.hide(numbers, n_open, last.value, hidden);
             return;
         }
         std::size_t equal = 0;
@@ -157,13 +162,9 @@ private:
     void write_plain(std::size_t cell, const std::int32_t* columns, const std::uint32_t* counts, std::size_t n) {
         std::size_t at = write_front(cell, n);
         float* const own = out_.target != nullptr ? out_.target + at : out_.values + at;
-        const std::int64_t* const token_of = cells_.token_of.data();
-        for (std::size_t i = 0; i < n; ++i) out_.genes[at + i] = token_of[columns[i]];
+        loops_.tokens(cells_.token_of.data(), columns, n, out_.genes + at);
         if (rules_.values == SequenceValues::bins64 && rules_.ties == Ties::keyed) {
-            for (std::size_t i = 0; i < n; ++i) {
-                const std::int32_t bin = bins_.drawn_of(counts[i]).bin(to_uniform(number_to_bin(numbers_[i])));
-                own[i] = counts[i] == 0 ? rules_.zero_value : static_cast<float>(bin);
-            }
+            loops_.draw(bins_, numbers_.data(), counts, n, rules_.zero_value, own);
         } else {
             for (std::size_t i = 0; i < n; ++i) own[i] = counts[i] == 0 ? rules_.zero_value : value_of(counts[i], 0.0);
         }
@@ -317,7 +318,7 @@ private:
         if (rules_.values == SequenceValues::raw) return static_cast<float>(own);
         if (rules_.values == SequenceValues::log1p)
             return static_cast<float>(std::log1p(static_cast<double>(static_cast<float>(own) / divisor_ * static_cast<float>(rules_.target_sum))));
-        if (rules_.values == SequenceValues::bins64 && rules_.ties == Ties::keyed) return static_cast<float>(bins_.drawn_of(own).bin(u));
+        if (rules_.values == SequenceValues::bins64 && rules_.ties == Ties::keyed) return bins_.draw(own, u, rules_.zero_value);
         const Between between = bins_.of(own);
         if (rules_.values == SequenceValues::bins32)  // Bins from 1: the smallest count has no edge below it.
             return static_cast<float>(rules_.ties == Ties::highest ? between.upto : between.below + 1);
@@ -413,7 +414,8 @@ private:
     CountBins bins_;
     bool plain_;
     Picker picker_;
-    HalfThreshold threshold_;
+    const GeneLoops& loops_ = gene_loops();
+    HalfThreshold threshold_{loops_};
     std::size_t begin_ = 0;
     std::size_t nnz_ = 0;
     std::size_t fixed_ = 0;   // Genes at the beginning that stay as they are.

@@ -61,9 +61,10 @@ struct TokenCells {
                      indptr.back() == static_cast<std::int64_t>(columns.size()) && columns.size() == counts.size();
         for (std::size_t cell = 0; sound && cell < keys.size(); ++cell) sound = indptr[cell] <= indptr[cell + 1];
         if (!sound) throw std::invalid_argument("indptr must start at 0, never fall, and end at the number of nonzeros");
-        for (const std::int32_t column : columns)
-            if (column < 0 || static_cast<std::size_t>(column) >= token_of.size())
-                throw std::invalid_argument("a column is out of range");
+        const std::uint32_t n_columns = static_cast<std::uint32_t>(std::min<std::size_t>(token_of.size(), 1U << 31));
+        std::uint32_t outside = 0;  // All in one go, without a branch for each.
+        for (const std::int32_t column : columns) outside |= static_cast<std::uint32_t>(column) >= n_columns;
+        if (outside != 0) throw std::invalid_argument("a column is out of range");
     }
 };
 
@@ -121,51 +122,6 @@ private:
         auto operator<=>(const Placed&) const = default;
     };
     std::vector<Placed> inside_;
-};
-
-// Finds the k-th smallest of halves of 64-bit numbers that are spread evenly: one pass finds the few next to where it must
-// be. Half 32 is the upper one, 0 the lower one.
-class HalfThreshold {
-public:
-    struct Found {
-        std::uint32_t value;
-        std::size_t equal;    // Of those with this value so many belong to the k smallest: the first ones.
-        bool all_equal;       // They are all that have it.
-    };
-
-    // 0 < k < n.
-    Found find(const std::uint64_t* numbers, std::size_t n, std::size_t k, int half) {
-        if (inside_.size() < n) inside_.resize(n);
-        const double whole = 0x1p32;
-        const double share = static_cast<double>(k) / static_cast<double>(n);
-        const double wide = (5.0 * std::sqrt(static_cast<double>(n) * share * (1.0 - share)) + 2.0) / static_cast<double>(n);
-        const std::uint64_t low = static_cast<std::uint64_t>(std::max(0.0, share - wide) * whole);
-        const std::uint64_t span = static_cast<std::uint64_t>(std::min(1.0, share + wide) * whole) - low;
-        std::size_t below = 0;
-        std::size_t found = 0;
-        for (std::size_t i = 0; i < n; ++i) {  // Without branches: which way they go is random.
-            const std::uint64_t at = (numbers[i] >> half & 0xFFFFFFFFU) - low;
-            inside_[found] = static_cast<std::uint32_t>(at + low);
-            below += at >> 63;  // It went below 0.
-            found += at < span;
-        }
-        if (below >= k || k > below + found) {  // Numbers that are not spread evenly.
-            for (std::size_t i = 0; i < n; ++i) inside_[i] = static_cast<std::uint32_t>(numbers[i] >> half);
-            below = 0;
-            found = n;
-        }
-        const auto first = inside_.begin();
-        const auto last = first + static_cast<std::ptrdiff_t>(found);
-        const auto kth = first + static_cast<std::ptrdiff_t>(k - below - 1);
-        std::nth_element(first, kth, last);
-        const std::uint32_t value = *kth;
-        const std::size_t less = below + static_cast<std::size_t>(std::count_if(first, kth, [value](std::uint32_t x) { return x < value; }));
-        const std::size_t equal = static_cast<std::size_t>(std::count(first, last, value));
-        return {value, k - less, equal == k - less};
-    }
-
-private:
-    std::vector<std::uint32_t> inside_;
 };
 
 // The distinct counts of one cell, ascending, each with how many genes have it; zeros are left out.
@@ -307,20 +263,25 @@ public:
     }
 
     // What a bin is drawn from: ceil(upto - u * width), which rounding may bring below the least that is meant.
-    struct Drawn {
+    struct alignas(32) Drawn {
         double upto;
         double width;
-        std::int32_t least;
-
-        std::int32_t bin(double u) const noexcept {
-            const double at = upto - u * width;
-            const std::int32_t down = static_cast<std::int32_t>(at);
-            return std::max(down + (static_cast<double>(down) < at), least);
-        }
+        double least;
+        double unused;  // Rows of 32 bytes.
     };
+    static constexpr std::size_t kTable = 1024;
 
-    // Of a count above 0 that was measured.
-    Drawn drawn_of(std::uint32_t count) const noexcept { return count < kTable ? drawn_[count] : to_drawn(of(count)); }
+    // Of the counts below kTable that were measured.
+    const Drawn* drawn() const noexcept { return drawn_.data(); }
+
+    // The bin of a count that was measured; `zero` for a count of 0.
+    float draw(std::uint32_t count, double u, float zero) const noexcept {
+        const Drawn from = count < kTable ? drawn_[count] : to_drawn(of(count));
+        const double at = from.upto - u * from.width;
+        const std::int32_t down = static_cast<std::int32_t>(at);
+        const double bin = std::max(static_cast<double>(down + (static_cast<double>(down) < at)), from.least);
+        return count == 0 ? zero : static_cast<float>(bin);
+    }
 
     // Of a count above 0 that was measured.
     Between of(std::uint32_t count) const noexcept {
@@ -332,10 +293,9 @@ public:
     }
 
 private:
-    static constexpr std::size_t kTable = 1024;
-
     static Drawn to_drawn(Between at) noexcept {
-        return {static_cast<double>(at.upto), static_cast<double>(at.upto - at.below), at.below == at.upto ? at.upto : at.below + 1};
+        return {static_cast<double>(at.upto), static_cast<double>(at.upto - at.below),
+                static_cast<double>(at.below == at.upto ? at.upto : at.below + 1), 0.0};
     }
 
     double as_value(std::uint32_t count) const noexcept {

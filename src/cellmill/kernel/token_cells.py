@@ -83,6 +83,15 @@ class TokenCells:
         ):
             object.__setattr__(self, name, value)
 
+    @classmethod
+    def of_kernel(cls, indptr: I64, columns: I32, counts: U32, *, token_of: I64, keys: U64) -> TokenCells:
+        """Return cells of arrays that the kernel has gathered: of the types above, and not looked at again."""
+        made = cls.__new__(cls)
+        given = {"indptr": indptr, "columns": columns, "counts": counts, "token_of": token_of, "keys": keys}
+        for name, value in given.items():
+            object.__setattr__(made, name, value)
+        return made
+
     def __len__(self) -> int:
         return len(self.keys)
 

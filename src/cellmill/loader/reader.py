@@ -21,6 +21,7 @@ from cellmill.loader.schedule import whole_number
 from cellmill.loader.thinning import thin_counts
 from cellmill.store import Store
 from cellmill.tokens import CSR, Batch, Dense, Recipe, TokenBatch
+from cellmill.tokens.cells import KernelCounts
 
 __all__ = ["Reader"]
 
@@ -183,8 +184,7 @@ class Reader:
         context = self._obs_of(self.context, groups, row)
 
         def encoded(here: slice) -> dict[str, Any]:
-            indptr, indices, values = rows_of(here)
-            matrix = sparse.csr_array((values, indices, indptr), shape=(len(indptr) - 1, n_columns))
+            matrix = KernelCounts(*rows_of(here), n_columns)
             about = self._about(context, store, row, here)
             with kernel.using_threads(threads):
                 return _fields(recipe.encode(matrix, self.axis.tokens, keys[here], totals=totals[here], **about))

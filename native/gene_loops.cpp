@@ -1,0 +1,59 @@
+#include "gene_loops.hpp"
+
+#include "codec.hpp"
+
+namespace cellmill {
+namespace {
+
+void number(std::uint64_t stream, const std::uint64_t* mixed, const std::int32_t* columns, std::size_t n, std::uint64_t* numbers) {
+    for (std::size_t i = 0; i < n; ++i) numbers[i] = mix64(stream ^ mixed[columns[i]]);
+}
+
+std::size_t near(const std::uint64_t* numbers, std::size_t n, int half, std::uint32_t low, std::uint32_t most, std::uint32_t* inside,
+                 std::size_t* below) {
+    std::size_t found = 0;
+    std::size_t less = 0;
+    for (std::size_t i = 0; i < n; ++i) {  // Without branches: which way they go is random.
+        const std::uint32_t at = static_cast<std::uint32_t>(numbers[i] >> half);
+        inside[found] = at;
+        less += at < low;
+        found += at - low <= most;
+    }
+    *below = less;
+    return found;
+}
+
+std::size_t keep(std::uint64_t* numbers, const std::int32_t* columns, const std::uint32_t* counts, std::size_t n, std::uint32_t rank,
+                 std::int32_t* to_columns, std::uint32_t* to_counts) {
+    std::size_t at = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+        const std::uint64_t number = numbers[i];
+        to_columns[at] = columns[i];
+        to_counts[at] = counts[i];
+        numbers[at] = number;
+        at += static_cast<std::uint32_t>(number >> 32) <= rank;
+    }
+    return at;
+}
+
+void hide(const std::uint64_t* numbers, std::size_t n, std::uint32_t rank, std::uint8_t* hidden) {
+    for (std::size_t i = 0; i < n; ++i) hidden[i] = static_cast<std::uint32_t>(numbers[i]) <= rank;
+}
+
+void tokens(const std::int64_t* token_of, const std::int32_t* columns, std::size_t n, std::int64_t* to) {
+    for (std::size_t i = 0; i < n; ++i) to[i] = token_of[columns[i]];
+}
+
+void draw(const CountBins& bins, const std::uint64_t* numbers, const std::uint32_t* counts, std::size_t n, float zero, float* to) {
+    for (std::size_t i = 0; i < n; ++i) to[i] = bins.draw(counts[i], to_uniform(number_to_bin(numbers[i])), zero);
+}
+
+}  // namespace
+
+const GeneLoops& gene_loops() noexcept {
+    static constexpr GeneLoops plain{number, near, keep, hide, tokens, draw};
+    const GeneLoops* const wide = vectors_in_use() == Vectors::plain ? nullptr : avx2_gene_loops();
+    return wide == nullptr ? plain : *wide;
+}
+
+}  // namespace cellmill

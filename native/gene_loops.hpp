@@ -1,0 +1,96 @@
+// The loops over the genes of one cell that making tokens spends its time in, plainly and with 32-byte vectors; both give
+// the same. Knows arrays. Knows neither recipes nor Python.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "tokens.hpp"
+
+namespace cellmill {
+
+struct GeneLoops {
+    // numbers[i]: mix64(stream ^ mixed[columns[i]]).
+    void (*number)(std::uint64_t stream, const std::uint64_t* mixed, const std::int32_t* columns, std::size_t n,
+                   std::uint64_t* numbers);
+
+    // Writes the halves (upper: 32, lower: 0) from low to low + most, counts those below, and returns how many it wrote.
+    // `inside` has room for n + kSlack.
+    std::size_t (*near)(const std::uint64_t* numbers, std::size_t n, int half, std::uint32_t low, std::uint32_t most,
+                        std::uint32_t* inside, std::size_t* below);
+
+    // Keeps the genes whose upper half is at most `rank`, numbers where they lie; the others' room is n + kSlack.
+    std::size_t (*keep)(std::uint64_t* numbers, const std::int32_t* columns, const std::uint32_t* counts, std::size_t n,
+                        std::uint32_t rank, std::int32_t* to_columns, std::uint32_t* to_counts);
+
+    // hidden[i]: whether the lower half is at most `rank`.
+    void (*hide)(const std::uint64_t* numbers, std::size_t n, std::uint32_t rank, std::uint8_t* hidden);
+
+    void (*tokens)(const std::int64_t* token_of, const std::int32_t* columns, std::size_t n, std::int64_t* to);
+
+    // The bin of each count, drawn by its number; `zero` for a count of 0.
+    void (*draw)(const CountBins& bins, const std::uint64_t* numbers, const std::uint32_t* counts, std::size_t n, float zero,
+                 float* to);
+};
+
+inline constexpr std::size_t kSlack = 8;
+
+// Those for this processor, or less where `limit_vectors` says so.
+const GeneLoops& gene_loops() noexcept;
+
+// Null where this processor, or this build, has no such vectors.
+const GeneLoops* avx2_gene_loops() noexcept;
+
+// Finds the k-th smallest of halves of numbers that are spread evenly: one pass finds the few next to where it must be.
+class HalfThreshold {
+public:
+    struct Found {
+        std::uint32_t value;
+        std::size_t equal;  // Of those with this value so many belong to the k smallest: the first ones.
+        bool all_equal;     // They are all that have it.
+    };
+
+    explicit HalfThreshold(const GeneLoops& loops) : loops_(loops) {}
+
+    // 0 < k < n. Half 32 is the upper one, 0 the lower one.
+    Found find(const std::uint64_t* numbers, std::size_t n, std::size_t k, int half) {
+        if (inside_.size() < n + kSlack) inside_.resize(n + kSlack);
+        std::size_t below = 0;
+        std::size_t found = 0;
+        for (const double sigmas : {2.5, 8.0}) {
+            found = find_near(numbers, n, k, half, sigmas, below);
+            if (below < k && k <= below + found) break;
+        }
+        if (below >= k || k > below + found) {  // Numbers that are not spread evenly.
+            for (std::size_t i = 0; i < n; ++i) inside_[i] = static_cast<std::uint32_t>(numbers[i] >> half);
+            below = 0;
+            found = n;
+        }
+        const auto first = inside_.begin();
+        const auto last = first + static_cast<std::ptrdiff_t>(found);
+        const auto kth = first + static_cast<std::ptrdiff_t>(k - below - 1);
+        std::nth_element(first, kth, last);
+        const std::uint32_t value = *kth;
+        const std::size_t less = below + static_cast<std::size_t>(std::count_if(first, kth, [value](std::uint32_t x) { return x < value; }));
+        const std::size_t equal = static_cast<std::size_t>(std::count(first, last, value));
+        return {value, k - less, equal == k - less};
+    }
+
+private:
+    std::size_t find_near(const std::uint64_t* numbers, std::size_t n, std::size_t k, int half, double sigmas, std::size_t& below) {
+        const double all = static_cast<double>(n);
+        const double share = static_cast<double>(k) / all;
+        const double wide = (sigmas * std::sqrt(all * share * (1.0 - share)) + 2.0) / all;
+        const double low = std::floor(std::max(0.0, share - wide) * 0x1p32);
+        const double high = std::min(0x1p32 - 1.0, (share + wide) * 0x1p32);
+        return loops_.near(numbers, n, half, static_cast<std::uint32_t>(low), static_cast<std::uint32_t>(high - low), inside_.data(), &below);
+    }
+
+    const GeneLoops& loops_;
+    std::vector<std::uint32_t> inside_;
+};
+
+}  // namespace cellmill
