@@ -21,7 +21,7 @@ __all__ = ["ALONE", "Ahead", "HowFar", "how_far_ahead", "prefetched"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 # cells read in one go for each thread of the kernel
-CELLS_PER_THREAD = 1024
+CELLS_PER_THREAD = 1536
 # a result or its error, and the bytes of it
 Made = tuple[Any, BaseException | None, int]
 
