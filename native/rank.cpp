@@ -22,9 +22,24 @@ struct Entry {
 class Sorter {
 public:
     void sort(std::span<Entry> entries) {
-        if (entries.size() < kLeast) return insert(entries);
+        if (!order(entries)) return;
+        std::copy(sorted_.begin(), sorted_.end(), entries.begin());
+    }
+
+    // The same without a copy, of all that there is.
+    void sort_all(std::vector<Entry>& entries) {
+        if (order(entries)) entries.swap(sorted_);
+    }
+
+private:
+    // Whether they are in order in `sorted_`, or where they were.
+    bool order(std::span<Entry> entries) {
+        if (entries.size() < kLeast) {
+            insert(entries);
+            return false;
+        }
         const auto [low, high] = range(entries);
-        bits_ = std::min(static_cast<int>(std::bit_width(entries.size())), kMostBits);
+        bits_ = std::min(static_cast<int>(std::bit_width(entries.size())) - 1, kMostBits);
         const int shift = std::max(0, static_cast<int>(std::bit_width(high - low)) - 2 * bits_);
         pack(entries, low, shift);
         pass(packed_, other_, low_sizes_, 32);
@@ -32,10 +47,9 @@ public:
         if (shift > 0) finish(entries);
         sorted_.resize(entries.size());
         for (std::size_t i = 0; i < entries.size(); ++i) sorted_[i] = entries[static_cast<std::uint32_t>(packed_[i])];
-        std::copy(sorted_.begin(), sorted_.end(), entries.begin());
+        return true;
     }
 
-private:
     static constexpr int kMostBits = 11;
     static constexpr std::size_t kLeast = 64;
     using Sizes = std::vector<std::uint32_t>;
@@ -120,14 +134,13 @@ public:
         const std::size_t n = cells_.nnz(cell);
         key_ = cells_.keys[cell];
         const double total = plan_.totals.empty() ? 0.0 : plan_.totals[cell];
-        values_.resize(n);
+        if (values_.size() < n) values_.resize(n);
         entries_.resize(n);
         if (rules_.single)
             measure(static_cast<float>(total));
         else
             measure(total);
-        for (std::size_t i = 0; i < n; ++i) entries_[i] = {descending(values_[i]), static_cast<std::uint32_t>(i)};
-        sorter_.sort(entries_);
+        sorter_.sort_all(entries_);
         untie();
         write(cell, total);
     }
@@ -139,16 +152,33 @@ private:
     void measure(Real total) {
         const Real share = Real{1} / total;
         const Real scale = static_cast<Real>(kPer) / total;
-        for (std::size_t i = 0; i < values_.size(); ++i) {
-            const double divisor = plan_.divisors[column(i)];
-            const double exact = plan_.values.empty() ? static_cast<double>(cells_.counts[begin_ + i]) : plan_.values[begin_ + i];
-            const Real x = static_cast<Real>(exact);
-            switch (rules_.values) {
-                case RankValues::ratio: values_[i] = exact / divisor; break;
-                case RankValues::divided: values_[i] = static_cast<double>(x / total * static_cast<Real>(kPer)) / divisor; break;
-                case RankValues::reciprocal: values_[i] = static_cast<double>(x * share * static_cast<Real>(kPer)) * (1.0 / divisor); break;
-                case RankValues::scaled: values_[i] = static_cast<double>(x * scale) / divisor; break;
-            }
+        switch (rules_.values) {
+            case RankValues::ratio: return measure_each([](double exact, double divisor) { return exact / divisor; });
+            case RankValues::divided:
+                return measure_each([=](double exact, double divisor) {
+                    return static_cast<double>(static_cast<Real>(exact) / total * static_cast<Real>(kPer)) / divisor;
+                });
+            case RankValues::reciprocal:
+                return measure_each([=](double exact, double divisor) {
+                    return static_cast<double>(static_cast<Real>(exact) * share * static_cast<Real>(kPer)) * (1.0 / divisor);
+                });
+            case RankValues::scaled:
+                return measure_each([=](double exact, double divisor) {
+                    return static_cast<double>(static_cast<Real>(exact) * scale) / divisor;
+                });
+        }
+    }
+
+    template <class Value>
+    void measure_each(const Value& value) {
+        const double* const divisors = plan_.divisors.data();
+        const std::int32_t* const columns = cells_.columns.data() + begin_;
+        const std::uint32_t* const counts = cells_.counts.data() + begin_;
+        const double* const given = plan_.values.empty() ? nullptr : plan_.values.data() + begin_;
+        for (std::size_t i = 0; i < entries_.size(); ++i) {
+            const double made = value(given == nullptr ? static_cast<double>(counts[i]) : given[i], divisors[columns[i]]);
+            values_[i] = made;
+            entries_[i] = {descending(made), static_cast<std::uint32_t>(i)};
         }
     }
 
@@ -182,11 +212,16 @@ private:
         if (upto > end) throw std::invalid_argument("row " + std::to_string(cell) + " is too short for its genes");
         std::size_t at = from;
         for (std::size_t i = 0; i < plan_.n_head; ++i) put(at++, plan_.head[cell * plan_.n_head + i]);
-        for (std::size_t i = 0; i < n; ++i, ++at) {
+        const std::int64_t* const token_of = cells_.token_of.data();
+        const std::int32_t* const columns = cells_.columns.data() + begin_;
+        for (std::size_t i = 0; i < n; ++i) {
             const std::size_t place = entries_[i].place;
-            put(at, cells_.token_of[column(place)] + rules_.token_offset, values_[place]);
-            if (out_.per_10k != nullptr) out_.per_10k[at] = per_10k(place, total);
+            out_.genes[at + i] = token_of[columns[place]] + rules_.token_offset;
+            out_.values[at + i] = static_cast<float>(values_[place]);
         }
+        for (std::size_t i = 0; out_.ranked != nullptr && i < n; ++i) out_.ranked[at + i] = values_[entries_[i].place];
+        for (std::size_t i = 0; out_.per_10k != nullptr && i < n; ++i) out_.per_10k[at + i] = per_10k(entries_[i].place, total);
+        at += n;
         for (const std::int64_t token : plan_.tail) put(at++, token);
         for (; at < end; ++at) put(at, rules_.pad_token);
         out_.lengths[cell] = static_cast<std::int64_t>(upto - from);
