@@ -22,6 +22,7 @@ from cellmill.loader.thinning import thin_counts
 from cellmill.store import Store
 from cellmill.tokens import CSR, Batch, Dense, Recipe, TokenBatch
 from cellmill.tokens.cells import KernelCounts
+from cellmill.tokens.csr import INT32_MAX
 
 __all__ = ["Reader"]
 
@@ -177,9 +178,14 @@ class Reader:
             return indptr - first if first else indptr, counts.indices[first:last], counts.values[first:last]
 
         if isinstance(recipe, CSR):
-            return lambda here: _fields(
-                recipe.wrap(*rows_of(here), n_columns=n_columns, most=int(totals[here].max(initial=0)))
-            ), totals
+            most = int(totals.max(initial=0))
+
+            def wrapped(here: slice) -> dict[str, Any]:
+                # values are int64 only in a batch that needs it
+                own = most if most <= INT32_MAX else int(totals[here].max(initial=0))
+                return _fields(recipe.wrap(*rows_of(here), n_columns=n_columns, most=own))
+
+            return wrapped, totals
         keys = self._keys("tokens", epoch, uids)
         context = self._obs_of(self.context, groups, row)
 
