@@ -296,7 +296,7 @@ void put_shard(HeldRows& held, std::size_t shard, const In<std::uint8_t>& frames
 Out<std::uint64_t> numbers_of_rows(const HeldRows& held, const In<std::int64_t>& rows) {
     Buffer<std::uint64_t> out(rows.shape(0));
     {
-        const ReleasedWhenLong release(rows.shape(0));
+        const nb::gil_scoped_release release;  // They may have to be read from a disk.
         held.table.numbers(view(rows), out.data());
     }
     return to_array(std::move(out));

@@ -6,6 +6,7 @@
 
 #include "gene_loops.hpp"
 #include "order.hpp"
+#include "token_ranks.hpp"
 
 namespace cellmill {
 namespace {
@@ -21,8 +22,8 @@ std::uint64_t as_order(double x) noexcept { return std::bit_cast<std::uint64_t>(
 class RowMaker {
 public:
     RowMaker(const TokenCells& cells, const SequenceRules& rules, const SequencePlan& plan, const SequenceNumbers& numbers,
-             const SequenceOut& out, std::span<const std::uint64_t> mixed)
-        : cells_(cells), rules_(rules), plan_(plan), given_(numbers), out_(out), mixed_(mixed),
+             const SequenceOut& out, std::span<const std::uint64_t> mixed, std::span<const std::uint32_t> by_token)
+        : cells_(cells), rules_(rules), plan_(plan), given_(numbers), out_(out), mixed_(mixed), by_token_(by_token),
           bins_(rules.values == SequenceValues::bins32 ? Arithmetic::q32 : Arithmetic::q64,
                 static_cast<std::size_t>(rules.n_bins - 1)),
           plain_(!rules.split && !rules.split_first && plan.n_fill.empty() && std::isnan(rules.spared) && !rules.mask_heads &&
@@ -221,7 +222,7 @@ private:
         for (std::size_t i = 0; i < genes.size(); ++i) genes[i] = order_[i].second;
     }
 
-    // Adds genes that the cell lacks, in the order of a keyed bijection of the columns.
+    // Adds genes that the cell lacks, in the order of a keyed bijection of the columns, as their tokens order them.
     void fill(std::size_t cell, std::vector<Place>& genes, std::size_t wanted) {
         if (wanted == 0) return;
         const std::size_t n_columns = cells_.token_of.size();
@@ -233,7 +234,7 @@ private:
         const KeyedBijection order(n_columns, stream_key(key_, static_cast<std::uint64_t>(Purpose::fill)));
         std::size_t done = 0;
         while (walked_ < n_columns && done < wanted) {
-            const std::size_t column = order(walked_++);
+            const std::size_t column = by_token_[order(walked_++)];
             if (!lacks_[column] || !allowed[column]) continue;
             genes.push_back(static_cast<Place>(nnz_ + fillers_.size()));
             fillers_.push_back(static_cast<std::int32_t>(column));
@@ -411,6 +412,7 @@ private:
     const SequenceNumbers& given_;
     const SequenceOut& out_;
     std::span<const std::uint64_t> mixed_;
+    std::span<const std::uint32_t> by_token_;  // Columns; empty where nothing is filled up.
     CountBins bins_;
     bool plain_;
     Picker picker_;
@@ -445,8 +447,13 @@ void tokenise_sequences(const TokenCells& cells, const SequenceRules& rules, con
                         const SequenceNumbers& numbers, const SequenceOut& out, std::size_t threads) {
     cells.check();
     const std::vector<std::uint64_t> mixed = mixed_tokens(cells.token_of);
+    std::vector<std::uint32_t> by_token;
+    if (!plan.n_fill.empty()) {
+        const ColumnRanks ranks = ranks_of_tokens(cells.token_of);
+        for (std::size_t rank = 0; rank < ranks.size(); ++rank) by_token.push_back(ranks.column(rank));
+    }
     run_pieces(workers_for(cells.columns.size(), cells.size(), threads, kLeastTokenised), cells.size(), kTokenPiece, [&] {
-        return [maker = std::make_unique<RowMaker>(cells, rules, plan, numbers, out, mixed)](std::size_t begin, std::size_t end) {
+        return [maker = std::make_unique<RowMaker>(cells, rules, plan, numbers, out, mixed, by_token)](std::size_t begin, std::size_t end) {
             for (std::size_t cell = begin; cell < end; ++cell) maker->make(cell);
         };
     });

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
+from cellmill.kernel.keys import mix64_int
 from cellmill.loader.prefetch import Ahead
 from cellmill.store import Store
 from cellmill.tokens import Batch
@@ -18,7 +19,8 @@ from cellmill.tokens import Batch
 __all__ = ["Meter", "advice", "entropy_bits", "ideal_entropy_bits", "random_entropy_bits"]
 
 I64 = npt.NDArray[np.int64]
-# labels are counted of so many batches, and then of one in so many: of all, that takes 6 % of a fast loader's time
+# labels are counted of so many batches, and then of one in so many: of all of them, that takes 6 % of a fast loader's
+# time. Which ones, a hash says, since every eighth may always be the last of its epoch
 ALL_LABELS: Final = 64
 ONE_IN: Final = 8
 # batches whose labels are counted together
@@ -116,6 +118,7 @@ class Meter:
         self._counts: dict[str, npt.NDArray[np.int64]] = {}
         self._entropy: dict[str, float] = {}
         self._batches_labelled = 0
+        self._cells_labelled = 0
         self._uncounted: list[dict[str, tuple[I64, int]]] = []
         self._past = Ahead()
         self._ahead = Ahead()
@@ -143,8 +146,9 @@ class Meter:
         self.cells += len(batch)
         self.values += batch.values.numel()
         self.wait_seconds += waited
-        if batch.categories and (self.batches <= ALL_LABELS or self.batches % ONE_IN == 0):
+        if batch.categories and (self.batches <= ALL_LABELS or mix64_int(self.batches) % ONE_IN == 0):
             self._batches_labelled += 1
+            self._cells_labelled += len(batch)
             # copies: the consumer may write into the batch before these are counted
             self._uncounted.append(
                 {name: (batch.obs[name].numpy().copy(), len(batch.categories[name])) for name in batch.categories}
@@ -170,7 +174,7 @@ class Meter:
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as JSON values."""
         self._count_labels()
-        size = self.cells / self.batches if self.batches else 1.0
+        size = self._cells_labelled / self._batches_labelled if self._batches_labelled else 1.0
         now = self._counted + (0 if self._before is None else _counters(self._stores) - self._before)
         faults, hits, misses = now.tolist()
         full = self._past.full_seconds + self._ahead.full_seconds

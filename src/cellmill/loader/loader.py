@@ -33,6 +33,7 @@ __all__ = ["STATE_FORMAT", "Loader", "Source", "as_plan", "place_in_world", "pla
 
 Source = Mixture | Plan | UnitPlan | Store
 PREFETCH_BYTES = 256 << 20
+BATCH_BYTES = 3 << 10  # of a batch beside its numbers: a dozen tensors, each an object of Python
 
 
 class Loader(IterableDataset[Batch]):
@@ -70,8 +71,8 @@ class Loader(IterableDataset[Batch]):
     prefetch, prefetch_bytes
         Batches made ahead, those that are being made counted, and the bytes of those that lie ready, at most; None for
         as many as keep the kernel busy, 0 for none. One batch is made ahead however large it is. Small batches are read
-        several at a time and are views of shared memory: one that you keep keeps up to three more; `copy.deepcopy` it.
-        Not used in worker processes, which are ahead by themselves.
+        several at a time (some 1,500 cells for each thread) and are views of one buffer: one that you keep keeps it,
+        and `copy.deepcopy` of it does not. Not used in worker processes, which are ahead by themselves.
     threads
         Threads of the kernel; 0 for all cores (one in worker processes).
     missing_genes
@@ -263,7 +264,7 @@ class Loader(IterableDataset[Batch]):
             threads = None
         steps = [self.schedule.step(index, start=start) for index in indices]
         if isinstance(self.plan, UnitPlan):
-            return [self._pinned(self._make_units(self.plan, step)) for step in steps]
+            return [self._pinned(self._make_units(self.plan, step, threads)) for step in steps]
         made: list[Batch] = []
         for epoch, some in itertools.groupby(steps, key=lambda step: step.epoch):
             these = list(some)
@@ -276,7 +277,7 @@ class Loader(IterableDataset[Batch]):
     def _pinned(self, batch: Batch) -> Batch:
         return batch.pin_memory() if self.pin_memory else batch
 
-    def _make_units(self, plan: UnitPlan, step: Step) -> Batch:
+    def _make_units(self, plan: UnitPlan, step: Step, threads: int | None) -> Batch:
         made = plan.draw(step.positions, seed=self.seed, order=self.order)
         padding = made.fills if plan.units.short == "pad" else np.zeros_like(made.fills)
         if step.padding is not None:
@@ -287,6 +288,7 @@ class Loader(IterableDataset[Batch]):
             made.row,
             component=made.component,
             epoch=step.epoch,
+            threads=threads,
             unit=torch.from_numpy(made.unit),
             is_control=torch.from_numpy(made.is_control),
             n_units=len(step.positions),
@@ -462,7 +464,7 @@ def _place_of(step: Step) -> dict[str, Any]:
 
 
 def _bytes_of(batch: Batch) -> int:
-    return sum(tensor.nbytes for _, tensor in batch.tensors())
+    return BATCH_BYTES + sum(tensor.nbytes for _, tensor in batch.tensors())
 
 
 def _worker_state(state: Mapping[str, Any], n_workers: int, batch_size: int) -> dict[str, Any]:

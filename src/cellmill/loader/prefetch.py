@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import queue
 import threading
@@ -20,6 +21,8 @@ __all__ = ["ALONE", "Ahead", "HowFar", "how_far_ahead", "prefetched"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+# batches ahead, however small they are
+MOST_BATCHES = 1024
 # cells read in one go for each thread of the kernel
 CELLS_PER_THREAD = 1536
 # a result or its error, and the bytes of it
@@ -67,10 +70,10 @@ def how_far_ahead(prefetch: int | None, batch_cells: int, threads: int, *, group
         return ALONE
     cores = threads or kernel.default_threads()
     readers = min(2, cores)
-    each = -(-cores // readers)
+    each = cores // readers  # never more than were asked for
     group = max(1, CELLS_PER_THREAD * each // max(1, batch_cells)) if grouped else 1
     if prefetch is None:
-        return HowFar(3 * readers * group, group, readers, each)
+        return HowFar(min(MOST_BATCHES, 3 * readers * group), min(group, MOST_BATCHES // 4), readers, each)
     group = min(group, max(1, prefetch // (2 * readers)))
     return HowFar(prefetch, group, min(readers, max(1, prefetch)), each if prefetch > 1 else cores)
 
@@ -89,9 +92,9 @@ def prefetched(
     """Yield the result of each item, in order, made ahead by some threads in groups of items.
 
     The first group is one item, so that the first result is there early; the next ones double. An exception in `make`
-    is raised where its result would have come: a group that fails is made again item by item. The threads end when the
-    generator does, also when it is closed or dropped early. After a fork the child cannot go on with the parent's
-    generator and is told so.
+    is raised where its result would have come: a group that fails is made again item by item. The threads end soon
+    after the generator does, also when it is closed or dropped early. After a fork the child cannot go on with the
+    parent's generator and is told so.
 
     Parameters
     ----------
@@ -125,6 +128,7 @@ def prefetched(
             del result
         return
     work = _Work(make, iter(items), depth, max(1, min(group, depth)), threads, limit_bytes, size, seen)
+    made: deque[Made] | None = None
     try:
         work.start()
         while (made := work.take()) is not None:
@@ -137,6 +141,7 @@ def prefetched(
                 yield result
                 del result  # what the consumer lets go of is not held here
     finally:
+        result = made = None  # type: ignore[assignment]  # a traceback that is kept holds this frame
         work.stop()
 
 
@@ -201,27 +206,49 @@ class _Work(Generic[Item, Result]):
                 self.changed.notify_all()
 
     def stop(self) -> None:
-        """End the threads and wait for them; what lies ready is let go of."""
+        """Tell the threads to end, and let go of what lies ready. Does not wait for them.
+
+        The collector calls this too, of an iteration that was forgotten, in any thread and at any moment: one of these
+        threads, or one that holds a lock which they need in order to end. So nothing here may wait for long.
+        """
         if os.getpid() != self.owner:  # in a forked child there are no threads, and the lock may be held for ever
             return
-        with self.changed:
-            self.stopped = True
-            self.early.clear()
-            self.changed.notify_all()
+        self.stopped = True
+        if self.changed.acquire(timeout=1.0):
+            try:
+                self.early.clear()
+                self.changed.notify_all()
+            finally:
+                self.changed.release()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.ready.get_nowait()
+
+    def join(self) -> None:
+        """Wait for the threads to end."""
         for thread in self.threads:
             if thread.ident is not None and thread is not threading.current_thread():
                 thread.join()
-        _LIVE.discard(self)
 
     def _run(self) -> None:
-        while True:
-            taken = self._take_items()
-            if taken is None:
-                return
-            number, items = taken
-            made = self._made(items)
-            self._hand_in(number, len(items), made)
-            del items, made, taken
+        taken: tuple[int, list[Item]] | None = None
+        try:
+            while (taken := self._take_items()) is not None:
+                made = self._made(taken[1])
+                self._hand_in(taken[0], len(taken[1]), made)
+                taken = None
+                del made
+        except BaseException as error:  # of `items`, or of the memory for what is noted here: handed over all the same
+            failed: deque[Made] = deque([(None, error, 0)])
+            with self.changed:
+                if taken is None:
+                    taken = self.begun, []
+                    self.begun += 1
+                    self.working += 1
+                self._hand_in(taken[0], len(taken[1]), failed)
+        finally:
+            if not any(thread.is_alive() for thread in self.threads if thread is not threading.current_thread()):
+                _LIVE.discard(self)
 
     def _made(self, items: list[Item]) -> deque[Made]:
         """Return the results of a group; of one that fails, those before the first error, and that error."""
@@ -245,7 +272,7 @@ class _Work(Generic[Item, Result]):
                 if not self.working and self.idle_since is None:
                     self.idle_since = time.perf_counter()
                 self.waiting += 1
-                self.changed.wait()
+                self.changed.wait(5.0)  # not for ever: who stops this may have been unable to say so
                 self.waiting -= 1
             if self.idle_since is not None:
                 self.seen.full_seconds += time.perf_counter() - self.idle_since
@@ -311,5 +338,8 @@ _LIVE: weakref.WeakSet[_Work[Any, Any]] = weakref.WeakSet()
 @atexit.register
 def _stop_all() -> None:
     """End every thread before the interpreter goes: one in the middle of native code would be killed there."""
-    for work in list(_LIVE):
+    live = list(_LIVE)
+    for work in live:
         work.stop()
+    for work in live:
+        work.join()

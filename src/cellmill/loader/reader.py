@@ -21,7 +21,7 @@ from cellmill.loader.schedule import whole_number
 from cellmill.loader.thinning import thin_counts
 from cellmill.store import Store
 from cellmill.tokens import CSR, Batch, Dense, Recipe, TokenBatch
-from cellmill.tokens.cells import KernelCounts
+from cellmill.tokens.cells import kernel_counts
 from cellmill.tokens.csr import INT32_MAX
 
 __all__ = ["Reader"]
@@ -85,7 +85,16 @@ class Reader:
         self.seed = seed
         self.threads = threads
 
-    def read(self, store: I64, row: I64, *, component: I64 | None = None, epoch: int = 0, **place: Any) -> Batch:
+    def read(
+        self,
+        store: I64,
+        row: I64,
+        *,
+        component: I64 | None = None,
+        epoch: int = 0,
+        threads: int | None = None,
+        **place: Any,
+    ) -> Batch:
         """Return one batch.
 
         Parameters
@@ -96,6 +105,8 @@ class Reader:
             int64[n]; zeros when None.
         epoch
             Key of all randomness, the recipe's and that of `downsample`, with the seed and each cell's uid.
+        threads
+            Threads of the kernel, when not as the reader was told.
         **place
             Further fields of Batch: step, position, padding, those of units.
 
@@ -104,7 +115,7 @@ class Reader:
         FrameError
             For a cell whose bytes cannot be decoded, naming shard and row.
         """
-        return self.read_several(store, row, [(len(row), place)], component=component, epoch=epoch)[0]
+        return self.read_several(store, row, [(len(row), place)], component=component, epoch=epoch, threads=threads)[0]
 
     def read_several(
         self,
@@ -190,7 +201,7 @@ class Reader:
         context = self._obs_of(self.context, groups, row)
 
         def encoded(here: slice) -> dict[str, Any]:
-            matrix = KernelCounts(*rows_of(here), n_columns)
+            matrix = kernel_counts(*rows_of(here), n_columns)
             about = self._about(context, store, row, here)
             with kernel.using_threads(threads):
                 return _fields(recipe.encode(matrix, self.axis.tokens, keys[here], totals=totals[here], **about))

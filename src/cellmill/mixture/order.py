@@ -43,7 +43,7 @@ class Exact:
 
     def index(self, positions: I64, n: int, key: int) -> I64:
         """Return the image of each position, int64[k], in 0..n-1; cost does not depend on n."""
-        return permute(positions.view(np.uint64), n, key).view(np.int64)  # both far below 2^63
+        return permute(positions.astype(np.uint64), n, key).view(np.int64)  # both far below 2^63
 
     def to_dict(self) -> dict[str, int | str]:
         """Return the settings as JSON values."""

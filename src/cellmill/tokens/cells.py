@@ -14,7 +14,6 @@ from cellmill.genes import DEFAULT_SPECIALS, Vocabulary
 from cellmill.kernel import TokenCells
 
 __all__ = [
-    "KernelCounts",
     "Pad",
     "as_cells",
     "check_choice",
@@ -29,31 +28,31 @@ U64 = npt.NDArray[np.uint64]
 Pad = Literal["longest", "max", "none"]
 
 
-class KernelCounts(sparse.csr_array):  # type: ignore[misc]  # scipy has no types
-    """Counts as the kernel gathers them: uint32 above 0, columns in range and ascending. Made by the loader alone.
+def kernel_counts(
+    indptr: I64, columns: npt.NDArray[np.int32], counts: npt.NDArray[np.uint32], n_columns: int
+) -> sparse.csr_array:
+    """Return what the kernel has gathered as a csr_array that `as_cells` knows: uint32 above 0, columns ascending.
 
-    To find that out again takes a fifth of the time of making tokens.
+    To find that out again takes a fifth of the time of making tokens. A matrix made of this one, or one whose arrays
+    were replaced, is looked at as any other.
     """
+    made = sparse.csr_array((len(indptr) - 1, n_columns), dtype=np.uint32)  # of the arrays it would make copies
+    made.indptr, made.indices, made.data = indptr, columns, counts
+    made.has_sorted_indices = made.has_canonical_format = True
+    made.of_kernel = (made.indptr, made.indices, made.data)
+    return made
 
-    def __init__(self, indptr: I64, columns: npt.NDArray[np.int32], counts: npt.NDArray[np.uint32], n_columns: int):
-        super().__init__((len(indptr) - 1, n_columns), dtype=np.uint32)  # of the arrays it would make copies
-        self.indptr, self.indices, self.data = indptr, columns, counts
-        self.has_sorted_indices = True
-        self.has_canonical_format = True
+
+def _is_of_kernel(counts: sparse.csr_array) -> bool:
+    marked = getattr(counts, "of_kernel", None)
+    now = counts.indptr, counts.indices, counts.data
+    return marked is not None and all(one is other for one, other in zip(marked, now, strict=True))
 
 
-def as_cells(
-    counts: sparse.csr_array, genes: npt.NDArray[np.integer[Any]], keys: U64, *, zeros: bool = False
-) -> TokenCells:
-    """Return cells as kernels take them: genes without a token left out, and stored zeros too unless `zeros`.
-
-    Parameters
-    ----------
-    counts : csr_array, shape (n, n_columns)
-        Raw counts, of any number type.
-    genes : int64[n_columns]
-        Token of each column; -1 for a gene that the model does not know.
-    keys : uint64[n]
+def checked_counts(
+    counts: sparse.csr_array, genes: npt.NDArray[np.integer[Any]], keys: U64
+) -> tuple[sparse.csr_array, npt.NDArray[np.uint32], I64, U64]:
+    """Return a matrix with one ascending entry for each gene of a cell, its counts, the tokens and the keys.
 
     Raises
     ------
@@ -78,14 +77,50 @@ def as_cells(
             f"keys must be one number (uint64) for each of the {counts.shape[0]} cells of counts; "
             f"found shape {numbers.shape}, dtype {numbers.dtype}"
         )
-    if isinstance(counts, KernelCounts) and tokens.dtype == np.int64 and int(tokens.min(initial=0)) >= 0:
-        columns, values = np.ascontiguousarray(counts.indices, np.int32), np.ascontiguousarray(counts.data, np.uint32)
-        indptr = np.ascontiguousarray(counts.indptr, np.int64)
-        return TokenCells.of_kernel(
-            indptr, columns, values, token_of=tokens, keys=numbers.astype(np.uint64, copy=False)
+    tokens, numbers = tokens.astype(np.int64, copy=False), numbers.astype(np.uint64, copy=False)
+    if _is_of_kernel(counts):
+        return counts, counts.data, tokens, numbers
+    places = counts.indices
+    if len(places) and not (int(places.min()) >= 0 and int(places.max()) < counts.shape[1]):
+        raise InputError(f"counts has column {places.min()} or {places.max()}, outside 0..{counts.shape[1] - 1}")
+    values = _whole_counts(counts)
+    if not counts.has_canonical_format:  # sorted, and entries of one gene summed
+        summed = sparse.csr_array((values.astype(np.int64), places.copy(), counts.indptr.copy()), shape=counts.shape)
+        summed.sum_duplicates()
+        counts, values = summed, _whole_counts(summed)
+    return counts, values, tokens, numbers
+
+
+def as_cells(
+    counts: sparse.csr_array, genes: npt.NDArray[np.integer[Any]], keys: U64, *, zeros: bool = False
+) -> TokenCells:
+    """Return cells as kernels take them: genes without a token left out, and stored zeros too unless `zeros`.
+
+    Parameters
+    ----------
+    counts : csr_array, shape (n, n_columns)
+        Raw counts, of any number type.
+    genes : int64[n_columns]
+        Token of each column; -1 for a gene that the model does not know.
+    keys : uint64[n]
+
+    Raises
+    ------
+    NotRawCountsError
+        For counts that are negative, fractional, not finite or above 2^32 - 1, naming cell and column.
+    InputError
+        For arguments whose shapes or types do not fit each other, naming the argument.
+    """
+    whole, values, tokens, numbers = checked_counts(counts, genes, keys)
+    if len(tokens) and int(tokens.max()) < 0:
+        raise VocabularyError(
+            f"genes: none of the {len(tokens):,} columns of counts has a token, so every cell would be empty; "
+            "the vocabulary, or the table of tokens, is that of other genes"
         )
-    whole = counts if counts.has_sorted_indices else counts.sorted_indices()
-    values = _whole_counts(whole)
+    if _is_of_kernel(whole) and int(tokens.min(initial=0)) >= 0:
+        columns, values = np.ascontiguousarray(whole.indices, np.int32), np.ascontiguousarray(values, np.uint32)
+        indptr = np.ascontiguousarray(whole.indptr, np.int64)
+        return TokenCells.of_kernel(indptr, columns, values, token_of=tokens, keys=numbers)
     kept = tokens[whole.indices] >= 0 if len(tokens) and int(tokens.min()) < 0 else None
     if not zeros and len(values) and int(values.min()) == 0:
         kept = values > 0 if kept is None else kept & (values > 0)
@@ -93,15 +128,15 @@ def as_cells(
     if kept is not None:
         upto = np.concatenate([[0], np.cumsum(kept)])
         indptr, columns, values = upto[indptr], columns[kept], values[kept]
-    return TokenCells(
-        indptr, columns, values, token_of=tokens.astype(np.int64), keys=numbers.astype(np.uint64, copy=False)
-    )
+    return TokenCells(indptr, columns, values, token_of=tokens, keys=numbers)
 
 
 def _whole_counts(counts: sparse.csr_array) -> npt.NDArray[np.uint32]:
     values: npt.NDArray[Any] = counts.data
     if values.dtype == np.uint32:
         return cast(npt.NDArray[np.uint32], values)
+    if values.dtype.kind not in "buif":
+        raise InputError(f"counts must be numbers, found {values.dtype}")
     with np.errstate(invalid="ignore"):
         bad = ~((values >= 0) & (values < 2**32) & (values == np.floor(values)))
     if bad.any():

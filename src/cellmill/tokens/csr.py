@@ -12,6 +12,7 @@ import torch
 from scipy import sparse
 
 from cellmill.tokens.batch import TokenBatch
+from cellmill.tokens.cells import checked_counts
 from cellmill.tokens.recipe import as_panel
 
 __all__ = ["CSR"]
@@ -48,9 +49,18 @@ class CSR:
         *,
         totals: npt.NDArray[np.int64] | None = None,
     ) -> TokenBatch:
-        """Return the counts as tensors; shares memory with `counts` where types allow."""
-        del genes, keys, totals
-        return self.wrap(counts.indptr, counts.indices, counts.data, n_columns=int(counts.shape[1]))
+        """Return the counts as tensors; shares memory with `counts` where types allow.
+
+        Raises
+        ------
+        NotRawCountsError
+            For counts that are negative or fractional.
+        InputError
+            For arguments that do not fit each other.
+        """
+        del totals
+        counts, values, _, _ = checked_counts(counts, genes, keys)
+        return self.wrap(counts.indptr, counts.indices, values, n_columns=int(counts.shape[1]))
 
     def wrap(
         self,

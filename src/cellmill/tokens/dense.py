@@ -13,6 +13,8 @@ from scipy import sparse
 
 from cellmill.errors import ConfigError, nearest
 from cellmill.tokens.batch import TokenBatch
+from cellmill.tokens.cells import checked_counts
+from cellmill.tokens.ranks import as_totals
 from cellmill.tokens.recipe import as_panel
 
 __all__ = ["Dense", "DenseType", "Transform"]
@@ -70,12 +72,19 @@ class Dense:
         *,
         totals: npt.NDArray[np.int64] | None = None,
     ) -> TokenBatch:
-        """Return the matrix; computed in float64 and rounded once, as the kernel does."""
-        del genes, keys
-        values = counts.data.astype(np.float64)
+        """Return the matrix; computed in float64 and rounded once, as the kernel does.
+
+        Raises
+        ------
+        NotRawCountsError
+            For counts that are negative or fractional.
+        InputError
+            For arguments that do not fit each other, and totals that are not finite or below 0.
+        """
+        counts, raw, _, _ = checked_counts(counts, genes, keys)
+        values = raw.astype(np.float64)
         if self.transform != "raw":
-            whole = np.asarray(counts.sum(axis=1)).ravel() if totals is None else totals
-            whole = whole.astype(np.float64)
+            whole, _ = as_totals(counts, totals)
             scale = np.divide(1e4, whole, out=np.zeros(len(whole)), where=whole > 0)
             values = values * np.repeat(scale, np.diff(counts.indptr))
         if self.transform == "log1p_cp10k":

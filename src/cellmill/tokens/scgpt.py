@@ -66,7 +66,8 @@ class ScGPT:
     include_zeros
         Every gene of the axis is a token, also at count 0; for panels.
     fill
-        What short rows are filled with: "pad", or "unexpressed", genes that the source measured and the cell lacks.
+        What short rows are filled with: "pad", or "unexpressed", genes that the source measured and the cell lacks, up
+        to `max_length`.
     cls, cls_value
         Whether `<cls>` comes first, and its value; `pad_value` when None, as in pre-training (fine-tuning used 0).
     keep

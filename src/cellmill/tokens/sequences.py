@@ -216,6 +216,8 @@ class Fit:
         None for no mask.
     fill : bool
         Fill short rows with genes that the cell lacks.
+    fill_to_longest : bool
+        Fill them as far as the longest row of the batch goes, as one original does, not to the most a row may have.
     measured : u8[n_sources, n_columns] and i64[n], or None
         Which genes each source measured, and the source of each cell; all genes of the axis when None.
     longest_less : int
@@ -227,6 +229,7 @@ class Fit:
     masking: str = "count"
     ratio: F64 | None = None
     fill: bool = False
+    fill_to_longest: bool = False
     measured: tuple[npt.NDArray[np.uint8], I64] | None = None
     longest_less: int = 0
     raw: bool = False
@@ -256,11 +259,12 @@ def fit_rows(
     most = limit - n_head - kept if fit.longest_less else shape.max_length - n_head - kept
     parts = fit.style == "both" and fit.ratio is not None
     room = np.minimum(own, most)
-    # fillers make every row as long as the longest one, or as long as rows may be
+    # fillers make every row as long as rows may be: a row as long as the longest would depend on its batch
     n_fill, fillers, source = None, None, None
     if fit.fill:
         fillers, source = _fillers(cells, fit.measured)
-        width = (shape.max_length if shape.pad == "max" else limit) - n_head - kept
+        to_longest = fit.fill_to_longest and shape.pad != "max"
+        width = (limit if to_longest else shape.max_length) - n_head - kept
         n_fill = np.maximum(np.minimum(width - room, _free(cells, fillers, source)), 0)
     ratio = fit.ratio
     if ratio is not None and n_mask is None:

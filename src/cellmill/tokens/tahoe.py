@@ -45,7 +45,8 @@ class Tahoe:
         "mask" or "pcpt": masked in place. "both": what is masked comes in `extra["gen_genes"]`, `extra["gen_target"]`,
         `extra["gen_raw"]`. "gen": no mask.
     fill
-        What short rows are filled with: "pad", or "unexpressed", genes that the source measured and the cell lacks.
+        What short rows are filled with: "pad", or "unexpressed", genes that the source measured and the cell lacks, up
+        to `max_length`; with `faithful` up to the batch's longest row, so that a cell's tokens depend on its batch.
     drug
         Column of obs with the drug of a cell; adds the token `<drug>` and `extra["drug_ids"]` (int32[n]).
     drug_ids
@@ -176,6 +177,7 @@ class Tahoe:
             masking="bernoulli" if self.faithful == "mosaicfm" else self.masking,
             ratio=self._ratios(cells.keys),
             fill=self.fill == "unexpressed",
+            fill_to_longest=self.faithful is not None,
             measured=measured,
             longest_less=int(self.drug is not None and self.faithful is not None),
             raw=True,

@@ -110,7 +110,12 @@ def test_an_interrupt_while_the_consumer_waits_is_heard(atlas):
     del stream
     assert time.monotonic() - started < 5
     gc.collect()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("cellmill-prefetch")]
+    patience = time.monotonic() + 5  # what the reader is about it ends
+    while (reading := [one for one in threading.enumerate() if one.name.startswith("cellmill-prefetch")]) and (
+        time.monotonic() < patience
+    ):
+        time.sleep(0.01)
+    assert not reading
 
 
 def test_a_thousand_loaders_leave_nothing_behind(atlas):

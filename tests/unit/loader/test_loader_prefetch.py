@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import multiprocessing
 import random
 import threading
 import time
+import weakref
 
 import pytest
 
 from cellmill.loader.prefetch import prefetched
 
 
-def threads() -> int:
-    return sum(thread.name.startswith("cellmill-prefetch") for thread in threading.enumerate())
+def threads(*, wanted: int = 0) -> int:
+    """Threads that read ahead; after a moment for those that were told to end."""
+    patience = time.monotonic() + 5
+    while True:
+        n = sum(thread.name.startswith("cellmill-prefetch") for thread in threading.enumerate())
+        if n <= wanted or time.monotonic() > patience:
+            return n
+        time.sleep(0.005)
 
 
 def each(function):
@@ -86,7 +94,7 @@ def test_no_more_than_depth_ahead():
 def test_leaving_early_ends_the_thread(how):
     stream = prefetched(list, iter(range(10**9)), depth=2)
     next(stream)
-    assert threads() == 1
+    assert threads(wanted=1) == 1
     if how == "close":
         stream.close()
     else:
@@ -113,6 +121,59 @@ def iter_into(into, stream):
     for item in stream:
         into.append(item)
     return []
+
+
+@pytest.mark.parametrize(("group", "n_threads"), [(1, 1), (4, 2)])
+def test_an_exception_of_the_items_is_raised_behind_what_came_before(group, n_threads):
+    def items():
+        yield from range(5)
+        raise ValueError("no more")
+
+    got = []
+    with pytest.raises(ValueError, match="no more"):
+        got.extend(iter_into(got, prefetched(list, items(), depth=8, group=group, threads=n_threads)))
+    assert got == list(range(len(got))) and len(got) in (3, 5)  # a group that could not be taken whole is not made
+    assert threads() == 0
+
+
+def test_the_collector_may_close_an_iteration_in_one_of_its_own_threads():
+    """Of an iteration in a circle of references, while the threads hold and wait for their lock."""
+
+    class Circle:
+        pass
+
+    for _ in range(20):
+        circle = Circle()
+        circle.self = circle
+
+        def collecting():
+            for item in itertools.count():
+                if item > 20:
+                    gc.collect()
+                yield item
+
+        circle.stream = prefetched(list, collecting(), depth=4, threads=2)
+        next(circle.stream)
+        del circle
+    gc.collect()
+    assert threads() == 0
+
+
+def test_what_lies_ready_is_let_go_of_when_the_consumer_leaves():
+    class Thing:
+        pass
+
+    stream = prefetched(lambda items: [Thing() for _ in items], range(100), depth=40, group=8, threads=2)
+    next(stream)
+    time.sleep(0.1)
+    alive = [weakref.ref(one) for one in gc.get_objects() if isinstance(one, Thing)]
+    assert len(alive) > 8
+    frame = stream.gi_frame  # as a traceback that is kept would hold it
+    stream.close()
+    assert threads() == 0
+    gc.collect()
+    assert not [one for one in alive if one() is not None]
+    del frame
 
 
 def test_an_exception_in_the_consumer_ends_the_thread():

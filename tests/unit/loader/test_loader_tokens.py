@@ -17,6 +17,7 @@ RECIPES = [
     ScGPT(max_length=40, mask=(0.25, 0.5, 0.75), style="both"),
     Tahoe(max_length=60, mask=0.5, masking="bernoulli", pad="max", multiple=64),
     ScGPT(max_length=30, fill="unexpressed", pad="none"),
+    ScGPT(max_length=380, mask=0.4, fill="unexpressed"),
 ]
 
 
@@ -39,7 +40,7 @@ def rows_of(loader: Loader) -> dict[int, dict[str, list]]:
     return found
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=["scgpt", "parts", "tahoe", "flat"])
+@pytest.mark.parametrize("recipe", RECIPES, ids=["scgpt", "parts", "tahoe", "flat", "filled"])
 def test_a_cell_has_the_same_tokens_whatever_its_batch(atlas, recipe):
     whole = rows_of(Loader(atlas, batch_size=64, tokens=recipe, seed=3))
     assert len(whole) == atlas.n_cells
@@ -179,3 +180,28 @@ def test_recipes_take_no_more_threads_than_the_loader(atlas):
     with kernel.using_threads(before + 5):
         assert kernel.default_threads() == before + 5
     assert kernel.default_threads() == before
+
+
+class Halved:
+    """A recipe as somebody writes one: it does with counts what scipy offers."""
+
+    genes = None
+
+    def encode(self, counts, genes, keys, *, totals=None):
+        half = counts.astype(np.float32)
+        half.data //= 2
+        part = half[:, : half.shape[1] // 2]
+        assert part.shape == (len(keys), len(genes) // 2)
+        counts.data = counts.data // 2  # also in place; what a recipe of ours makes of it is looked at anew
+        return ScGPT(max_length=40, mask=None, n_bins=None).encode(counts, genes, keys)
+
+
+def test_recipes_of_others_may_do_anything_with_counts(atlas):
+    values = torch.cat([batch.values.flatten() for batch in Loader(atlas, batch_size=64, tokens=Halved())])
+    assert float(values.max()) >= 1
+    assert (values > 0).sum() > 100
+
+
+def test_genes_that_no_column_has_are_refused(atlas):
+    with pytest.raises(VocabularyError, match="none of the 400 columns"):
+        ScGPT().encode(atlas.read([0, 1]), np.full(400, -1), np.zeros(2, np.uint64))

@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 
 from cellmill import kernel
-from cellmill.errors import ConfigError, InputError
+from cellmill.errors import ConfigError, InputError, NotRawCountsError
 from cellmill.tokens import CSR, Dense
 
 KEYS = np.zeros(5, np.uint64)
@@ -48,7 +48,7 @@ def test_a_sparse_batch_is_made_without_the_warning_of_torch(counts):
 
 def test_csr_widens_counts_that_int32_cannot_hold():
     huge = sparse.csr_array(np.array([[2**31, 1]], dtype=np.uint32))
-    batch = CSR().encode(huge, np.arange(2), KEYS)
+    batch = CSR().encode(huge, np.arange(2), KEYS[:1])
     assert batch.values.tolist() == [2**31, 1]
 
 
@@ -88,3 +88,29 @@ def test_recipes_are_values():
 def test_a_panel_is_a_list_of_genes(recipe):
     with pytest.raises(ConfigError, match=r"write \['ENSG00000000003'\]"):
         recipe("ENSG00000000003")
+
+
+@pytest.mark.parametrize("recipe", [CSR(), Dense(), Dense(transform="cp10k")])
+def test_plain_recipes_refuse_what_is_no_counts(recipe):
+    good = sparse.csr_array(np.array([[1, 0, 2], [0, 3, 0]]))
+    genes, keys = np.arange(3), np.zeros(2, np.uint64)
+    for bad, error in [
+        (sparse.csr_array(np.array([[1.5, 0, -2], [0, 0, 0]])), NotRawCountsError),
+        (sparse.csr_array(np.array([[np.nan, 0, 1], [0, 0, 0]])), NotRawCountsError),
+        (good.tocsc(), InputError),
+        (good.toarray(), InputError),
+        (good.astype(complex), InputError),
+    ]:
+        with pytest.raises(error, match="counts"):
+            recipe.encode(bad, genes, keys)
+    with pytest.raises(InputError, match="genes"):
+        recipe.encode(good, genes[:2], keys)
+    with pytest.raises(InputError, match="keys"):
+        recipe.encode(good, genes, keys.astype(float))
+    twice = sparse.csr_array((np.array([1, 2, 3]), np.array([1, 1, 0]), np.array([0, 2, 3])), shape=(2, 3))
+    assert recipe.encode(twice, genes, keys).to_dense().argmax(dim=1).tolist() == [1, 0]
+    if recipe != Dense(transform="cp10k"):
+        assert recipe.encode(twice, genes, keys).to_dense().tolist() == [[0, 3, 0], [3, 0, 0]]
+    outside = sparse.csr_array((np.array([1, 2]), np.array([1, 7]), np.array([0, 1, 2])), shape=(2, 3))
+    with pytest.raises(InputError, match="counts has column"):
+        recipe.encode(outside, genes, keys)

@@ -118,7 +118,8 @@ class _Row:
         free = self.plan.fillers[int(self.plan.source[self.cell])].astype(bool).copy()
         free[columns] = False
         key = keyed_stream(self.key, FILL)
-        order = permute(np.arange(n_columns, dtype=np.uint64), n_columns, key).astype(np.int64)
+        by_token = np.argsort(cells.token_of, kind="stable")
+        order = by_token[permute(np.arange(n_columns, dtype=np.uint64), n_columns, key).astype(np.int64)]
         added = order[free[order]][:wanted]
         places = np.arange(len(self.tokens), len(self.tokens) + len(added))
         self.tokens = np.concatenate([self.tokens, cells.token_of[added]])
