@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast, get_args
 
@@ -18,6 +19,8 @@ __all__ = [
     "as_cells",
     "check_choice",
     "check_fraction",
+    "check_number",
+    "check_vocabulary",
     "check_whole",
     "row_starts",
     "special_of",
@@ -197,6 +200,34 @@ def check_whole(name: str, value: object, *, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ConfigError(f"{name} must be a whole number of at least {least}, found {value!r}")
     return int(value)
+
+
+def check_number(name: str, value: object, *, above: float = -math.inf) -> float:
+    """Return an argument that must be a number, finite and above a bound.
+
+    Raises
+    ------
+    ConfigError
+        Naming the argument.
+    """
+    sound = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not sound or not math.isfinite(cast(float, value)) or not cast(float, value) > above:
+        more = "" if above == -math.inf else f" above {above:g}"
+        raise ConfigError(f"{name} must be a finite number{more}, found {value!r}")
+    return float(cast(float, value))
+
+
+def check_vocabulary(value: object) -> None:
+    """Refuse what is no vocabulary, nor None.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if value is not None and not isinstance(value, Vocabulary):
+        raise ConfigError(
+            f"vocabulary must be a cellmill.Vocabulary, found {value!r}; load one with Vocabulary.load(path)"
+        )
 
 
 def check_fraction(name: str, value: object) -> float:

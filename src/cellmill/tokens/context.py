@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cellmill.errors import ConfigError, InputError, nearest
+from cellmill.tokens.cells import check_number, check_whole
 
 __all__ = ["Context", "Depth", "Obs", "columns_of", "context_tokens", "ids_of"]
 
@@ -46,7 +47,11 @@ class Context:
     def __post_init__(self) -> None:
         if not self.tokens:
             raise ConfigError(f"context {self.column!r} has no tokens; give a mapping of label to token")
-        object.__setattr__(self, "tokens", MappingProxyType({str(k): int(v) for k, v in self.tokens.items()}))
+        where = f"a token of context {self.column!r}"
+        tokens = {str(label): check_whole(where, token, least=0) for label, token in self.tokens.items()}
+        object.__setattr__(self, "tokens", MappingProxyType(tokens))
+        if self.missing is not None:
+            check_whole(f"missing of context {self.column!r}", self.missing, least=0)
 
     def of(self, labels: Any) -> I64:
         """Return the token of each label, int64[n].
@@ -87,7 +92,8 @@ class Depth:
     first: int
 
     def __post_init__(self) -> None:
-        edges = tuple(float(edge) for edge in self.edges)
+        edges = tuple(check_number("an edge of a depth token", edge) for edge in self.edges)
+        check_whole("first of a depth token", self.first, least=0)
         if not edges or any(a >= b for a, b in itertools.pairwise(edges)):
             raise ConfigError(f"edges of a depth token must be one number or more, ascending, found {self.edges!r}")
         object.__setattr__(self, "edges", edges)
@@ -99,6 +105,21 @@ class Depth:
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON values."""
         return {"depth": list(self.edges), "first": self.first}
+
+
+def as_context(context: Any) -> tuple[Context | Depth, ...]:
+    """Return the context of a recipe as a tuple.
+
+    Raises
+    ------
+    ConfigError
+        For what is no sequence of `Context` and `Depth`.
+    """
+    many = tuple(context) if isinstance(context, Sequence) and not isinstance(context, str) else (context,)
+    for one in many:
+        if not isinstance(one, (Context, Depth)) or not isinstance(context, Sequence):
+            raise ConfigError(f"context must be a tuple of Context(...) and Depth(...), found {context!r}")
+    return many
 
 
 def columns_of(context: Sequence[Context | Depth]) -> tuple[str, ...]:
@@ -150,7 +171,9 @@ def ids_of(labels: Any, ids: Mapping[str, int], missing: int | None, what: str) 
         For these where `missing` is None.
     """
     if isinstance(labels, tuple):
-        codes, names = labels
+        codes, names = np.asarray(labels[0]), labels[1]
+        if codes.dtype.kind not in "iu" or (len(codes) and not -1 <= int(codes.min()) <= int(codes.max()) < len(names)):
+            raise InputError(f"{what}: codes must be whole numbers from -1 to {len(names) - 1}, one for each cell")
         known = np.array([ids.get(str(name), -1) for name in names] + [-1], dtype=np.int64)
         found = known[codes]  # code -1 is the last one
         name_of = [*names, None]

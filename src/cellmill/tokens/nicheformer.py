@@ -12,8 +12,8 @@ from scipy import sparse
 from cellmill.genes import Vocabulary
 from cellmill.kernel import RANK_VALUES, RankRules, TokenCells
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, check_choice, check_whole
-from cellmill.tokens.context import Context, Depth, Obs, columns_of, context_tokens
+from cellmill.tokens.cells import Pad, check_choice, check_vocabulary, check_whole
+from cellmill.tokens.context import Context, Depth, Obs, as_context, columns_of, context_tokens
 from cellmill.tokens.per_gene import PerGene
 from cellmill.tokens.ranks import as_totals, cells_with, rank_rows, summed
 from cellmill.tokens.recipe import as_panel
@@ -84,6 +84,8 @@ class Nicheformer:
 
     def __post_init__(self) -> None:
         check_choice("pad", self.pad, Pad)
+        check_vocabulary(self.vocabulary)
+        object.__setattr__(self, "context", as_context(self.context))
         for name, least in (("multiple", 1), ("offset", 0), ("pad_token", 0), ("max_length", len(self.context) + 1)):
             check_whole(name, getattr(self, name), least=least)
         faithful = ("float32" if self.faithful else None) if isinstance(self.faithful, bool) else self.faithful
@@ -92,7 +94,6 @@ class Nicheformer:
         for name, value in (
             ("faithful", faithful),
             ("means", PerGene.take("means", self.means)),
-            ("context", tuple(self.context)),
             ("genes", as_panel(self.genes)),
         ):
             object.__setattr__(self, name, value)

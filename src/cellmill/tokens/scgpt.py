@@ -15,8 +15,8 @@ from cellmill.genes import Vocabulary
 from cellmill.kernel import SequenceRules, TokenCells
 from cellmill.kernel.sequences import CHOICES, TIES, VALUES
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, as_cells, check_choice, check_whole, special_of
-from cellmill.tokens.context import Context, Depth, Obs, columns_of, context_tokens
+from cellmill.tokens.cells import Pad, as_cells, check_choice, check_number, check_vocabulary, check_whole, special_of
+from cellmill.tokens.context import Context, Depth, Obs, as_context, columns_of, context_tokens
 from cellmill.tokens.recipe import as_panel
 from cellmill.tokens.sequences import (
     Choose,
@@ -143,6 +143,11 @@ class ScGPT:
             check_choice(name, getattr(self, name), words)
         if self.faithful is not None:
             check_choice("faithful", self.faithful, Faithful)
+        object.__setattr__(self, "context", as_context(self.context))
+        if not isinstance(self.cls, bool):
+            raise ConfigError(f"cls must be True or False, found {self.cls!r}")
+        if self.cls_value is not None:
+            check_number("cls_value", self.cls_value)
         n_head = int(self.cls) + len(self.context)
         check_whole("max_length", self.max_length, least=n_head + 1)
         check_whole("multiple", self.multiple, least=1)
@@ -156,7 +161,9 @@ class ScGPT:
             object.__setattr__(self, "mask", many[0] if len(many) == 1 else many)
         if self.faithful == "pretraining" and self.style == "both" and self.ratio_per != "batch":
             object.__setattr__(self, "ratio_per", "batch")  # one length of the parts for all
-        object.__setattr__(self, "context", tuple(self.context))
+        check_vocabulary(self.vocabulary)
+        for name in ("pad_value", "mask_value"):
+            check_number(name, getattr(self, name))
         object.__setattr__(self, "genes", as_panel(self.genes))
         self._specials()
 

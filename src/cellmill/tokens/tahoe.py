@@ -12,12 +12,13 @@ import numpy.typing as npt
 import torch
 from scipy import sparse
 
+from cellmill.errors import ConfigError
 from cellmill.genes import Vocabulary
 from cellmill.kernel import SequenceRules
 from cellmill.kernel.sequences import CHOICES, TIES, VALUES
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, as_cells, check_choice, check_whole, special_of
-from cellmill.tokens.context import Context, Depth, Obs, columns_of, context_tokens, ids_of, labels_of
+from cellmill.tokens.cells import Pad, as_cells, check_choice, check_number, check_vocabulary, check_whole, special_of
+from cellmill.tokens.context import Context, Depth, Obs, as_context, columns_of, context_tokens, ids_of, labels_of
 from cellmill.tokens.recipe import as_panel
 from cellmill.tokens.sequences import Choose, Fit, Heads, Masking, Per, Shape, as_ratios, draw_ratios, fit_rows
 
@@ -110,6 +111,11 @@ class Tahoe:
             check_choice(name, getattr(self, name), words)
         if self.faithful is not None:
             check_choice("faithful", self.faithful, Faithful)
+        object.__setattr__(self, "context", as_context(self.context))
+        check_number("target_sum", self.target_sum, above=0)
+        for drug, number in self.drug_ids.items():
+            if check_whole(f"drug_ids[{drug!r}]", number, least=0) > np.iinfo(np.int32).max:
+                raise ConfigError(f"drug_ids[{drug!r}] must be at most 2^31-1, found {number}")
         check_whole("n_bins", self.n_bins, least=3)
         check_whole("multiple", self.multiple, least=1)
         check_whole("max_length", self.max_length, least=self._n_head() + 1)
@@ -121,7 +127,9 @@ class Tahoe:
             object.__setattr__(self, "mask", many[0] if len(many) == 1 else many)
         if self.faithful == "mosaicfm":
             object.__setattr__(self, "ratio_per", "batch")
-        object.__setattr__(self, "context", tuple(self.context))
+        check_vocabulary(self.vocabulary)
+        for name in ("pad_value", "mask_value"):
+            check_number(name, getattr(self, name))
         object.__setattr__(self, "drug_ids", dict(self.drug_ids))
         object.__setattr__(self, "genes", as_panel(self.genes))
         self._specials()

@@ -95,3 +95,17 @@ def test_results_of_any_size_stay_within_the_bytes(sizes, most):
     assert got == sizes
     assert max(sizes) <= seen.most_bytes <= most  # one that is larger than the limit lies alone
     assert seen.full_seconds > 0
+
+
+def test_labels_of_many_epochs_are_not_those_of_their_last_batches(atlas):
+    """Eight steps an epoch, of which the last is short: every eighth batch would always be that one."""
+    loader = Loader(atlas, batch_size=42, obs=["donor_id"], order="exact", epochs=100, tokens=Dense())
+    assert loader.steps_per_epoch == 8
+    for _ in loader:
+        pass
+    report = loader.report()
+    bits = report["label_entropy"]["donor_id"]
+    assert bits["batch_bits"] == pytest.approx(
+        bits["random_bits"], abs=0.25
+    )  # of which a short batch in eight takes 0.16
+    assert not any("donor_id" in said for said in report["advice"])
