@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +10,11 @@ import numpy.typing as npt
 import torch
 from scipy import sparse
 
-from cellmill.errors import ConfigError
 from cellmill.genes import Vocabulary
 from cellmill.kernel import ProfileNumbers, ProfileRules, TokenCells
 from cellmill.kernel.profiles import PROFILE_CHOICES, PROFILE_VALUES
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, check_fraction, check_whole, row_starts
+from cellmill.tokens.cells import Pad, check_fraction, check_number, check_whole, row_starts
 from cellmill.tokens.model_tokens import GivenTokens, ModelTokens
 from cellmill.tokens.profiles import (
     Wanted,
@@ -107,8 +105,8 @@ class CellFM:
         if self.mask is not None:
             check_fraction("mask", self.mask)
         check_fraction("hidden", self.hidden)
-        if self.cap is not None and not 0 < self.cap < math.inf:
-            raise ConfigError(f"cap must be a total above 0, or None for none; found {self.cap!r}")
+        if self.cap is not None:
+            check_number("cap", self.cap, above=0)
         check_pad(self, self.pad, self.multiple)
         object.__setattr__(self, "genes", as_panel(self.genes))
         object.__setattr__(self, "table", ModelTokens(self.token_of, self.vocabulary))

@@ -139,11 +139,18 @@ def cell_totals(counts: Any, totals: npt.NDArray[np.integer[Any]] | None) -> F64
     Raises
     ------
     InputError
-        Unless there is one total for each cell.
+        Unless there is one total for each cell, finite and not below 0.
     """
     if totals is None:
         return np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
     given = np.asarray(totals)
-    if given.shape != (counts.shape[0],):
-        raise InputError(f"totals must be one number for each of {counts.shape[0]} cells, found shape {given.shape}")
+    if given.shape != (counts.shape[0],) or given.dtype.kind not in "iuf":
+        raise InputError(
+            f"totals must be one number for each of {counts.shape[0]} cells, "
+            f"found shape {given.shape}, dtype {given.dtype}"
+        )
+    bad = ~(np.isfinite(given) & (given >= 0))
+    if bad.any():
+        cell = int(np.flatnonzero(bad)[0])
+        raise InputError(f"totals must be finite and 0 or more; cell {cell} has {given[cell]}")
     return given.astype(np.float64)

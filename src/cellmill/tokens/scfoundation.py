@@ -15,7 +15,7 @@ from cellmill.genes import Vocabulary
 from cellmill.kernel import ProfileRules, TokenCells
 from cellmill.kernel.profiles import PROFILE_ORDERS, PROFILE_VALUES
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, as_cells, check_choice, check_whole, row_starts
+from cellmill.tokens.cells import Pad, as_cells, check_choice, check_number, check_whole, row_starts
 from cellmill.tokens.model_tokens import GivenTokens, ModelTokens
 from cellmill.tokens.profiles import (
     Tail,
@@ -118,10 +118,9 @@ class ScFoundation:
                 f"target_sum goes with input='bulk' and must be given there; found {self.target_sum} with "
                 f"{self.input!r}. The original took the median total of its samples."
             )
-        if self.target_sum is not None and not 0 < self.target_sum < math.inf:
-            raise ConfigError(f"target_sum must be above 0, found {self.target_sum!r}")
-        if not math.isfinite(self.pad_value):
-            raise ConfigError(f"pad_value must be a finite number, found {self.pad_value!r}")
+        if self.target_sum is not None:
+            check_number("target_sum", self.target_sum, above=0)
+        check_number("pad_value", self.pad_value)
         object.__setattr__(self, "genes", as_panel(self.genes))
         object.__setattr__(self, "table", ModelTokens(self.token_of, self.vocabulary))
 

@@ -162,6 +162,10 @@ class ScGPT:
         if self.faithful == "pretraining" and self.style == "both" and self.ratio_per != "batch":
             object.__setattr__(self, "ratio_per", "batch")  # one length of the parts for all
         check_vocabulary(self.vocabulary)
+        if self.faithful is None and self.style == "both" and self.masking == "bernoulli":
+            raise ConfigError(
+                "masking='bernoulli' is for style='pcpt': with 'both' a share of the genes is hidden, counted"
+            )
         for name in ("pad_value", "mask_value"):
             check_number(name, getattr(self, name))
         object.__setattr__(self, "genes", as_panel(self.genes))

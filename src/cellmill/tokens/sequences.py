@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cellmill.errors import ConfigError
+from cellmill.errors import ConfigError, InputError
 from cellmill.kernel import (
     SequenceNumbers,
     SequenceOut,
@@ -331,7 +331,17 @@ def _fillers(
     known = cells.token_of >= 0
     if measured is None:
         return known[None].astype(np.uint8), np.zeros(len(cells), dtype=np.int64)
-    return np.ascontiguousarray(measured[0] & known, dtype=np.uint8), np.asarray(measured[1], dtype=np.int64)
+    genes, source = np.asarray(measured[0]), np.asarray(measured[1])
+    if genes.ndim != 2 or genes.shape[1] != len(known) or genes.dtype.kind not in "bui":
+        raise InputError(
+            f"measured must begin with one row for each source and {len(known)} columns, 1 where a gene was measured; "
+            f"found shape {genes.shape}, dtype {genes.dtype}"
+        )
+    if source.shape != (len(cells),) or source.dtype.kind not in "ui":
+        raise InputError(f"measured must end with the source of each of {len(cells)} cells; found shape {source.shape}")
+    if len(source) and not 0 <= int(source.min()) <= int(source.max()) < len(genes):
+        raise InputError(f"measured has {len(genes)} sources, and cells of {int(source.min())} to {int(source.max())}")
+    return np.ascontiguousarray((genes != 0) & known, dtype=np.uint8), source.astype(np.int64)
 
 
 def _free(cells: TokenCells, fillers: npt.NDArray[np.uint8], source: I64) -> I64:

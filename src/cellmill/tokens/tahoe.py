@@ -128,6 +128,10 @@ class Tahoe:
         if self.faithful == "mosaicfm":
             object.__setattr__(self, "ratio_per", "batch")
         check_vocabulary(self.vocabulary)
+        if self.faithful is None and self.style == "both" and self.masking == "bernoulli":
+            raise ConfigError(
+                "masking='bernoulli' is for style='pcpt': with 'both' a share of the genes is hidden, counted"
+            )
         for name in ("pad_value", "mask_value"):
             check_number(name, getattr(self, name))
         object.__setattr__(self, "drug_ids", dict(self.drug_ids))

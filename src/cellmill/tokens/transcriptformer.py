@@ -17,7 +17,7 @@ from cellmill.genes import Vocabulary
 from cellmill.kernel import ProfileNumbers, ProfileRules, TokenCells
 from cellmill.kernel.profiles import PROFILE_CHOICES, PROFILE_ORDERS, PROFILE_VALUES
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, check_choice, check_whole, row_starts
+from cellmill.tokens.cells import Pad, check_choice, check_number, check_whole, row_starts
 from cellmill.tokens.model_tokens import GivenTokens, ModelTokens
 from cellmill.tokens.profiles import Wanted, check_pad, make_profiles, read_profiles, refuse_token, row_sums
 from cellmill.tokens.recipe import as_panel
@@ -113,7 +113,7 @@ class TranscriptFormer:
         check_pad(self, self.pad, self.multiple)
         _check_above_zero("normalize_to", self.normalize_to)
         _check_above_zero("clip", self.clip)
-        if not 0 <= self.outliers < math.inf:
+        if check_number("outliers", self.outliers) < 0:
             raise ConfigError(
                 f"outliers must be a number of standard deviations, 0 for no limit; found {self.outliers!r}"
             )
@@ -244,5 +244,5 @@ def _normalise(values: torch.Tensor, starts: npt.NDArray[np.int64], scale: float
 
 
 def _check_above_zero(name: str, value: float | None) -> None:
-    if value is not None and not 0 < value < math.inf:
-        raise ConfigError(f"{name} must be a number above 0, or None; found {value!r}")
+    if value is not None:
+        check_number(name, value, above=0)

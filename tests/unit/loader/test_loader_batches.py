@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -247,6 +248,9 @@ def test_an_error_in_the_reader_reaches_the_consumer(atlas, monkeypatch):
     with pytest.raises(FrameError, match="cell 7"):
         got.extend(batch.step for batch in iterate(loader, got))
     assert got == [0, 1]
+    patience = time.monotonic() + 5  # what the other reader is about it ends
+    while any(t.name.startswith("cellmill-prefetch") for t in threading.enumerate()) and time.monotonic() < patience:
+        time.sleep(0.01)
     assert not [t for t in threading.enumerate() if t.name.startswith("cellmill-prefetch")]
 
 

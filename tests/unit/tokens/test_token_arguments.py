@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from cellmill.errors import ConfigError, InputError
-from cellmill.tokens import Context, Depth, Nicheformer, ScGPT, Tahoe
+from cellmill.tokens import CellFM, Context, Depth, Nicheformer, ScFoundation, ScGPT, Tahoe, TranscriptFormer
 
 COUNTS = sparse.csr_array(np.array([[1, 0, 2], [0, 3, 1]], dtype=np.uint32))
 GENES, KEYS = np.arange(5, 8), np.arange(2).astype(np.uint64)
@@ -24,6 +24,13 @@ GENES, KEYS = np.arange(5, 8), np.arange(2).astype(np.uint64)
         (lambda: ScGPT(pad_value=float("inf")), "pad_value must be a finite number"),
         (lambda: ScGPT(mask_value="x"), "mask_value"),
         (lambda: ScGPT(cls_value=float("nan")), "cls_value"),
+        (lambda: ScGPT(style="both", masking="bernoulli"), "masking='bernoulli' is for style='pcpt'"),
+        (lambda: Tahoe(style="both", masking="bernoulli"), "masking='bernoulli' is for style='pcpt'"),
+        (lambda: CellFM(cap="x"), "cap must be a finite number above 0"),
+        (lambda: ScFoundation(pad_value="x"), "pad_value must be a finite number"),
+        (lambda: ScFoundation(input="bulk", target_sum="x"), "target_sum must be a finite number above 0"),
+        (lambda: TranscriptFormer(clip="x"), "clip must be a finite number above 0"),
+        (lambda: TranscriptFormer(outliers="x"), "outliers must be a finite number"),
         (lambda: ScGPT(cls=2), "cls must be True or False"),
         (lambda: ScGPT(vocabulary="human"), "vocabulary must be a cellmill.Vocabulary"),
         (lambda: ScGPT(context=None), "context must be a tuple"),
@@ -50,3 +57,22 @@ def test_codes_that_name_no_label_are_refused(codes):
     assert recipe.encode(COUNTS, GENES, KEYS, obs=obs).genes[:, 1].tolist() == [72, 71]
     with pytest.raises(InputError, match="context 'assay': codes must be whole numbers from -1 to 1"):
         recipe.encode(COUNTS, GENES, KEYS, obs={"assay": (np.array(codes), ("x", "y"))})
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        (np.ones((1, 2)), np.zeros(2, int)),
+        (np.ones((1, 3)), np.zeros(2, int)),
+        (np.ones(3, bool), np.zeros(2, int)),
+        (np.ones((1, 3), bool), np.zeros(1, int)),
+        (np.ones((1, 3), bool), np.zeros(2)),
+        (np.ones((1, 3), bool), np.array([0, 1])),
+    ],
+)
+def test_what_was_measured_must_fit_the_cells(measured):
+    recipe = ScGPT(max_length=10, mask=None, fill="unexpressed")
+    good = np.array([[1, 1, 0]], dtype=bool), np.zeros(2, int)
+    assert recipe.encode(COUNTS, GENES, KEYS, measured=good).lengths.tolist() == [4, 4]
+    with pytest.raises(InputError, match="measured"):
+        recipe.encode(COUNTS, GENES, KEYS, measured=measured)
