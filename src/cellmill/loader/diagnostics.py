@@ -73,7 +73,7 @@ def _log_choose(n: Any, k: Any) -> Any:
 
 def advice(said: Mapping[str, Any], *, prefetch: int) -> list[str]:
     """Return what to do about what starves, one sentence each; nothing when nothing does."""
-    if not said["batches"]:
+    if said["batches"] < 3:  # of the first ones everybody waits
         return []
     found = []
     waited, full = said["wait_share"], said["readers_wait_share"]

@@ -109,3 +109,10 @@ def test_labels_of_many_epochs_are_not_those_of_their_last_batches(atlas):
         bits["random_bits"], abs=0.25
     )  # of which a short batch in eight takes 0.16
     assert not any("donor_id" in said for said in report["advice"])
+
+
+def test_nothing_is_said_of_the_first_batch_alone(atlas):
+    loader = Loader(atlas, batch_size=30)
+    next(iter(loader))
+    assert loader.report()["wait_share"] > 0.5
+    assert loader.report()["advice"] == []
