@@ -11,6 +11,7 @@
 #include "block_headers.hpp"
 #include "frames.hpp"
 #include "packing.hpp"
+#include "vector_decoder.hpp"
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // In the intrinsics of GCC 12 themselves.
@@ -19,7 +20,6 @@
 
 // Marked function by function, not by compiler flags: a template of the standard library that is compiled under such
 // flags could be the copy that the linker keeps for everybody.
-#define AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt")))
 #define AVX2_INLINE __attribute__((target("avx2,bmi,bmi2,popcnt"), always_inline)) inline
 
 namespace cellmill {

@@ -40,10 +40,6 @@ void hide(const std::uint64_t* numbers, std::size_t n, std::uint32_t rank, std::
     for (std::size_t i = 0; i < n; ++i) hidden[i] = static_cast<std::uint32_t>(numbers[i]) <= rank;
 }
 
-void tokens(const std::int64_t* token_of, const std::int32_t* columns, std::size_t n, std::int64_t* to) {
-    for (std::size_t i = 0; i < n; ++i) to[i] = token_of[columns[i]];
-}
-
 void draw(const CountBins& bins, const std::uint64_t* numbers, const std::uint32_t* counts, std::size_t n, float zero, float* to) {
     for (std::size_t i = 0; i < n; ++i) to[i] = bins.draw(counts[i], to_uniform(number_to_bin(numbers[i])), zero);
 }
@@ -51,7 +47,7 @@ void draw(const CountBins& bins, const std::uint64_t* numbers, const std::uint32
 }  // namespace
 
 const GeneLoops& gene_loops() noexcept {
-    static constexpr GeneLoops plain{number, near, keep, hide, tokens, draw};
+    static constexpr GeneLoops plain{number, near, keep, hide, draw};
     const GeneLoops* const wide = vectors_in_use() == Vectors::plain ? nullptr : avx2_gene_loops();
     return wide == nullptr ? plain : *wide;
 }

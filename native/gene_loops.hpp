@@ -29,8 +29,6 @@ struct GeneLoops {
     // hidden[i]: whether the lower half is at most `rank`.
     void (*hide)(const std::uint64_t* numbers, std::size_t n, std::uint32_t rank, std::uint8_t* hidden);
 
-    void (*tokens)(const std::int64_t* token_of, const std::int32_t* columns, std::size_t n, std::int64_t* to);
-
     // The bin of each count, drawn by its number; `zero` for a count of 0.
     void (*draw)(const CountBins& bins, const std::uint64_t* numbers, const std::uint32_t* counts, std::size_t n, float zero,
                  float* to);

@@ -8,8 +8,6 @@
 #include <bit>
 #include <immintrin.h>
 
-#define AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt")))
-
 namespace cellmill {
 namespace {
 
@@ -155,10 +153,6 @@ AVX2 void hide(const std::uint64_t* numbers, std::size_t n, std::uint32_t rank, 
     for (; i < n; ++i) hidden[i] = static_cast<std::uint32_t>(numbers[i]) <= rank;
 }
 
-void tokens(const std::int64_t* token_of, const std::int32_t* columns, std::size_t n, std::int64_t* to) {
-    for (std::size_t i = 0; i < n; ++i) to[i] = token_of[columns[i]];
-}
-
 // The upper 53 bits as a number in [0, 1): exact, in two parts.
 AVX2 inline __m256d uniform(__m256i number) noexcept {
     const __m256i x = _mm256_srli_epi64(number, 11);
@@ -196,7 +190,7 @@ AVX2 void draw(const CountBins& bins, const std::uint64_t* numbers, const std::u
 }  // namespace
 
 const GeneLoops* avx2_gene_loops() noexcept {
-    static constexpr GeneLoops wide{number, near, keep, hide, tokens, draw};
+    static constexpr GeneLoops wide{number, near, keep, hide, draw};
     static const bool here = has_avx2();
     return here ? &wide : nullptr;
 }

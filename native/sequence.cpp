@@ -163,7 +163,8 @@ private:
     void write_plain(std::size_t cell, const std::int32_t* columns, const std::uint32_t* counts, std::size_t n) {
         std::size_t at = write_front(cell, n);
         float* const own = out_.target != nullptr ? out_.target + at : out_.values + at;
-        loops_.tokens(cells_.token_of.data(), columns, n, out_.genes + at);
+        const std::int64_t* const token_of = cells_.token_of.data();
+        for (std::size_t i = 0; i < n; ++i) out_.genes[at + i] = token_of[columns[i]];
         if (rules_.values == SequenceValues::bins64 && rules_.ties == Ties::keyed) {
             loops_.draw(bins_, numbers_.data(), counts, n, rules_.zero_value, own);
         } else {

@@ -18,7 +18,7 @@
 namespace cellmill {
 
 // What a number is for: numbers of two purposes have nothing to do with each other.
-enum class Purpose : std::uint64_t { bin = 1, sample = 2, mask = 3, ratio = 4, fill = 5, order = 6, draw = 7, part = 8, gene = 9 };
+enum class Purpose : std::uint64_t { sample = 2, mask = 3, ratio = 4, fill = 5, order = 6, draw = 7, part = 8, gene = 9 };
 
 // The number of gene `token` of a cell. It depends on neither the place of the gene nor the other genes of the cell.
 class GeneNumbers {

@@ -10,6 +10,8 @@
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define CELLMILL_X86_VECTORS 1
+// What may use them: called where `has_avx2` holds.
+#define AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt")))
 #else
 #define CELLMILL_X86_VECTORS 0
 #endif

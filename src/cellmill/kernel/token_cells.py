@@ -12,7 +12,7 @@ from cellmill.kernel.checks import as_i64, as_integers, check_u64
 from cellmill.kernel.keys import GAMMA, MASK64
 from cellmill.kernel.reference.random import mix64
 
-__all__ = ["BIN", "DRAW", "FILL", "MASK", "ORDER", "PART", "RATIO", "SAMPLE", "TokenCells", "cell_numbers"]
+__all__ = ["DRAW", "FILL", "MASK", "ORDER", "PART", "RATIO", "SAMPLE", "TokenCells", "cell_numbers"]
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -21,7 +21,6 @@ U64 = npt.NDArray[np.uint64]
 Integers = npt.NDArray[np.integer[Any]]
 
 # What a random number of a gene or a cell is for; native/tokens.hpp has the same numbers.
-BIN: Final = 1
 SAMPLE: Final = 2
 MASK: Final = 3
 RATIO: Final = 4

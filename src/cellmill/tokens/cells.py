@@ -120,7 +120,8 @@ def as_cells(
             f"genes: none of the {len(tokens):,} columns of counts has a token, so every cell would be empty; "
             "the vocabulary, or the table of tokens, is that of other genes"
         )
-    if _is_of_kernel(whole) and int(tokens.min(initial=0)) >= 0:
+    # a recipe may have changed counts in place, to zeros too
+    if _is_of_kernel(whole) and int(tokens.min(initial=0)) >= 0 and int(values.min(initial=1)) > 0:
         columns, values = np.ascontiguousarray(whole.indices, np.int32), np.ascontiguousarray(values, np.uint32)
         indptr = np.ascontiguousarray(whole.indptr, np.int64)
         return TokenCells.of_kernel(indptr, columns, values, token_of=tokens, keys=numbers)
