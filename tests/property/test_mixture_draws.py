@@ -106,7 +106,7 @@ def test_epochs_and_seeds_give_other_orders():
 
 
 def test_a_billion_imaginary_cells_take_no_memory_and_no_time():
-    began = time.perf_counter()
+    began = time.process_time()  # another process may slow this one down
     parts = (
         Part("a", Cells((Segment.of(0, range(10**9)),)), share=0.75),
         Part("b", Cells((Segment.of(1, range(3 * 10**8)),)), share=0.25),
@@ -119,4 +119,4 @@ def test_a_billion_imaginary_cells_take_no_memory_and_no_time():
         if kind == "proportion":
             assert (component == 0).sum() == 384
         assert plan.hash
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2

@@ -292,7 +292,7 @@ def test_a_fraction_of_a_repeat_is_of_units():
 
 
 def test_a_billion_imaginary_cells_cost_nothing():
-    began = time.perf_counter()
+    began = time.process_time()  # another process may slow this one down
     plan = plan_cells({"all": [(Imaginary("s", 10**9), range(10**9))]})
     for units in (Sets(128), Chunks(64), Sets(512, short="drop")):
         made = plan_units(plan, units)
@@ -300,4 +300,4 @@ def test_a_billion_imaginary_cells_cost_nothing():
         assert len(np.unique(got.row)) == 32 * units.size
         assert (got.epoch == 7).all()
         assert made.hash
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2

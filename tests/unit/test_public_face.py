@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
-import time
 from types import ModuleType
 
 import pytest
@@ -91,11 +90,10 @@ def test_command_line_starts_without_torch() -> None:
 
 def test_import_takes_less_than_300_ms() -> None:
     def seconds(code: str) -> float:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        return time.perf_counter() - started
+        script = f"{code}; import time; print(time.process_time())"  # other processes may slow this one down
+        return float(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)
 
-    bare = min(seconds("pass") for _ in range(3))
+    bare = min(seconds("pass") for _ in range(2))
     assert min(seconds("import cellmill") for _ in range(3)) - bare < 0.3
 
 

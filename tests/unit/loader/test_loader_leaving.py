@@ -39,6 +39,10 @@ def threads_now():
     return len(list(Path("/proc/self/task").iterdir()))
 
 
+def our_threads():
+    return [one.name for one in threading.enumerate() if one.name.startswith("cellmill")]
+
+
 def files_now():
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -110,12 +114,10 @@ def test_an_interrupt_while_the_consumer_waits_is_heard(atlas):
     del stream
     assert time.monotonic() - started < 5
     gc.collect()
-    patience = time.monotonic() + 5  # what the reader is about it ends
-    while (reading := [one for one in threading.enumerate() if one.name.startswith("cellmill-prefetch")]) and (
-        time.monotonic() < patience
-    ):
+    patience = time.monotonic() + 20  # what the reader is about it ends
+    while our_threads() and time.monotonic() < patience:
         time.sleep(0.01)
-    assert not reading
+    assert not our_threads()
 
 
 def test_a_thousand_loaders_leave_nothing_behind(atlas):
@@ -133,9 +135,11 @@ def test_a_thousand_loaders_leave_nothing_behind(atlas):
     before, files, memory = threads_now(), files_now(), resident_mib()
     some(1000)
     gc.collect()
-    patience = time.monotonic() + 5  # a thread that was waited for is still there for a moment
-    while threads_now() > before and time.monotonic() < patience:
+    few = 5  # other libraries may start or open something meanwhile; a loader that leaks does so a thousand times
+    patience = time.monotonic() + 20  # a thread that was told to end is still there for a moment
+    while time.monotonic() < patience and (our_threads() or threads_now() > before + few):
         time.sleep(0.01)
-    assert threads_now() <= before
-    assert files_now() <= files
+    assert not our_threads()
+    assert threads_now() <= before + few
+    assert files_now() <= files + few
     assert resident_mib() < memory + 40
