@@ -48,7 +48,7 @@ def files():
         yield Path(folder), paths, whole
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     min_counts=st.integers(0, 14),
     min_genes=st.integers(0, 8),

@@ -85,8 +85,9 @@ def test_doctor_tells_of_a_kernel_that_is_not_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("blocked", "extra"), [(("torch", "scvi", "lightning", "safetensors"), "[scvi]"), (("safetensors",), "[torch]"),
-                           (("lightning",), "[scvi]")], ids=str,
+    ("blocked", "extra"), [(("torch", "scvi", "lightning", "safetensors"), "[scvi]"),
+                           pytest.param(("safetensors",), "[torch]", marks=pytest.mark.slow),
+                           pytest.param(("lightning",), "[scvi]", marks=pytest.mark.slow)], ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("verb", ["run", pytest.param("train", marks=pytest.mark.slow)])
 def test_training_without_its_libraries_names_the_extra(

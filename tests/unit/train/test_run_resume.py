@@ -45,7 +45,7 @@ def without_seconds(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(run_of: Any) -> None:
-    epochs = 60
+    epochs = 24
     run = run_of("killed", epochs=epochs, name="same")
     first = killed_after(run, 3)
     second = killed_after(run, first + 4)
