@@ -13,7 +13,7 @@ RankRules to_rules(nb::handle rules) {
             number<std::int64_t>(rules, "token_offset"), number<std::int64_t>(rules, "pad_token")};
 }
 
-RankPlan to_plan(nb::handle plan, const TokenCells& cells, bool totals) {
+RankPlan to_plan(nb::handle plan, const TokenCells& cells, bool ratio, bool totals) {
     RankPlan made{entries<const std::int64_t>(plan, "room"),   entries<const double>(plan, "divisors"),
                   entries<const double>(plan, "totals"),       entries<const double>(plan, "values"),
                   entries<const std::uint64_t>(plan, "ties"),  entries<const std::int64_t>(plan, "head"),
@@ -24,6 +24,12 @@ RankPlan to_plan(nb::handle plan, const TokenCells& cells, bool totals) {
     if (totals || !made.totals.empty()) expect(made.totals, cells.size(), "totals");
     if (!made.values.empty()) expect(made.values, cells.columns.size(), "values");
     if (!made.ties.empty()) expect(made.ties, cells.columns.size(), "ties");
+    const auto keyed = entries<const std::uint8_t>(plan, "keyed");
+    if (keyed.empty()) return made;
+    expect(keyed, cells.token_of.size() * sizeof(KeyedColumn), "keyed");
+    if (reinterpret_cast<std::uintptr_t>(keyed.data()) % alignof(KeyedColumn) != 0) throw std::invalid_argument("keyed is not aligned");
+    if (!ratio || !made.values.empty() || !made.ties.empty()) throw std::invalid_argument("keyed is for ratios of counts, ties by token");
+    made.keyed = {reinterpret_cast<const KeyedColumn*>(keyed.data()), cells.token_of.size()};
     return made;
 }
 
@@ -52,7 +58,8 @@ void rank(nb::handle cells, nb::handle rules, nb::handle plan, nb::handle out, s
     const TokenCells given = token_cells(cells);
     const RankRules made = to_rules(rules);
     const RankOut to = to_out(out, given.size());
-    const RankPlan planned = to_plan(plan, given, made.values != RankValues::ratio || to.per_10k != nullptr);
+    const bool ratio = made.values == RankValues::ratio && !made.keyed_ties;
+    const RankPlan planned = to_plan(plan, given, ratio, made.values != RankValues::ratio || to.per_10k != nullptr);
     const nb::gil_scoped_release release;
     rank_genes(given, made, planned, to, threads);
 }

@@ -1,4 +1,4 @@
-// The loops over the genes of one cell that making tokens spends its time in, plainly and with 32-byte vectors; both give
+// The loops over the genes of one cell that making tokens spends its time in, plainly and with vectors of 32 and 64 bytes; all give
 // the same. Knows arrays. Knows neither recipes nor Python.
 #pragma once
 
@@ -8,23 +8,30 @@
 #include <cstdint>
 #include <vector>
 
+#include "count_bins.hpp"
 #include "tokens.hpp"
 
 namespace cellmill {
 
+// What is looked up of a column, in one place: the tables of an axis are larger than the nearest caches.
+struct GeneOfColumn {
+    std::uint64_t mixed;  // mix64 of the token.
+    std::int64_t token;
+};
+
 struct GeneLoops {
-    // numbers[i]: mix64(stream ^ mixed[columns[i]]).
-    void (*number)(std::uint64_t stream, const std::uint64_t* mixed, const std::int32_t* columns, std::size_t n,
-                   std::uint64_t* numbers);
+    // numbers[i]: mix64(stream ^ mixed of columns[i]); tokens[i]: its token.
+    void (*number)(std::uint64_t stream, const GeneOfColumn* genes, const std::int32_t* columns, std::size_t n,
+                   std::uint64_t* numbers, std::int64_t* tokens);
 
     // Writes the halves (upper: 32, lower: 0) from low to low + most, counts those below, and returns how many it wrote.
     // `inside` has room for n + kSlack.
     std::size_t (*near)(const std::uint64_t* numbers, std::size_t n, int half, std::uint32_t low, std::uint32_t most,
                         std::uint32_t* inside, std::size_t* below);
 
-    // Keeps the genes whose upper half is at most `rank`, numbers where they lie; the others' room is n + kSlack.
-    std::size_t (*keep)(std::uint64_t* numbers, const std::int32_t* columns, const std::uint32_t* counts, std::size_t n,
-                        std::uint32_t rank, std::int32_t* to_columns, std::uint32_t* to_counts);
+    // Keeps the genes whose upper half is at most `rank`, numbers and tokens where they lie; the room for counts is n + kSlack.
+    std::size_t (*keep)(std::uint64_t* numbers, std::int64_t* tokens, const std::uint32_t* counts, std::size_t n,
+                        std::uint32_t rank, std::uint32_t* to_counts);
 
     // hidden[i]: whether the lower half is at most `rank`.
     void (*hide)(const std::uint64_t* numbers, std::size_t n, std::uint32_t rank, std::uint8_t* hidden);
@@ -32,15 +39,19 @@ struct GeneLoops {
     // The bin of each count, drawn by its number; `zero` for a count of 0.
     void (*draw)(const CountBins& bins, const std::uint64_t* numbers, const std::uint32_t* counts, std::size_t n, float zero,
                  float* to);
+
+    Tally tally;
 };
 
 inline constexpr std::size_t kSlack = 8;
+inline constexpr std::size_t kAhead = 32;  // Entries between the one that is computed and the one that is fetched.
 
 // Those for this processor, or less where `limit_vectors` says so.
 const GeneLoops& gene_loops() noexcept;
 
 // Null where this processor, or this build, has no such vectors.
 const GeneLoops* avx2_gene_loops() noexcept;
+const GeneLoops* avx512_gene_loops() noexcept;
 
 // Finds the k-th smallest of halves of numbers that are spread evenly: one pass finds the few next to where it must be.
 class HalfThreshold {
@@ -66,6 +77,8 @@ public:
             for (std::size_t i = 0; i < n; ++i) inside_[i] = static_cast<std::uint32_t>(numbers[i] >> half);
             below = 0;
             found = n;
+        } else if (found > kFew) {
+            narrow(k, found, below);
         }
         const auto first = inside_.begin();
         const auto last = first + static_cast<std::ptrdiff_t>(found);
@@ -78,17 +91,47 @@ public:
     }
 
 private:
+    static constexpr std::size_t kFew = 40;
+
+    // Leaves fewer of the numbers in `inside_`, by where the wanted one must be among those that are there.
+    void narrow(std::size_t k, std::size_t& found, std::size_t& below) {
+        const double all = static_cast<double>(found);
+        const double share = static_cast<double>(k - below) / all;
+        const double wide = (3.0 * std::sqrt(all * share * (1.0 - share)) + 2.0) / all;
+        const auto least = static_cast<std::uint32_t>(low_ + most_ * std::max(0.0, share - wide));
+        const auto upto = static_cast<std::uint32_t>(low_ + most_ * std::min(1.0, share + wide));
+        if (fewer_.size() < found) fewer_.resize(found + kSlack);
+        std::size_t left = 0;
+        std::size_t less = 0;
+        for (std::size_t i = 0; i < found; ++i) {
+            const std::uint32_t at = inside_[i];
+            fewer_[left] = at;
+            less += at < least;
+            left += at - least <= upto - least;
+        }
+        if (below + less >= k || k > below + less + left) return;
+        inside_.swap(fewer_);
+        if (inside_.size() < fewer_.size()) inside_.resize(fewer_.size());
+        below += less;
+        found = left;
+    }
+
     std::size_t find_near(const std::uint64_t* numbers, std::size_t n, std::size_t k, int half, double sigmas, std::size_t& below) {
         const double all = static_cast<double>(n);
         const double share = static_cast<double>(k) / all;
         const double wide = (sigmas * std::sqrt(all * share * (1.0 - share)) + 2.0) / all;
         const double low = std::floor(std::max(0.0, share - wide) * 0x1p32);
         const double high = std::min(0x1p32 - 1.0, (share + wide) * 0x1p32);
+        low_ = low;
+        most_ = high - low;
         return loops_.near(numbers, n, half, static_cast<std::uint32_t>(low), static_cast<std::uint32_t>(high - low), inside_.data(), &below);
     }
 
     const GeneLoops& loops_;
     std::vector<std::uint32_t> inside_;
+    std::vector<std::uint32_t> fewer_;
+    double low_ = 0.0;  // Of the numbers in `inside_`, and how far up they go.
+    double most_ = 0.0;
 };
 
 }  // namespace cellmill

@@ -51,17 +51,22 @@ AVX2 inline __m256i mix(__m256i x) noexcept {
     return _mm256_xor_si256(z, _mm256_srli_epi64(z, 31));
 }
 
-// Four entries of a table. The instruction that gathers is no faster where it is built of loads.
-AVX2 inline __m256i entries(const std::uint64_t* table, const std::int32_t* places) noexcept {
-    const auto at = [table, places](int i) { return static_cast<long long>(table[places[i]]); };
-    return _mm256_set_epi64x(at(3), at(2), at(1), at(0));
-}
-
-AVX2 void number(std::uint64_t stream, const std::uint64_t* mixed, const std::int32_t* columns, std::size_t n, std::uint64_t* numbers) {
+AVX2 void number(std::uint64_t stream, const GeneOfColumn* genes, const std::int32_t* columns, std::size_t n, std::uint64_t* numbers,
+                 std::int64_t* tokens) {
     const __m256i key = _mm256_set1_epi64x(static_cast<long long>(stream));
     std::size_t i = 0;
-    for (; i + 4 <= n; i += 4) put8(numbers + i, mix(_mm256_xor_si256(entries(mixed, columns + i), key)));
-    for (; i < n; ++i) numbers[i] = mix64(stream ^ mixed[columns[i]]);
+    for (; i + 4 <= n; i += 4) {
+        const auto at = [genes, columns, i](std::size_t k) AVX2 { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(genes + columns[i + k])); };
+        for (std::size_t k = i + kAhead; k < i + kAhead + 4 && i + kAhead + 4 <= n; ++k) __builtin_prefetch(genes + columns[k]);
+        const __m256i even = _mm256_set_m128i(at(2), at(0));
+        const __m256i odd = _mm256_set_m128i(at(3), at(1));
+        put8(numbers + i, mix(_mm256_xor_si256(_mm256_unpacklo_epi64(even, odd), key)));
+        put8(tokens + i, _mm256_unpackhi_epi64(even, odd));
+    }
+    for (; i < n; ++i) {
+        numbers[i] = mix64(stream ^ genes[columns[i]].mixed);
+        tokens[i] = genes[columns[i]].token;
+    }
 }
 
 // Halves of eight numbers, in another order than theirs: 0 1 4 5 2 3 6 7.
@@ -116,26 +121,30 @@ AVX2 std::size_t near(const std::uint64_t* numbers, std::size_t n, int half, std
     return half == 32 ? near_half<32>(numbers, n, low, most, inside, below) : near_half<0>(numbers, n, low, most, inside, below);
 }
 
-AVX2 std::size_t keep(std::uint64_t* numbers, const std::int32_t* columns, const std::uint32_t* counts, std::size_t n, std::uint32_t rank,
-                      std::int32_t* to_columns, std::uint32_t* to_counts) {
+AVX2 std::size_t keep(std::uint64_t* numbers, std::int64_t* tokens, const std::uint32_t* counts, std::size_t n, std::uint32_t rank,
+                      std::uint32_t* to_counts) {
     const __m256i ranks = _mm256_set1_epi32(static_cast<int>(rank));
     std::size_t at = 0;
     std::size_t i = 0;
     for (; i + 8 <= n; i += 8) {
         const unsigned mask = at_most<32>(numbers + i, ranks);
-        const __m256i first = at8(numbers + i);  // Both are read before either is written over.
+        const __m256i first = at8(numbers + i);  // All are read before any is written over.
         const __m256i second = at8(numbers + i + 4);
-        const __m256i places = placed(mask);
-        put8(to_columns + at, _mm256_permutevar8x32_epi32(at8(columns + i), places));
-        put8(to_counts + at, _mm256_permutevar8x32_epi32(at8(counts + i), places));
-        put8(numbers + at, _mm256_permutevar8x32_epi32(first, at8(kPlaces.of4[mask & 15].data())));
+        const __m256i first_token = at8(tokens + i);
+        const __m256i second_token = at8(tokens + i + 4);
+        const __m256i places = at8(kPlaces.of4[mask & 15].data());
+        const __m256i more_places = at8(kPlaces.of4[mask >> 4].data());
         const std::size_t next = at + static_cast<std::size_t>(std::popcount(mask & 15));
-        put8(numbers + next, _mm256_permutevar8x32_epi32(second, at8(kPlaces.of4[mask >> 4].data())));
+        put8(to_counts + at, _mm256_permutevar8x32_epi32(at8(counts + i), placed(mask)));
+        put8(numbers + at, _mm256_permutevar8x32_epi32(first, places));
+        put8(numbers + next, _mm256_permutevar8x32_epi32(second, more_places));
+        put8(tokens + at, _mm256_permutevar8x32_epi32(first_token, places));
+        put8(tokens + next, _mm256_permutevar8x32_epi32(second_token, more_places));
         at += static_cast<std::size_t>(std::popcount(mask));
     }
     for (; i < n; ++i) {
         const std::uint64_t number = numbers[i];
-        to_columns[at] = columns[i];
+        tokens[at] = tokens[i];
         to_counts[at] = counts[i];
         numbers[at] = number;
         at += static_cast<std::uint32_t>(number >> 32) <= rank;
@@ -187,10 +196,51 @@ AVX2 void draw(const CountBins& bins, const std::uint64_t* numbers, const std::u
     for (; i < n; ++i) to[i] = bins.draw(counts[i], to_uniform(number_to_bin(numbers[i])), zero);
 }
 
+// Counts of 32 at once: bytes that are equal to 1, to 2 and so on, of at most 255 rounds, so that no byte overflows.
+AVX2 std::size_t tally(const std::uint32_t* counts, std::size_t n, std::uint32_t* sizes, std::uint32_t* large) {
+    constexpr std::size_t most_at_once = 255 * 32;
+    const __m256i most = _mm256_set1_epi32(255);
+    const __m256i least_large = _mm256_set1_epi32(static_cast<int>(kTallied));
+    std::size_t n_large = 0;
+    std::size_t i = 0;
+    while (i + 32 <= n) {
+        __m256i equal[kTallied];
+        for (__m256i& one : equal) one = _mm256_setzero_si256();
+        for (const std::size_t end = std::min(n, i + most_at_once); i + 32 <= end; i += 32) {
+            const auto four = [counts, i, most](std::size_t k) AVX2 { return _mm256_min_epu32(at8(counts + i + 8 * k), most); };
+            const __m256i low = _mm256_packus_epi32(four(0), four(1));
+            const __m256i bytes = _mm256_packus_epi16(low, _mm256_packus_epi32(four(2), four(3)));
+            for (std::uint32_t count = 1; count < kTallied; ++count)
+                equal[count] = _mm256_sub_epi8(equal[count], _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(static_cast<char>(count))));
+            for (std::size_t k = 0; k < 4; ++k) {  // Without branches: in most of 32 counts one is large.
+                const __m256i here = at8(counts + i + 8 * k);
+                const __m256i is_large = _mm256_cmpeq_epi32(_mm256_max_epu32(here, least_large), here);
+                const auto mask = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(is_large)));
+                put8(large + n_large, _mm256_permutevar8x32_epi32(here, placed(mask)));
+                n_large += static_cast<std::size_t>(std::popcount(mask));
+            }
+        }
+        for (std::uint32_t count = 1; count < kTallied; ++count) {
+            const __m256i sums = _mm256_sad_epu8(equal[count], _mm256_setzero_si256());
+            alignas(32) std::array<std::uint64_t, 4> parts;
+            put8(parts.data(), sums);
+            sizes[count] += static_cast<std::uint32_t>(parts[0] + parts[1] + parts[2] + parts[3]);
+        }
+    }
+    for (; i < n; ++i) {
+        const std::uint32_t count = counts[i];
+        if (count < kTallied)
+            ++sizes[count];
+        else
+            large[n_large++] = count;
+    }
+    return n_large;
+}
+
 }  // namespace
 
 const GeneLoops* avx2_gene_loops() noexcept {
-    static constexpr GeneLoops wide{number, near, keep, hide, draw};
+    static constexpr GeneLoops wide{number, near, keep, hide, draw, tally};
     static const bool here = has_avx2();
     return here ? &wide : nullptr;
 }

@@ -1,5 +1,6 @@
 #include "rank.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <limits>
 #include <memory>
@@ -134,7 +135,35 @@ public:
         const std::size_t n = cells_.nnz(cell);
         key_ = cells_.keys[cell];
         const double total = plan_.totals.empty() ? 0.0 : plan_.totals[cell];
-        if (values_.size() < n) values_.resize(n);
+        if (values_.size() < n) {
+            values_.resize(n);
+            tokens_.resize(n);
+            order_.resize(n);
+        }
+        if (plan_.keyed.empty() || !order_by_keys(n)) order_by_values(n, total);
+        write(cell, total, n);
+    }
+
+private:
+    std::size_t column(std::size_t place) const noexcept { return static_cast<std::size_t>(cells_.columns[begin_ + place]); }
+
+    // As by values, with what is known of the values beforehand: few of them are compared.
+    bool order_by_keys(std::size_t n) {
+        const std::int32_t* const columns = cells_.columns.data() + begin_;
+        const std::uint32_t* const counts = cells_.counts.data() + begin_;
+        if (!by_key_.order(plan_.keyed.data(), columns, counts, n, values_.data(), tokens_.data())) return false;
+        const auto before = [this](std::uint32_t a, std::uint32_t b) {
+            if (values_[a] != values_[b]) return values_[a] > values_[b];
+            return tokens_[a] != tokens_[b] ? tokens_[a] < tokens_[b] : a < b;
+        };
+        const std::span<std::uint32_t> rest = by_key_.rest();
+        std::sort(rest.begin(), rest.end(), before);
+        const auto ordered = by_key_.ordered();
+        std::merge(ordered.begin(), ordered.end(), rest.begin(), rest.end(), order_.begin(), before);
+        return true;
+    }
+
+    void order_by_values(std::size_t n, double total) {
         entries_.resize(n);
         if (rules_.single)
             measure(static_cast<float>(total));
@@ -142,11 +171,9 @@ public:
             measure(total);
         sorter_.sort_all(entries_);
         untie();
-        write(cell, total);
+        for (std::size_t i = 0; i < n; ++i) order_[i] = entries_[i].place;
+        for (std::size_t i = 0; i < n; ++i) tokens_[i] = cells_.token_of[column(i)];
     }
-
-private:
-    std::size_t column(std::size_t place) const noexcept { return static_cast<std::size_t>(cells_.columns[begin_ + place]); }
 
     template <class Real>
     void measure(Real total) {
@@ -203,27 +230,26 @@ private:
         return rules_.keyed_ties ? keyed(token) : token ^ std::uint64_t{1} << 63;  // Signed order.
     }
 
-    void write(std::size_t cell, double total) {
+    void write(std::size_t cell, double total, std::size_t n_genes) {
         const std::size_t from = static_cast<std::size_t>(out_.starts[cell]);
         const std::size_t end = static_cast<std::size_t>(out_.starts[cell + 1]);
         const std::size_t most = static_cast<std::size_t>(std::max<std::int64_t>(plan_.room[cell], 0));
-        const std::size_t n = std::min(entries_.size(), most);
+        const std::size_t n = std::min(n_genes, most);
         const std::size_t upto = from + plan_.n_head + n + plan_.tail.size();
         if (upto > end) throw std::invalid_argument("row " + std::to_string(cell) + " is too short for its genes");
         std::size_t at = from;
         for (std::size_t i = 0; i < plan_.n_head; ++i) put(at++, plan_.head[cell * plan_.n_head + i]);
-        const std::int64_t* const token_of = cells_.token_of.data();
-        const std::int32_t* const columns = cells_.columns.data() + begin_;
-        for (std::size_t i = 0; i < n; ++i) {
-            const std::size_t place = entries_[i].place;
-            out_.genes[at + i] = token_of[columns[place]] + rules_.token_offset;
-            out_.values[at + i] = static_cast<float>(values_[place]);
-        }
-        for (std::size_t i = 0; out_.ranked != nullptr && i < n; ++i) out_.ranked[at + i] = values_[entries_[i].place];
-        for (std::size_t i = 0; out_.per_10k != nullptr && i < n; ++i) out_.per_10k[at + i] = per_10k(entries_[i].place, total);
+        const std::uint32_t* const order = order_.data();
+        for (std::size_t i = 0; i < n; ++i) out_.genes[at + i] = tokens_[order[i]] + rules_.token_offset;
+        for (std::size_t i = 0; i < n; ++i) out_.values[at + i] = static_cast<float>(values_[order[i]]);
+        for (std::size_t i = 0; out_.ranked != nullptr && i < n; ++i) out_.ranked[at + i] = values_[order_[i]];
+        for (std::size_t i = 0; out_.per_10k != nullptr && i < n; ++i) out_.per_10k[at + i] = per_10k(order_[i], total);
         at += n;
         for (const std::int64_t token : plan_.tail) put(at++, token);
-        for (; at < end; ++at) put(at, rules_.pad_token);
+        std::fill(out_.genes + at, out_.genes + end, rules_.pad_token);
+        std::fill(out_.values + at, out_.values + end, 0.0F);
+        for (double* const row : {out_.ranked, out_.per_10k})
+            if (row != nullptr) std::fill(row + at, row + end, 0.0);
         out_.lengths[cell] = static_cast<std::int64_t>(upto - from);
     }
 
@@ -250,7 +276,10 @@ private:
     std::size_t begin_ = 0;
     std::uint64_t key_ = 0;
     std::vector<double> values_;
+    std::vector<std::int64_t> tokens_;
     std::vector<Entry> entries_;
+    std::vector<std::uint32_t> order_;  // Places of the entries of the cell.
+    KeyOrder by_key_;
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "key_order.hpp"
 #include "tokens.hpp"
 
 namespace cellmill {
@@ -36,6 +37,7 @@ struct RankPlan {
     std::span<const std::int64_t> head;    // Of each cell n_head, in front of its genes.
     std::size_t n_head = 0;
     std::span<const std::int64_t> tail;    // Behind the genes of every cell.
+    std::span<const KeyedColumn> keyed{};  // Of each column, for ratios of counts, ties by token; or empty.
 };
 
 // Row i lies in starts[i]..starts[i + 1]. Null pointers for what nobody wants.

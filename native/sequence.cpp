@@ -22,11 +22,11 @@ std::uint64_t as_order(double x) noexcept { return std::bit_cast<std::uint64_t>(
 class RowMaker {
 public:
     RowMaker(const TokenCells& cells, const SequenceRules& rules, const SequencePlan& plan, const SequenceNumbers& numbers,
-             const SequenceOut& out, std::span<const std::uint64_t> mixed, std::span<const std::uint32_t> by_token)
-        : cells_(cells), rules_(rules), plan_(plan), given_(numbers), out_(out), mixed_(mixed), by_token_(by_token),
+             const SequenceOut& out, std::span<const GeneOfColumn> genes, std::span<const std::uint32_t> by_token)
+        : cells_(cells), rules_(rules), plan_(plan), given_(numbers), out_(out), genes_(genes), by_token_(by_token),
           bins_(rules.values == SequenceValues::bins32 ? Arithmetic::q32 : Arithmetic::q64,
-                static_cast<std::size_t>(rules.n_bins - 1)),
-          plain_(!rules.split && !rules.split_first && plan.n_fill.empty() && std::isnan(rules.spared) && !rules.mask_heads &&
+                static_cast<std::size_t>(rules.n_bins - 1), gene_loops().tally),
+          plain_(!rules.split_first && plan.n_fill.empty() && std::isnan(rules.spared) && !rules.mask_heads &&
                  numbers.bin.empty() && numbers.sample.empty() && numbers.mask.empty() &&
                  (rules.choose == Choose::first || (rules.choose == Choose::uniform && !rules.shuffled))) {}
 
@@ -82,44 +82,37 @@ private:
         for (std::size_t i = fixed_; i < nnz_; ++i) kept_[i - fixed_] = static_cast<Place>(i);
     }
 
-    // A row of which nothing is split off or filled in: what most rows are, with the least work for each gene.
+    // A row in which nothing is filled in: what most rows are, with the least work for each gene.
     void make_plain(std::size_t cell) {
         const std::size_t n_own = nnz_ - fixed_;
         const std::size_t n = std::min(n_own, room(plan_.room[cell]));
         const bool chooses = n < n_own && rules_.choose == Choose::uniform;
-        const bool draws = rules_.values == SequenceValues::bins64 && rules_.ties == Ties::keyed;
-        const std::int32_t* columns = columns_.data() + fixed_;
         const std::uint32_t* counts = counts_.data() + fixed_;
         if (numbers_.size() < n_own) numbers_.resize(n_own);
-        if (chooses || draws || !plan_.n_mask.empty()) {
-            const std::uint64_t stream = stream_key(key_, static_cast<std::uint64_t>(Purpose::gene));
-            loops_.number(stream, mixed_.data(), columns, chooses ? n_own : n, numbers_.data());
-        }
+        if (tokens_.size() < n_own) tokens_.resize(n_own);
+        const std::uint64_t stream = stream_key(key_, static_cast<std::uint64_t>(Purpose::gene));
+        loops_.number(stream, genes_.data(), columns_.data() + fixed_, chooses ? n_own : n, numbers_.data(), tokens_.data());
         if (chooses) {
-            choose_plain(columns, counts, n_own, n);
-            columns = plain_columns_.data();
+            choose_plain(counts, n_own, n);
             counts = plain_counts_.data();
         }
         mask_plain(cell, n);
-        write_plain(cell, columns, counts, n);
+        rules_.split ? write_split(cell, counts, n) : write_plain(cell, counts, n);
     }
 
-    void choose_plain(const std::int32_t* columns, const std::uint32_t* counts, std::size_t n_own, std::size_t n) {
-        if (plain_columns_.size() < n_own + kSlack) {
-            plain_columns_.resize(n_own + kSlack);
-            plain_counts_.resize(n_own + kSlack);
-        }
+    void choose_plain(const std::uint32_t* counts, std::size_t n_own, std::size_t n) {
+        if (plain_counts_.size() < n_own + kSlack) plain_counts_.resize(n_own + kSlack);
         if (n == 0) return;
         const HalfThreshold::Found last = threshold_.find(numbers_.data(), n_own, n, 32);
         if (last.all_equal) {
-            loops_.keep(numbers_.data(), columns, counts, n_own, last.value, plain_columns_.data(), plain_counts_.data());
+            loops_.keep(numbers_.data(), tokens_.data(), counts, n_own, last.value, plain_counts_.data());
             return;
         }
         std::size_t at = 0;
         std::size_t equal = 0;
         for (std::size_t i = 0; i < n_own; ++i) {
             const std::uint64_t number = numbers_[i];
-            plain_columns_[at] = columns[i];
+            tokens_[at] = tokens_[i];
             plain_counts_[at] = counts[i];
             numbers_[at] = number;
             const std::uint32_t rank = static_cast<std::uint32_t>(number >> 32);
@@ -160,19 +153,43 @@ private:
         }
     }
 
-    void write_plain(std::size_t cell, const std::int32_t* columns, const std::uint32_t* counts, std::size_t n) {
+    void write_plain(std::size_t cell, const std::uint32_t* counts, std::size_t n) {
         std::size_t at = write_front(cell, n);
         float* const own = out_.target != nullptr ? out_.target + at : out_.values + at;
-        const std::int64_t* const token_of = cells_.token_of.data();
-        for (std::size_t i = 0; i < n; ++i) out_.genes[at + i] = token_of[columns[i]];
-        if (rules_.values == SequenceValues::bins64 && rules_.ties == Ties::keyed) {
-            loops_.draw(bins_, numbers_.data(), counts, n, rules_.zero_value, own);
-        } else {
-            for (std::size_t i = 0; i < n; ++i) own[i] = counts[i] == 0 ? rules_.zero_value : value_of(counts[i], 0.0);
-        }
+        std::copy_n(tokens_.data(), n, out_.genes + at);
+        value_plain(counts, n, own);
         write_behind(cell, at, n, own);
         if (out_.raw != nullptr)
             for (std::size_t i = 0; i < n; ++i) out_.raw[at + i] = static_cast<float>(counts[i]);
+    }
+
+    void value_plain(const std::uint32_t* counts, std::size_t n, float* to) const {
+        if (rules_.values == SequenceValues::bins64 && rules_.ties == Ties::keyed) return loops_.draw(bins_, numbers_.data(), counts, n, rules_.zero_value, to);
+        for (std::size_t i = 0; i < n; ++i) to[i] = counts[i] == 0 ? rules_.zero_value : value_of(counts[i], 0.0);
+    }
+
+    // The same where what is hidden goes to a part of its own.
+    void write_split(std::size_t cell, const std::uint32_t* counts, std::size_t n) {
+        if (drawn_.size() < n) drawn_.resize(n);
+        value_plain(counts, n, drawn_.data());
+        kept_.resize(n);
+        for (std::size_t i = 0; i < n; ++i) kept_[i] = static_cast<Place>(i);
+        part_from_hidden();
+        hidden_.assign(kept_.size(), 0);
+        const auto write_genes_of = [&](const std::vector<Place>& places, std::int64_t* genes, float* values, float* raw) {
+            for (std::size_t i = 0; i < places.size(); ++i) {
+                genes[i] = tokens_[places[i]];
+                values[i] = drawn_[places[i]];
+            }
+            for (std::size_t i = 0; raw != nullptr && i < places.size(); ++i) raw[i] = static_cast<float>(counts[places[i]]);
+        };
+        const std::size_t at = write_front(cell, kept_.size());
+        float* const own = (out_.target != nullptr ? out_.target : out_.values) + at;
+        write_genes_of(kept_, out_.genes + at, own, out_.raw == nullptr ? nullptr : out_.raw + at);
+        write_behind(cell, at, kept_.size(), own);
+        const std::size_t from = part_from(cell);
+        write_genes_of(part_, out_.part_genes + from, out_.part_target + from, out_.part_raw == nullptr ? nullptr : out_.part_raw + from);
+        end_part(cell);
     }
 
     std::int32_t column(Place place) const noexcept { return place < nnz_ ? columns_[place] : fillers_[place - nnz_]; }
@@ -182,7 +199,7 @@ private:
     void number(const std::vector<Place>& genes, std::span<const std::uint64_t> given, std::uint64_t (*part)(std::uint64_t), std::uint64_t* to) const noexcept {
         const GeneNumbers keyed(key_, Purpose::gene);
         for (std::size_t i = 0; i < genes.size(); ++i)
-            to[i] = !given.empty() && genes[i] < nnz_ ? given[begin_ + genes[i]] : part(keyed.of_mixed(mixed_[static_cast<std::size_t>(column(genes[i]))]));
+            to[i] = !given.empty() && genes[i] < nnz_ ? given[begin_ + genes[i]] : part(keyed.of_mixed(genes_[static_cast<std::size_t>(column(genes[i]))].mixed));
     }
 
     // Keeps as many genes as there is room for; they stay in the order of the axis unless rows are shuffled.
@@ -311,7 +328,7 @@ private:
         if (own == 0) return place < nnz_ ? rules_.zero_value : 0.0F;
         if (rules_.values != SequenceValues::bins64 || rules_.ties != Ties::keyed) return value_of(own, 0.0);
         const GeneNumbers keyed(key_, Purpose::gene);
-        return value_of(own, given_.bin.empty() ? to_uniform(number_to_bin(keyed.of_mixed(mixed_[static_cast<std::size_t>(columns_[place])])))
+        return value_of(own, given_.bin.empty() ? to_uniform(number_to_bin(keyed.of_mixed(genes_[static_cast<std::size_t>(columns_[place])].mixed)))
                                                 : given_.bin[begin_ + place]);
     }
 
@@ -371,7 +388,11 @@ private:
         if (out_.mask != nullptr) std::copy_n(hidden, n, out_.mask + at);
         out_.lengths[cell] = static_cast<std::int64_t>(at + n) - out_.starts[cell];
         const std::size_t end = static_cast<std::size_t>(out_.starts[cell + 1]);
-        for (std::size_t i = at + n; i < end; ++i) put(i, rules_.pad_token, rules_.pad_value, rules_.pad_value, rules_.pad_value, 0);
+        const std::size_t upto = at + n;
+        std::fill(out_.genes + upto, out_.genes + end, rules_.pad_token);
+        for (float* const row : {out_.values, out_.target, out_.raw})
+            if (row != nullptr) std::fill(row + upto, row + end, rules_.pad_value);
+        if (out_.mask != nullptr) std::fill(out_.mask + upto, out_.mask + end, std::uint8_t{0});
     }
 
     void write_genes(const std::vector<Place>& genes, std::int64_t* to) const noexcept {
@@ -392,18 +413,28 @@ private:
     }
 
     void write_part(std::size_t cell) const {
-        const std::size_t from = static_cast<std::size_t>(out_.part_starts[cell]);
-        const std::size_t end = static_cast<std::size_t>(out_.part_starts[cell + 1]);
-        const std::size_t upto = from + part_.size();
-        if (upto > end) throw std::invalid_argument("part " + std::to_string(cell) + " is too short for its genes");
+        const std::size_t from = part_from(cell);
         write_genes(part_, out_.part_genes + from);
         value_all(part_, out_.part_target + from);
+        if (out_.part_raw != nullptr) write_raw(part_, out_.part_raw + from);
+        end_part(cell);
+    }
+
+    // Where the part of a cell begins.
+    std::size_t part_from(std::size_t cell) const {
+        const std::size_t from = static_cast<std::size_t>(out_.part_starts[cell]);
+        if (from + part_.size() > static_cast<std::size_t>(out_.part_starts[cell + 1]))
+            throw std::invalid_argument("part " + std::to_string(cell) + " is too short for its genes");
+        return from;
+    }
+
+    // Writes the padding behind a part.
+    void end_part(std::size_t cell) const noexcept {
+        const std::int64_t upto = out_.part_starts[cell] + static_cast<std::int64_t>(part_.size());
+        const std::int64_t end = out_.part_starts[cell + 1];
         std::fill(out_.part_genes + upto, out_.part_genes + end, rules_.pad_token);
         std::fill(out_.part_target + upto, out_.part_target + end, rules_.pad_value);
-        if (out_.part_raw != nullptr) {
-            write_raw(part_, out_.part_raw + from);
-            std::fill(out_.part_raw + upto, out_.part_raw + end, rules_.pad_value);
-        }
+        if (out_.part_raw != nullptr) std::fill(out_.part_raw + upto, out_.part_raw + end, rules_.pad_value);
         out_.part_lengths[cell] = static_cast<std::int64_t>(part_.size());
     }
 
@@ -412,7 +443,7 @@ private:
     const SequencePlan& plan_;
     const SequenceNumbers& given_;
     const SequenceOut& out_;
-    std::span<const std::uint64_t> mixed_;
+    std::span<const GeneOfColumn> genes_;  // Of each column.
     std::span<const std::uint32_t> by_token_;  // Columns; empty where nothing is filled up.
     CountBins bins_;
     bool plain_;
@@ -427,8 +458,9 @@ private:
     float divisor_ = 1.0F;
     std::span<const std::uint32_t> counts_;
     std::span<const std::int32_t> columns_;
-    std::vector<std::int32_t> plain_columns_;
+    std::vector<std::int64_t> tokens_;
     std::vector<std::uint32_t> plain_counts_;
+    std::vector<float> drawn_;
     std::vector<Place> kept_;
     std::vector<Place> part_;
     std::vector<std::int32_t> fillers_;  // Columns.
@@ -447,14 +479,16 @@ private:
 void tokenise_sequences(const TokenCells& cells, const SequenceRules& rules, const SequencePlan& plan,
                         const SequenceNumbers& numbers, const SequenceOut& out, std::size_t threads) {
     cells.check();
-    const std::vector<std::uint64_t> mixed = mixed_tokens(cells.token_of);
+    std::vector<GeneOfColumn> genes(cells.token_of.size());
+    for (std::size_t column = 0; column < genes.size(); ++column)
+        genes[column] = {mix64(static_cast<std::uint64_t>(cells.token_of[column])), cells.token_of[column]};
     std::vector<std::uint32_t> by_token;
     if (!plan.n_fill.empty()) {
         const ColumnRanks ranks = ranks_of_tokens(cells.token_of);
         for (std::size_t rank = 0; rank < ranks.size(); ++rank) by_token.push_back(ranks.column(rank));
     }
     run_pieces(workers_for(cells.columns.size(), cells.size(), threads, kLeastTokenised), cells.size(), kTokenPiece, [&] {
-        return [maker = std::make_unique<RowMaker>(cells, rules, plan, numbers, out, mixed, by_token)](std::size_t begin, std::size_t end) {
+        return [maker = std::make_unique<RowMaker>(cells, rules, plan, numbers, out, genes, by_token)](std::size_t begin, std::size_t end) {
             for (std::size_t cell = begin; cell < end; ++cell) maker->make(cell);
         };
     });

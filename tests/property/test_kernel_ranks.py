@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from cellmill.kernel import RankOut, RankPlan, RankRules, TokenCells, reference
+from cellmill.kernel import RankOut, RankPlan, RankRules, TokenCells, rank_keys, reference
 from kernels import IMPLEMENTATIONS, native, needs_native
 
 
@@ -81,6 +81,49 @@ def test_both_kernels_give_the_same_rows(seed):
         same(rows_of(native, cells, rules, plan, length), rows_of(reference, cells, rules, plan, length))
 
 
+@needs_native
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32))
+def test_what_is_known_of_ranks_beforehand_changes_no_row(seed):
+    rng = np.random.default_rng(seed)
+    n_columns = int(rng.choice([5, 60, 400, 3000]))
+    cells, example = some_cells(rng, 4, n_columns), some_cells(rng, 2, n_columns)
+    if rng.integers(2):  # tokens that several columns have
+        object.__setattr__(cells, "token_of", cells.token_of // 7)
+    length = int(rng.integers(3, n_columns + 10))
+    plan = replace(some_plan(rng, cells, length), values=None, ties=None)
+    example = replace_tokens(example, cells.token_of)
+    if rng.integers(4) == 0:  # an example of nothing
+        example = TokenCells([0], [], [], token_of=cells.token_of, keys=[])
+    known = replace(plan, keyed=rank_keys(example, plan.divisors))
+    rules = RankRules(token_offset=int(rng.integers(2) * 30), pad_token=500)
+    expected = rows_of(reference, cells, rules, plan, length)
+    for most in (0, 2):  # without vectors, and with those of this processor
+        native.limit_vectors(most)
+        try:
+            same(rows_of(native, cells, rules, known, length), expected)
+        finally:
+            native.limit_vectors(2)
+
+
+def replace_tokens(cells: TokenCells, token_of: np.ndarray) -> TokenCells:
+    return TokenCells(cells.indptr, cells.columns, cells.counts, token_of=token_of, keys=cells.keys)
+
+
+@needs_native
+def test_most_cells_are_ranked_by_what_is_known():
+    """The keys of a sound table tell nearly all values apart; those of another table would give another order."""
+    rng = np.random.default_rng(3)
+    cells = some_cells(rng, 4, 400)
+    divisors = rng.random(400) + 0.1
+    plan = replace(some_plan(rng, cells, 500), divisors=divisors, values=None, ties=None)
+    wrong = rank_keys(cells, 1 / divisors).reshape(400, 64)
+    wrong[:, :16] = rank_keys(cells, divisors)[:, :16]  # its divisors and tokens, with the keys of others
+    expected = rows_of(reference, cells, RankRules(), plan, 500)
+    made = rows_of(native, cells, RankRules(), replace(plan, keyed=wrong), 500)
+    assert not np.array_equal(made.genes, expected.genes)
+
+
 @pytest.mark.parametrize("kernel", IMPLEMENTATIONS[:2])
 def test_values_descend_and_equal_ones_go_by_token(kernel):
     rng = np.random.default_rng(0)
@@ -105,7 +148,9 @@ def test_threads_change_nothing():
     same(rows_of(native, cells, rules, plan, 40, threads=4), rows_of(native, cells, rules, plan, 40, threads=1))
 
 
-@pytest.mark.parametrize("name", ["room", "divisors", "head", "totals", "values", "ties", "starts", "lengths", "row"])
+@pytest.mark.parametrize(
+    "name", ["room", "divisors", "head", "totals", "values", "ties", "keyed", "starts", "lengths", "row"]
+)
 @needs_native
 def test_arrays_that_contradict_each_other_are_refused(name):
     rng = np.random.default_rng(1)
@@ -121,7 +166,7 @@ def test_arrays_that_contradict_each_other_are_refused(name):
         object.__setattr__(out, name, np.zeros(3, np.int64))
     else:
         shape, dtype = ((4, 1), np.int64) if name == "head" else (3, np.float64)
-        dtype = {"room": np.int64, "ties": np.uint64}.get(name, dtype)
+        dtype = {"room": np.int64, "ties": np.uint64, "keyed": np.uint8}.get(name, dtype)
         object.__setattr__(plan, name, np.ones(shape, dtype))
         if name == "head":
             object.__setattr__(plan, name, plan.head[:3])

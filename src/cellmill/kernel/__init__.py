@@ -45,7 +45,7 @@ from cellmill.kernel.profiles import (
     tokenise_panel,
     tokenise_profiles,
 )
-from cellmill.kernel.ranks import RANK_VALUES, RankOut, RankPlan, RankRules, rank_genes
+from cellmill.kernel.ranks import RANK_VALUES, RankOut, RankPlan, RankRules, rank_genes, rank_keys
 from cellmill.kernel.sequences import (
     SequenceNumbers,
     SequenceOut,
@@ -112,6 +112,7 @@ __all__ = [
     "open_model",
     "permute",
     "rank_genes",
+    "rank_keys",
     "set_threads",
     "tokenise_counts",
     "tokenise_panel",

@@ -16,15 +16,21 @@ from cellmill.kernel.checks import count_threads
 from cellmill.kernel.implementation import chosen
 from cellmill.kernel.token_cells import TokenCells
 
-__all__ = ["RANK_VALUES", "RankOut", "RankPlan", "RankRules", "rank_genes"]
+__all__ = ["RANK_VALUES", "RankOut", "RankPlan", "RankRules", "rank_genes", "rank_keys"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
+U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 # Names of the numbers that the implementations are handed.
 RANK_VALUES: Final = {"ratio": 0, "divided": 1, "reciprocal": 2, "scaled": 3}
+
+# What the kernel looks up of a column when it ranks by keys; native/key_order.hpp has the same.
+KEYED_COUNTS: Final = 24
+KEYED: Final = np.dtype([("divisor", np.float64), ("token", np.int64), ("keys", np.uint16, (KEYED_COUNTS,))])
+NO_KEY: Final = 0xFFFF
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +77,8 @@ class RankPlan:
         What is ranked instead of the counts; no NaN.
     ties : u64, (nnz,), or None
         Equal values by these, the smallest first; equal ones again by place.
+    keyed : u8, (n_columns, 64), or None
+        From `rank_keys` of these divisors and tokens: the same rows in less time, for ratios whose ties go by token.
     """
 
     room: I64
@@ -80,6 +88,7 @@ class RankPlan:
     totals: F64 | None = None
     values: F64 | None = None
     ties: U64 | None = None
+    keyed: U8 | None = None
 
     @property
     def n_head(self) -> int:
@@ -113,6 +122,38 @@ class RankOut:
     lengths: I64
     ranked: F64 | None = None
     per_10k: F64 | None = None
+
+
+def rank_keys(cells: TokenCells, divisors: F64) -> U8:
+    """Return what is known beforehand of how small counts of each column rank, u8[n_columns, 64], for `RankPlan.keyed`.
+
+    Parameters
+    ----------
+    cells
+        An example of those that will be ranked. How many of their values are told apart by keys, and so the time, hangs
+        on it; the order does not.
+    divisors : f64, (n_columns,)
+
+    Notes
+    -----
+    A key is the place of ``count / divisor`` among those of all columns and counts up to 24, each as wide as it is
+    frequent in the example. Values of another key are never compared, those of one key always, so keys need not be exact.
+    """
+    made = np.zeros(len(divisors), dtype=KEYED)
+    made["divisor"], made["token"] = divisors, cells.token_of
+    by_token = np.argsort(cells.token_of, kind="stable")
+    values = np.arange(1, KEYED_COUNTS + 1) / divisors[by_token, None]
+    order = np.argsort(-values, axis=None, kind="stable")  # equal ones by token, then by column
+    small = (cells.counts > 0) & (cells.counts <= KEYED_COUNTS)
+    place = cells.columns[small].astype(np.int64) * KEYED_COUNTS + cells.counts[small] - 1
+    seen = np.bincount(place, minlength=values.size).reshape(values.shape)[by_token].ravel()[order]
+    # what the example lacks may come all the same: as much room for all of it as for what the example has
+    width = seen + max(int(seen.sum()), 1) / len(seen)
+    upto = np.cumsum(width)
+    keys = np.empty(values.size, dtype=np.uint16)
+    keys[order] = np.floor((upto - width) / upto[-1] * NO_KEY).astype(np.uint16)
+    made["keys"][by_token] = keys.reshape(values.shape)
+    return made.view(np.uint8).reshape(len(made), KEYED.itemsize)
 
 
 def rank_genes(cells: TokenCells, rules: RankRules, plan: RankPlan, out: RankOut, *, threads: int = 0) -> None:

@@ -14,7 +14,7 @@ from cellmill.kernel import RANK_VALUES, RankRules
 from cellmill.tokens.batch import TokenBatch
 from cellmill.tokens.cells import Pad, check_choice, check_whole, special_of
 from cellmill.tokens.per_gene import PerGene
-from cellmill.tokens.ranks import as_totals, cells_with, rank_rows, refuse_no_total, summed
+from cellmill.tokens.ranks import KnownRanks, as_totals, cells_with, rank_rows, refuse_no_total, summed
 from cellmill.tokens.recipe import as_panel
 from cellmill.tokens.sequences import Shape
 
@@ -95,6 +95,7 @@ class Geneformer:
     genes: tuple[str, ...] | None = None
     vocabulary: Vocabulary | None = field(default=None, repr=False)
     faithful: Faithful | bool | None = None
+    _known: KnownRanks = field(default_factory=KnownRanks, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_choice("version", self.version, Version)
@@ -150,6 +151,7 @@ class Geneformer:
         pad, cls, eos = self._specials()
         v2 = self.version == "V2"
         values = {"sparse": "reciprocal", "dense": "divided"}.get(str(self.faithful), "ratio")
+        keyed = self._known.of(cells, medians) if values == "ratio" else None
         return rank_rows(
             cells,
             RankRules(values=RANK_VALUES[values], single=single and self.faithful is not None, pad_token=pad),
@@ -158,6 +160,7 @@ class Geneformer:
             head=np.full((len(cells), int(v2)), cls),
             tail=(eos,) if v2 else (),
             totals=whole,
+            keyed=keyed,
             per_10k=self.keep_counts,
         )
 
@@ -178,7 +181,7 @@ class Geneformer:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON values; medians and vocabulary by their hashes."""
-        said = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        said = {name: getattr(self, name) for name in self.__dataclass_fields__ if not name.startswith("_")}
         return {
             "recipe": "geneformer",
             **said,
