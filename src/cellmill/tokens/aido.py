@@ -13,7 +13,7 @@ from scipy import sparse
 from cellmill.genes import Vocabulary
 from cellmill.kernel import PanelRows, tokenise_panel
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import check_choice, check_flag, check_whole
+from cellmill.tokens.cells import check_choice, check_flag, check_whole, keep_plain
 from cellmill.tokens.dense import DenseType
 from cellmill.tokens.model_tokens import GivenTokens, ModelTokens
 from cellmill.tokens.profiles import check_places, read_profiles, row_sums, whole_totals
@@ -82,6 +82,7 @@ class AidoCell:
         check_flag("faithful", self.faithful)
         object.__setattr__(self, "genes", as_panel(self.genes, self.vocabulary))
         object.__setattr__(self, "table", ModelTokens(self.token_of, self.vocabulary))
+        keep_plain(self)
 
     @tell_no_memory
     def encode(

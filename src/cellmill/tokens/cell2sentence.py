@@ -13,7 +13,7 @@ from scipy import sparse
 from cellmill.errors import ConfigError, InputError
 from cellmill.kernel import RankRules, TokenCells
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, as_cells, check_flag, check_pad, check_whole
+from cellmill.tokens.cells import Pad, as_cells, check_flag, check_pad, check_whole, keep_plain
 from cellmill.tokens.ranks import one_column_each, rank_rows, summed
 from cellmill.tokens.recipe import as_panel, tell_no_memory
 from cellmill.tokens.sequences import Shape
@@ -87,6 +87,7 @@ class Cell2Sentence:
         if not isinstance(self.delimiter, str) or not self.delimiter:
             raise ConfigError(f"delimiter must be a text of one letter or more, found {self.delimiter!r}")
         object.__setattr__(self, "genes", as_panel(self.genes))
+        keep_plain(self)
 
     @tell_no_memory
     def encode(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -29,6 +30,7 @@ __all__ = [
     "check_pad",
     "check_vocabulary",
     "check_whole",
+    "keep_plain",
     "row_starts",
     "special_of",
 ]
@@ -325,6 +327,14 @@ def check_choice(name: str, value: object, known: Any) -> str:
     if not isinstance(value, str) or value not in words:
         raise ConfigError(f"{name} must be one of {', '.join(words)}, found {value!r}.{nearest(str(value), words)}")
     return str(value)
+
+
+def keep_plain(recipe: Any) -> None:
+    """Turn what a frozen recipe was given as numbers of NumPy into those of Python, which its record in JSON takes."""
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(recipe, field.name, value.item())
 
 
 def check_mask_value(mask_value: float, pad_value: float, values: str, n_bins: int | None, *, zeros: bool) -> None:

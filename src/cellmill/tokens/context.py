@@ -66,7 +66,8 @@ class Context:
         }
         object.__setattr__(self, "tokens", MappingProxyType(tokens))
         if self.missing is not None:
-            check_whole(f"missing of context {self.column!r}", self.missing, least=0, most=MOST_TOKEN)
+            missing = check_whole(f"missing of context {self.column!r}", self.missing, least=0, most=MOST_TOKEN)
+            object.__setattr__(self, "missing", missing)
 
     def of(self, labels: Any) -> I64:
         """Return the token of each label, int64[n].
@@ -112,10 +113,11 @@ class Depth:
     def __post_init__(self) -> None:
         given = as_list("edges of a depth token", self.edges, "totals")
         edges = tuple(check_number("an edge of a depth token", edge) for edge in given)
-        check_whole("first of a depth token", self.first, least=0, most=MOST_TOKEN - len(edges))
+        first = check_whole("first of a depth token", self.first, least=0, most=MOST_TOKEN - len(edges))
         if not edges or any(a >= b for a, b in itertools.pairwise(edges)):
             raise ConfigError(f"edges of a depth token must be one number or more, ascending, found {self.edges!r}")
         object.__setattr__(self, "edges", edges)
+        object.__setattr__(self, "first", first)
 
     def of_totals(self, totals: npt.NDArray[Any]) -> I64:
         """Return the token of each total, int64[n]."""

@@ -12,7 +12,16 @@ from scipy import sparse
 from cellmill.genes import Vocabulary
 from cellmill.kernel import RANK_VALUES, RankRules
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, as_totals, check_choice, check_flag, check_pad, check_whole, special_of
+from cellmill.tokens.cells import (
+    Pad,
+    as_totals,
+    check_choice,
+    check_flag,
+    check_pad,
+    check_whole,
+    keep_plain,
+    special_of,
+)
 from cellmill.tokens.context import refuse_genes
 from cellmill.tokens.per_gene import PerGene
 from cellmill.tokens.ranks import cells_with, rank_rows, refuse_no_total, summed
@@ -117,6 +126,7 @@ class Geneformer:
         ):
             object.__setattr__(self, name, value)
         self._specials()
+        keep_plain(self)
 
     @tell_no_memory
     def encode(

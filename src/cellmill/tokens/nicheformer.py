@@ -12,7 +12,7 @@ from scipy import sparse
 from cellmill.genes import Vocabulary
 from cellmill.kernel import RANK_VALUES, RankRules, TokenCells
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import MOST_TOKEN, Pad, check_choice, check_pad, check_vocabulary, check_whole
+from cellmill.tokens.cells import MOST_TOKEN, Pad, check_choice, check_pad, check_vocabulary, check_whole, keep_plain
 from cellmill.tokens.context import (
     Context,
     Depth,
@@ -108,6 +108,7 @@ class Nicheformer:
             ("genes", as_panel(self.genes, self.vocabulary)),
         ):
             object.__setattr__(self, name, value)
+        keep_plain(self)
 
     def __hash__(self) -> int:
         return hash(repr(self.to_dict()))

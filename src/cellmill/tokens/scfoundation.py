@@ -24,6 +24,7 @@ from cellmill.tokens.cells import (
     check_number,
     check_pad,
     check_whole,
+    keep_plain,
     row_starts,
 )
 from cellmill.tokens.model_tokens import GivenTokens, ModelTokens
@@ -126,6 +127,7 @@ class ScFoundation:
         check_flag("faithful", self.faithful)
         object.__setattr__(self, "genes", as_panel(self.genes, self.vocabulary))
         object.__setattr__(self, "table", ModelTokens(self.token_of, self.vocabulary))
+        keep_plain(self)
 
     @tell_no_memory
     def encode(

@@ -26,6 +26,7 @@ from cellmill.tokens.cells import (
     check_pad,
     check_vocabulary,
     check_whole,
+    keep_plain,
     special_of,
 )
 from cellmill.tokens.context import (
@@ -197,6 +198,7 @@ class ScGPT:
             check_mask_value(
                 self.mask_value, self.pad_value, "raw" if self.n_bins is None else "bins", self.n_bins, zeros=zeros
             )
+        keep_plain(self)
 
     @property
     def obs_columns(self) -> tuple[str, ...]:

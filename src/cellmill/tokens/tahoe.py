@@ -28,6 +28,7 @@ from cellmill.tokens.cells import (
     check_pad,
     check_vocabulary,
     check_whole,
+    keep_plain,
     special_of,
 )
 from cellmill.tokens.context import (
@@ -140,8 +141,7 @@ class Tahoe:
         check_column("drug", self.drug)
         if not isinstance(self.drug_ids, Mapping):
             raise ConfigError(f"drug_ids must be a mapping of drug to id, found {self.drug_ids!r}")
-        for drug, number in self.drug_ids.items():
-            check_whole(f"drug_ids[{drug!r}]", number, least=0)  # int32 in the batch
+        ids = {drug: check_whole(f"drug_ids[{drug!r}]", one, least=0) for drug, one in self.drug_ids.items()}  # int32
         check_whole("n_bins", self.n_bins, least=3, most=MOST_BINS)
         check_pad(self, self.pad, self.multiple)
         check_flag("right", self.right)
@@ -161,12 +161,13 @@ class Tahoe:
             )
         for name in ("pad_value", "mask_value"):
             check_number(name, getattr(self, name))
-        object.__setattr__(self, "drug_ids", dict(self.drug_ids))
+        object.__setattr__(self, "drug_ids", ids)
         object.__setattr__(self, "genes", as_panel(self.genes, self.vocabulary))
         check_apart(self.context, self._specials(), self.vocabulary)
         if self.mask is not None and self.style in ("mask", "pcpt"):
             zeros = self.fill == "unexpressed" or self.faithful is not None
             check_mask_value(self.mask_value, self.pad_value, self.values, self.n_bins, zeros=zeros)
+        keep_plain(self)
 
     def __hash__(self) -> int:
         return hash(repr(self.to_dict()))

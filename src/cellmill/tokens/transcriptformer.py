@@ -25,6 +25,7 @@ from cellmill.tokens.cells import (
     check_number,
     check_pad,
     check_whole,
+    keep_plain,
     row_starts,
 )
 from cellmill.tokens.context import Obs, check_column, ids_of, labels_of
@@ -147,6 +148,7 @@ class TranscriptFormer:
             object.__setattr__(self, "assays", named)
         object.__setattr__(self, "genes", as_panel(self.genes, self.vocabulary))
         object.__setattr__(self, "table", ModelTokens(self.token_of, self.vocabulary))
+        keep_plain(self)
 
     @property
     def obs_columns(self) -> tuple[str, ...]:

@@ -108,7 +108,7 @@ class UCE:
             ("chromosomes", GeneTable("chromosomes", chromosomes, vocabulary)),
             ("starts", GeneTable("starts", starts, vocabulary)),
             ("sample_size", check_whole("sample_size", sample_size, least=1)),
-            ("max_length", max_length),
+            ("max_length", int(max_length)),
             ("faithful", check_flag("faithful", faithful)),
             ("cls_token", check_whole("cls_token", cls_token, least=0, most=MOST_TOKEN)),
             ("end_token", check_whole("end_token", end_token, least=0, most=MOST_TOKEN)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import pickle
 from typing import Any
 
@@ -120,6 +121,17 @@ def test_lists_are_taken_for_arrays_and_tuples(name):
         listed, other = made(name, genes=["a", "b"]), made(name, genes=("a", "b"))
         assert listed == other == pickle.loads(pickle.dumps(listed))
         assert hash(listed) == hash(other)
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_numbers_of_numpy_are_recorded_as_those_of_python(name):
+    numbers = {
+        option: np.asarray(one.default)[()]
+        for option, one in inspect.signature(RECIPES[name]).parameters.items()
+        if isinstance(one.default, int | float) and not isinstance(one.default, bool)
+    }
+    numbers |= NEEDED.get(name, {})
+    assert json.dumps(made(name, **numbers).to_dict()) == json.dumps(made(name).to_dict())
 
 
 @each_with(("multiple",))
