@@ -116,7 +116,7 @@ def recipes_of(store: cm.Store) -> dict[str, Any]:
         "nicheformer, 1,500": tokens.Nicheformer(means=rng.random(max(codes) + 1) + 0.1),
         "cell2sentence": tokens.Cell2Sentence(),
         "uce, 1,024 draws": tokens.UCE(
-            {gene: i for i, gene in enumerate(ids)},
+            {gene: 4 + i for i, gene in enumerate(ids)},  # the first rows are special tokens
             {gene: i % 24 for i, gene in enumerate(ids)},
             {gene: int(rng.integers(10**8)) for gene in ids},
             **genes,

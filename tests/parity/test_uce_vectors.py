@@ -170,6 +170,6 @@ def test_batch_is_trimmed_to_its_longest_sentence(case):
     assert np.array_equal(~batch.padding_mask().numpy(), case["mask"].astype(bool))
     counts = np.zeros((2, 40), np.uint32)
     counts[0, :20], counts[1, 0] = 3, 1
-    recipe = UCE(np.arange(40), np.arange(40) % 4, np.arange(40), sample_size=9)
+    recipe = UCE(np.arange(40) + 4, np.arange(40) % 4, np.arange(40), sample_size=9)
     made = recipe.encode(sparse.csr_array(counts), np.arange(40), np.arange(2, dtype=np.uint64))
     assert made.genes.shape[1] == int(made.lengths.max()) > int(made.lengths.min())

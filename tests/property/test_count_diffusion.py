@@ -158,6 +158,18 @@ def test_counts_become_tokens_and_a_gene_that_the_data_lacks_is_no_zero():
         ({"min_time": 0.0}, "min_time"),
         ({"time": 1.5}, "time"),
         ({"keep": "first"}, "keep"),
+        ({"edges": 5}, "edges must be a list"),
+        ({"edges": [1, 2**32]}, "edges"),
+        ({"edges": "12"}, "edges"),
+        ({"edges": []}, "edges"),
+        ({"panel": 5}, "panel must be a list"),
+        ({"n_counts": 2**30}, "n_counts must be at most 1,048,576"),
+        ({"n_counts": 64, "edges": [1, 2]}, "n_counts=64 does nothing beside edges"),
+        ({"min_time": 0.1, "time": 0.5}, "min_time .* time"),
+        ({"panel": [1], "pad": "none"}, "pad .* beside a panel"),
+        ({"panel": [1], "pad": "max"}, "pad .* beside a panel"),
+        ({"panel": [1], "multiple": 8}, "multiple .* beside a panel"),
+        ({"panel": [1], "keep": "largest"}, "keep .* beside a panel"),
     ],
 )
 def test_arguments_are_refused_by_name(arguments, said):

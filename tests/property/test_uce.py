@@ -105,16 +105,24 @@ def test_tables_go_by_gene_and_their_hashes_are_recorded():
         ({"pad": "left"}, "pad"),
         ({"rows": {"g1": 1}}, "rows is a mapping"),
         ({"starts": [0.5]}, "starts must be"),
+        ({"rows": [4, 5]}, "rows and chromosomes must be over the same vocabulary tokens, found 2 and 1"),
+        ({"starts": [1, 2]}, "chromosomes and starts must be over the same vocabulary tokens, found 1 and 2"),
+        ({"rows": [3]}, "row 3, which is the token of cls_token"),
+        ({"rows": [0]}, "row 0, which is the token of pad_token"),
+        ({"rows": [143_575]}, "row 143575, which is the token of a chromosome"),
+        ({"chromosomes": [2**63 - 1]}, "chromosomes"),
+        ({"rows": [[1], [2, 3]]}, "rows must be"),
+        ({"rows": [2**63]}, "rows must"),
     ],
 )
 def test_arguments_are_refused_by_name(arguments, said):
     with pytest.raises(ConfigError, match=said):
-        UCE(**({"rows": [1], "chromosomes": [1], "starts": [1]} | arguments))
+        UCE(**({"rows": [4], "chromosomes": [1], "starts": [1]} | arguments))
 
 
 def test_fractions_are_refused():
     with pytest.raises(NotRawCountsError, match="cell 0, column 1"):
-        UCE([1, 2], [1, 1], [1, 2]).encode(sparse.csr_array([[1.0, 0.5]]), np.arange(2), np.zeros(1, np.uint64))
+        UCE([4, 5], [1, 1], [1, 2]).encode(sparse.csr_array([[1.0, 0.5]]), np.arange(2), np.zeros(1, np.uint64))
 
 
 @needs_native

@@ -137,7 +137,7 @@ def rank_keys(cells: TokenCells, divisors: F64) -> U8:
     Notes
     -----
     A key is the place of ``count / divisor`` among those of all columns and counts up to 24, each as wide as it is
-    frequent in the example. Values of another key are never compared, those of one key always, so keys need not be exact.
+    frequent in the example. Values of another key are never compared, those of one key always.
     """
     made = np.zeros(len(divisors), dtype=KEYED)
     made["divisor"], made["token"] = divisors, cells.token_of

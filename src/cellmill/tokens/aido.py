@@ -13,11 +13,11 @@ from scipy import sparse
 from cellmill.genes import Vocabulary
 from cellmill.kernel import PanelRows, tokenise_panel
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import check_choice, check_whole
+from cellmill.tokens.cells import check_choice, check_flag, check_whole, keep_plain
 from cellmill.tokens.dense import DenseType
 from cellmill.tokens.model_tokens import GivenTokens, ModelTokens
 from cellmill.tokens.profiles import check_places, read_profiles, row_sums, whole_totals
-from cellmill.tokens.recipe import as_panel
+from cellmill.tokens.recipe import as_panel, tell_no_memory
 
 __all__ = ["AidoCell"]
 
@@ -79,9 +79,12 @@ class AidoCell:
         check_choice("depth", self.depth, ("list", "cell"))
         check_choice("dtype", self.dtype, DenseType)
         check_whole("n_genes", self.n_genes, least=1)
-        object.__setattr__(self, "genes", as_panel(self.genes))
+        check_flag("faithful", self.faithful)
+        object.__setattr__(self, "genes", as_panel(self.genes, self.vocabulary))
         object.__setattr__(self, "table", ModelTokens(self.token_of, self.vocabulary))
+        keep_plain(self)
 
+    @tell_no_memory
     def encode(
         self,
         counts: sparse.csr_array,

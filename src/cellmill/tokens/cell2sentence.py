@@ -13,15 +13,16 @@ from scipy import sparse
 from cellmill.errors import ConfigError, InputError
 from cellmill.kernel import RankRules, TokenCells
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, as_cells, check_choice, check_whole
+from cellmill.tokens.cells import Pad, as_cells, check_flag, check_pad, check_whole, keep_plain
 from cellmill.tokens.ranks import one_column_each, rank_rows, summed
-from cellmill.tokens.recipe import as_panel
+from cellmill.tokens.recipe import as_panel, tell_no_memory
 from cellmill.tokens.sequences import Shape
 from cellmill.tokens.words import GivenNames, as_words
 
 __all__ = ["Cell2Sentence"]
 
 F64 = npt.NDArray[np.float64]
+MOST_SEED = 2**32 - 1  # of NumPy's legacy generator
 NO_GENE = -1  # padding: no token of a gene, so no word
 
 
@@ -76,18 +77,19 @@ class Cell2Sentence:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        check_choice("pad", self.pad, Pad)
-        check_whole("multiple", self.multiple, least=1)
-        check_whole("seed", self.seed, least=0)
+        check_pad(self, self.pad, self.multiple)
+        check_whole("seed", self.seed, least=0, most=MOST_SEED)
+        check_flag("faithful", self.faithful)
         if self.max_length is not None:
             check_whole("max_length", self.max_length, least=1)
         elif self.pad == "max":
             raise ConfigError("pad='max' needs max_length: the words of every cell")
         if not isinstance(self.delimiter, str) or not self.delimiter:
             raise ConfigError(f"delimiter must be a text of one letter or more, found {self.delimiter!r}")
-        object.__setattr__(self, "faithful", bool(self.faithful))
         object.__setattr__(self, "genes", as_panel(self.genes))
+        keep_plain(self)
 
+    @tell_no_memory
     def encode(
         self,
         counts: sparse.csr_array,
@@ -198,7 +200,7 @@ def _with_places(
 
 
 def _are_whole(values: npt.NDArray[Any]) -> bool:
-    return values.dtype.kind in "iub" or bool((values == np.floor(values)).all())
+    return values.dtype.kind != "f" or bool((values == np.floor(values)).all())  # of no numbers: refused as counts
 
 
 def _refuse_values(counts: sparse.csr_array, bad: npt.NDArray[np.bool_], expected: str) -> None:

@@ -14,18 +14,19 @@ from cellmill.genes import Vocabulary
 from cellmill.kernel import ProfileNumbers, ProfileRules, TokenCells
 from cellmill.kernel.profiles import PROFILE_CHOICES, PROFILE_VALUES
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, check_fraction, check_number, check_whole, row_starts
-from cellmill.tokens.model_tokens import GivenTokens, ModelTokens
-from cellmill.tokens.profiles import (
-    Wanted,
+from cellmill.tokens.cells import (
+    Pad,
+    check_flag,
+    check_fraction,
+    check_number,
     check_pad,
-    make_profiles,
-    read_profiles,
-    refuse_token,
-    row_sums,
-    whole_totals,
+    check_whole,
+    keep_plain,
+    row_starts,
 )
-from cellmill.tokens.recipe import as_panel
+from cellmill.tokens.model_tokens import GivenTokens, ModelTokens
+from cellmill.tokens.profiles import Wanted, make_profiles, read_profiles, refuse_token, row_sums, whole_totals
+from cellmill.tokens.recipe import as_panel, tell_no_memory
 
 __all__ = ["CellFM"]
 
@@ -108,9 +109,12 @@ class CellFM:
         if self.cap is not None:
             check_number("cap", self.cap, above=0)
         check_pad(self, self.pad, self.multiple)
-        object.__setattr__(self, "genes", as_panel(self.genes))
+        check_flag("faithful", self.faithful)
+        object.__setattr__(self, "genes", as_panel(self.genes, self.vocabulary))
         object.__setattr__(self, "table", ModelTokens(self.token_of, self.vocabulary))
+        keep_plain(self)
 
+    @tell_no_memory
     def encode(
         self,
         counts: sparse.csr_array,

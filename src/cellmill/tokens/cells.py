@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -15,20 +16,36 @@ from cellmill.genes import DEFAULT_SPECIALS, Vocabulary
 from cellmill.kernel import TokenCells
 
 __all__ = [
+    "MOST_BINS",
+    "MOST_TOKEN",
+    "SMALLER",
     "Pad",
     "as_cells",
+    "as_totals",
     "check_choice",
+    "check_flag",
     "check_fraction",
+    "check_mask_value",
     "check_number",
+    "check_pad",
     "check_vocabulary",
     "check_whole",
+    "keep_plain",
     "row_starts",
     "special_of",
 ]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
+F64 = npt.NDArray[np.float64]
 Pad = Literal["longest", "max", "none"]
+
+MOST_LENGTH = 2**31 - 1  # rows and what is counted in them: flash attention takes their places as int32
+MOST_BINS = 1 << 24  # a bin is a float32, which tells no larger ones apart
+MOST_VALUE = float(np.finfo(np.float32).max)
+MOST_TOKEN = 2**63 - 1  # tokens are int64
+MOST_TOKENS = 1 << 44  # of a batch: 128 TiB of int64, which is all that a process can address
+SMALLER = "take fewer cells at once (batch_size), a smaller max_length or multiple, or a panel of fewer genes"
 
 
 def kernel_counts(
@@ -161,6 +178,7 @@ def special_of(vocabulary: Vocabulary | None, name: str, *, instead: str | None 
     VocabularyError
         When the vocabulary has no such token.
     """
+    check_vocabulary(vocabulary)
     specials: Mapping[str, int] = DEFAULT_SPECIALS if vocabulary is None else vocabulary.specials
     for wanted in (name, instead):
         if wanted is not None and wanted in specials:
@@ -170,8 +188,37 @@ def special_of(vocabulary: Vocabulary | None, name: str, *, instead: str | None 
     )
 
 
+def as_totals(counts: sparse.csr_array, totals: npt.NDArray[Any] | None) -> tuple[F64, bool]:
+    """Return counts of the whole cells, float64[n], and whether they were given as float32.
+
+    Raises
+    ------
+    InputError
+        For totals of another shape or kind, or that are negative or not finite.
+    """
+    if totals is None:
+        return np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel(), False
+    given = np.asarray(totals)
+    if given.shape != (counts.shape[0],) or given.dtype.kind not in "iuf":
+        raise InputError(
+            f"totals must be one number for each of the {counts.shape[0]} cells of counts; "
+            f"found shape {given.shape}, dtype {given.dtype}"
+        )
+    whole = given.astype(np.float64)
+    bad = ~(np.isfinite(whole) & (whole >= 0))
+    if bad.any():
+        cell = int(np.flatnonzero(bad)[0])
+        raise InputError(f"totals must be finite and 0 or more; cell {cell} has {given[cell]}")
+    return whole, given.dtype == np.float32
+
+
 def row_starts(sizes: I64, max_length: int, *, pad: Pad, multiple: int = 1) -> I64:
     """Return where rows of so many tokens begin: all of one length, or with pad "none" one after the other.
+
+    Raises
+    ------
+    InputError
+        For more tokens than a batch can hold.
 
     Notes
     -----
@@ -184,14 +231,22 @@ def row_starts(sizes: I64, max_length: int, *, pad: Pad, multiple: int = 1) -> I
     [0, 8, 16]
     """
     if pad == "none":
-        return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        if int(starts[-1]) > MOST_LENGTH:
+            raise InputError(
+                f"{len(sizes)} cells have {starts[-1]:,} tokens together, and cu_seqlens, which is int32, counts to "
+                f"{MOST_LENGTH:,}: {SMALLER}"
+            )
+        return starts
     length = max_length if pad == "max" else min(int(sizes.max(initial=0)), max_length)
     length = -(-length // multiple) * multiple
+    if len(sizes) * length > MOST_TOKENS:
+        raise InputError(f"{len(sizes)} cells of {length:,} tokens each fit in no memory: {SMALLER}")
     return np.arange(len(sizes) + 1, dtype=np.int64) * length
 
 
-def check_whole(name: str, value: object, *, least: int) -> int:
-    """Return an argument that must be a whole number.
+def check_whole(name: str, value: object, *, least: int, most: int = MOST_LENGTH) -> int:
+    """Return an argument that must be a whole number; lengths and sizes at most 2^31-1, see `MOST_LENGTH`.
 
     Raises
     ------
@@ -200,19 +255,35 @@ def check_whole(name: str, value: object, *, least: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ConfigError(f"{name} must be a whole number of at least {least}, found {value!r}")
+    if value > most:
+        told = f"2^{most.bit_length()}-1" if most >= MOST_LENGTH else f"{most:,}"
+        raise ConfigError(f"{name} must be at most {told}, found {value}")
     return int(value)
 
 
-def check_number(name: str, value: object, *, above: float = -math.inf) -> float:
-    """Return an argument that must be a number, finite and above a bound.
+def check_flag(name: str, value: object) -> bool:
+    """Return an argument that must be True or False.
 
     Raises
     ------
     ConfigError
         Naming the argument.
     """
-    sound = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not sound or not math.isfinite(cast(float, value)) or not cast(float, value) > above:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False, found {value!r}")
+    return value
+
+
+def check_number(name: str, value: object, *, above: float = -math.inf) -> float:
+    """Return an argument that must be a number, finite in float32, as values of a batch are, and above a bound.
+
+    Raises
+    ------
+    ConfigError
+        Naming the argument.
+    """
+    sound = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not sound or not abs(cast(float, value)) <= MOST_VALUE or not cast(float, value) > above:
         more = "" if above == -math.inf else f" above {above:g}"
         raise ConfigError(f"{name} must be a finite number{more}, found {value!r}")
     return float(cast(float, value))
@@ -253,6 +324,56 @@ def check_choice(name: str, value: object, known: Any) -> str:
         Naming the argument and the words.
     """
     words: Sequence[str] = get_args(known) or tuple(known)
-    if value not in words:
+    if not isinstance(value, str) or value not in words:
         raise ConfigError(f"{name} must be one of {', '.join(words)}, found {value!r}.{nearest(str(value), words)}")
     return str(value)
+
+
+def keep_plain(recipe: Any) -> None:
+    """Turn what a frozen recipe was given as numbers of NumPy into those of Python, which its record in JSON takes."""
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(recipe, field.name, value.item())
+
+
+def check_mask_value(mask_value: float, pad_value: float, values: str, n_bins: int | None, *, zeros: bool) -> None:
+    """Check that what stands for a masked value is no padding, and nothing that a gene can have.
+
+    Parameters
+    ----------
+    values
+        What genes have: "bins" 1 to n_bins - 1, "raw" counts, or "log1p" of counts.
+    zeros
+        Whether genes without counts are tokens too.
+
+    Raises
+    ------
+    ConfigError
+        Naming the arguments.
+    """
+    shown = float(np.float32(mask_value))
+    if shown == float(np.float32(pad_value)):
+        raise ConfigError(
+            f"mask_value and pad_value must differ, found {mask_value!r} for both: a model could not tell them apart"
+        )
+    largest = n_bins - 1 if values == "bins" and n_bins is not None else math.inf
+    if (0 < shown <= largest and (values == "log1p" or shown.is_integer())) or (zeros and shown == 0):
+        told = f"bins are 0 to {largest}" if values == "bins" else f"values are {values}, 0 or more"
+        raise ConfigError(
+            f"mask_value {mask_value!r} is a value that a gene can have ({told}); take one below 0, such as -1"
+        )
+
+
+def check_pad(recipe: Any, pad: object, multiple: object) -> None:
+    """Set `pad` and `multiple` of a frozen recipe, checked.
+
+    Raises
+    ------
+    ConfigError
+        Naming the argument, also for a multiple of rows that are not padded.
+    """
+    object.__setattr__(recipe, "pad", check_choice("pad", pad, Pad))
+    object.__setattr__(recipe, "multiple", check_whole("multiple", multiple, least=1))
+    if pad == "none" and multiple != 1:
+        raise ConfigError(f"multiple must be 1 with pad='none', which pads nothing; found {multiple}")

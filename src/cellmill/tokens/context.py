@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -11,10 +11,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cellmill.errors import ConfigError, InputError, nearest
-from cellmill.tokens.cells import check_number, check_whole
+from cellmill.errors import ConfigError, InputError, VocabularyError, nearest
+from cellmill.genes import Vocabulary
+from cellmill.tokens.cells import MOST_TOKEN, as_totals, check_number, check_whole
+from cellmill.tokens.recipe import as_list
 
-__all__ = ["Context", "Depth", "Obs", "columns_of", "context_tokens", "ids_of"]
+__all__ = [
+    "Context",
+    "Depth",
+    "Obs",
+    "check_apart",
+    "check_column",
+    "columns_of",
+    "context_tokens",
+    "ids_of",
+    "refuse_genes",
+]
 
 I64 = npt.NDArray[np.int64]
 # of each column one label for each cell: texts, None for missing; or (codes, names), code -1 for missing
@@ -30,7 +42,7 @@ class Context:
     column
         Column of obs, such as "assay".
     tokens
-        Token of each label.
+        Token of each label, which no gene may have: `vocabulary.n_tokens` and up are free.
     missing
         Token of cells without a label, and of labels that have no token; None to refuse these.
 
@@ -45,13 +57,17 @@ class Context:
     missing: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.tokens:
+        check_column("column of a context", self.column)
+        if not isinstance(self.tokens, Mapping) or not self.tokens:
             raise ConfigError(f"context {self.column!r} has no tokens; give a mapping of label to token")
         where = f"a token of context {self.column!r}"
-        tokens = {str(label): check_whole(where, token, least=0) for label, token in self.tokens.items()}
+        tokens = {
+            str(label): check_whole(where, token, least=0, most=MOST_TOKEN) for label, token in self.tokens.items()
+        }
         object.__setattr__(self, "tokens", MappingProxyType(tokens))
         if self.missing is not None:
-            check_whole(f"missing of context {self.column!r}", self.missing, least=0)
+            missing = check_whole(f"missing of context {self.column!r}", self.missing, least=0, most=MOST_TOKEN)
+            object.__setattr__(self, "missing", missing)
 
     def of(self, labels: Any) -> I64:
         """Return the token of each label, int64[n].
@@ -66,6 +82,9 @@ class Context:
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON values."""
         return {"column": self.column, "tokens": dict(self.tokens), "missing": self.missing}
+
+    def __hash__(self) -> int:
+        return hash((self.column, frozenset(self.tokens.items()), self.missing))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Context, (self.column, dict(self.tokens), self.missing)
@@ -92,19 +111,33 @@ class Depth:
     first: int
 
     def __post_init__(self) -> None:
-        edges = tuple(check_number("an edge of a depth token", edge) for edge in self.edges)
-        check_whole("first of a depth token", self.first, least=0)
+        given = as_list("edges of a depth token", self.edges, "totals")
+        edges = tuple(check_number("an edge of a depth token", edge) for edge in given)
+        first = check_whole("first of a depth token", self.first, least=0, most=MOST_TOKEN - len(edges))
         if not edges or any(a >= b for a, b in itertools.pairwise(edges)):
             raise ConfigError(f"edges of a depth token must be one number or more, ascending, found {self.edges!r}")
         object.__setattr__(self, "edges", edges)
+        object.__setattr__(self, "first", first)
 
-    def of_totals(self, totals: npt.NDArray[np.integer[Any]]) -> I64:
+    def of_totals(self, totals: npt.NDArray[Any]) -> I64:
         """Return the token of each total, int64[n]."""
         return self.first + np.searchsorted(np.asarray(self.edges), totals, side="right").astype(np.int64)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON values."""
         return {"depth": list(self.edges), "first": self.first}
+
+
+def check_column(name: str, value: object) -> None:
+    """Check that an argument is the name of a column of obs, or None.
+
+    Raises
+    ------
+    ConfigError
+        Naming the argument.
+    """
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{name} must be the name of a column of obs, found {value!r}")
 
 
 def as_context(context: Any) -> tuple[Context | Depth, ...]:
@@ -122,23 +155,96 @@ def as_context(context: Any) -> tuple[Context | Depth, ...]:
     return many
 
 
+def _named(context: Sequence[Context | Depth]) -> Iterator[tuple[str, int]]:
+    """Yield what each token of a context stands for, and the token."""
+    for one in context:
+        if isinstance(one, Depth):
+            for above in range(len(one.edges) + 1):
+                yield f"a depth above {above} of the edges", one.first + above
+            continue
+        for label, token in one.tokens.items():
+            yield f"the label {label!r} of context {one.column!r}", token
+        if one.missing is not None:
+            yield f"missing of context {one.column!r}", one.missing
+
+
+def check_apart(
+    context: Sequence[Context | Depth], own: Mapping[str, int], vocabulary: Vocabulary | None, *, offset: int = 0
+) -> None:
+    """Check that no token means two things: a context, a gene, or what the recipe puts in itself.
+
+    Parameters
+    ----------
+    own
+        What the recipe puts in itself, such as `<pad>`, and its tokens.
+    offset
+        What is added to the token of each gene.
+
+    Raises
+    ------
+    ConfigError
+        Naming both.
+    """
+    name_of = {token: name for name, token in own.items()}
+    named = list(_named(context))
+    free = f"A token means one thing: free are those from vocabulary.n_tokens{' + offset' if offset else ''} on"
+    for what, token in named:
+        if token in name_of:
+            raise ConfigError(f"context: {what} has the token {token}, which is that of {name_of[token]}. {free}")
+    if vocabulary is None:
+        return
+    genes = np.asarray(vocabulary.tokens) + offset
+    both = np.flatnonzero(np.isin(genes, [*own.values(), *(token for _, token in named)]))
+    if len(both):
+        token = int(genes[both[0]])
+        what = name_of.get(token) or next(f"context: {what}" for what, one in named if one == token)
+        raise ConfigError(f"{what} has the token {token}, which is that of gene {vocabulary.ids[both[0]]!r}. {free}")
+
+
+def refuse_genes(token_of: I64, context: Sequence[Context | Depth], own: Mapping[str, int], *, offset: int = 0) -> None:
+    """Check that no column of the counts has a token that means something else to the recipe; see `check_apart`.
+
+    Raises
+    ------
+    VocabularyError
+        Naming the column and what its token means.
+    """
+    if not len(token_of):
+        return
+    low, high = int(token_of.min()) + offset, int(token_of.max()) + offset
+    meant = {token: what for what, token in _named(context) if low <= token <= high}
+    meant |= {token: what for what, token in own.items() if low <= token <= high}
+    found = np.flatnonzero((token_of >= 0) & np.isin(token_of, np.array([*meant], dtype=np.int64) - offset))
+    if len(found):
+        token = int(token_of[found[0]])
+        raise VocabularyError(
+            f"genes has the token {token} in column {found[0]}, which as {token + offset} is that of "
+            f"{meant[token + offset]}: hand tokens of the recipe's vocabulary, or -1 for a gene without one"
+        )
+
+
 def columns_of(context: Sequence[Context | Depth]) -> tuple[str, ...]:
     """Return the columns of obs that context tokens are made from."""
     return tuple(one.column for one in context if isinstance(one, Context))
 
 
-def context_tokens(context: Sequence[Context | Depth], obs: Obs | None, totals: npt.NDArray[np.integer[Any]]) -> I64:
+def context_tokens(
+    context: Sequence[Context | Depth], obs: Obs | None, counts: Any, totals: npt.NDArray[Any] | None
+) -> I64:
     """Return the context tokens of n cells, int64[n, len(context)].
 
     Raises
     ------
     InputError
-        When `obs` lacks a column.
+        When `obs` lacks a column, and for totals that `as_totals` refuses, where a depth needs them.
     """
-    n = len(totals)
+    n = counts.shape[0]
     made = np.empty((n, len(context)), dtype=np.int64)
     for at, one in enumerate(context):
-        made[:, at] = one.of_totals(totals) if isinstance(one, Depth) else one.of(labels_of(obs, one.column, n))
+        if isinstance(one, Depth):
+            made[:, at] = one.of_totals(as_totals(counts, totals)[0])
+        else:
+            made[:, at] = one.of(labels_of(obs, one.column, n))
     return made
 
 
@@ -150,13 +256,16 @@ def labels_of(obs: Obs | None, column: str, n: int) -> Any:
     InputError
         When it is not there, or not of n cells.
     """
-    if obs is None or column not in obs:
+    if not isinstance(obs, Mapping) or column not in obs:
         raise InputError(
             f"this recipe makes a token from the column {column!r} of obs: hand encode obs={{{column!r}: labels}}; "
-            f"found {sorted(obs) if obs else 'no obs'}"
+            f"found {sorted(obs) if isinstance(obs, Mapping) and obs else 'no obs'}"
         )
     labels = obs[column]
-    found = len(labels[0]) if isinstance(labels, tuple) else len(labels)
+    parts = labels if isinstance(labels, tuple) else (labels, ())
+    if len(parts) != 2 or not all(isinstance(part, Sized) for part in parts):
+        raise InputError(f"obs[{column!r}] must be labels, or a pair of codes and names, found {labels!r:.60}")
+    found = len(parts[0])
     if found != n:
         raise InputError(f"obs[{column!r}] must have one label for each of {n} cells, found {found}")
     return labels

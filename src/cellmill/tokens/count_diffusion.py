@@ -18,8 +18,18 @@ from cellmill.kernel import CountTokenOut, CountTokenPlan, TokenCells, tokenise_
 from cellmill.kernel.reference.tokens import to_uniform
 from cellmill.kernel.token_cells import RATIO, cell_numbers
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, as_cells, check_choice, check_fraction, check_whole, row_starts, special_of
+from cellmill.tokens.cells import (
+    Pad,
+    as_cells,
+    check_choice,
+    check_fraction,
+    check_pad,
+    check_whole,
+    row_starts,
+    special_of,
+)
 from cellmill.tokens.gene_tables import as_panel_tokens, slots_of
+from cellmill.tokens.recipe import as_list, tell_no_memory
 
 __all__ = ["CountDiffusion", "Keep", "Schedule", "noise_of"]
 
@@ -28,6 +38,9 @@ F64 = npt.NDArray[np.float64]
 Schedule = Literal["linear", "cosine"]
 Keep = Literal["uniform", "largest"]
 MAX_LENGTH = 2048
+N_COUNTS = 64
+MOST_COUNTS = 1 << 20  # each is an edge that is kept, and a row of an embedding
+MIN_TIME = 1e-3
 
 
 @dataclass(frozen=True)
@@ -43,19 +56,22 @@ class CountDiffusion:
     max_length
         Most expressed genes of a row, 2,048 unless said; not with a panel.
     keep
-        Which genes of a longer cell: a "uniform" sample without replacement, or those with the "largest" counts.
+        Which genes of a longer cell: a "uniform" sample without replacement, or those with the "largest" counts; not
+        with a panel.
     n_counts
-        Count tokens are 0 to n_counts - 1, the count itself; the last one stands for all larger counts too.
+        Count tokens are 0 to n_counts - 1, the count itself; the last one stands for all larger counts too. 64 unless
+        said; not with edges.
     edges
         Instead of n_counts: ascending counts at which the next token begins; [1, 2, 4, 8] has tokens 0 to 4.
     schedule
         Probability that a token is still seen at time t: "linear", 1 - t; "cosine", 1 - cos(pi/2 (1 - t)).
     min_time
-        Times are uniform in min_time to 1, one for each cell by its key, so that weights are bounded.
+        Times are uniform in min_time to 1, one for each cell by its key, so that weights are bounded. 0.001 unless
+        said; not with time.
     time
         One time for all cells instead, for evaluation: 0 masks nothing, 1 everything.
     pad, multiple
-        Of expressed genes.
+        Of expressed genes; not with a panel.
 
     Notes
     -----
@@ -98,18 +114,20 @@ class CountDiffusion:
         vocabulary: Vocabulary | None = None,
         max_length: int | None = None,
         keep: Keep = "uniform",
-        n_counts: int = 64,
+        n_counts: int | None = None,
         edges: Sequence[int] | None = None,
         schedule: Schedule = "linear",
-        min_time: float = 1e-3,
+        min_time: float | None = None,
         time: float | None = None,
         pad: Pad = "longest",
         multiple: int = 1,
     ) -> None:
         tokens = None if panel is None else as_panel_tokens(panel, vocabulary)
-        if tokens is not None and max_length is not None:
-            raise ConfigError("max_length is the most expressed genes of a row; a panel has a length of its own")
-        if not check_fraction("min_time", min_time):
+        if tokens is not None:
+            _refuse_beside_panel(max_length, keep, pad, multiple)
+        if time is not None and min_time is not None:
+            raise ConfigError("min_time is the least of the times that are drawn; with time=... none is: leave one out")
+        if min_time is not None and not check_fraction("min_time", min_time):
             raise ConfigError("min_time must be above 0: the weight of time 0 has no bound")
         for name, value in (
             ("panel", tokens),
@@ -117,14 +135,13 @@ class CountDiffusion:
             ("keep", check_choice("keep", keep, Keep)),
             ("edges", _edges(n_counts, edges)),
             ("schedule", check_choice("schedule", schedule, Schedule)),
-            ("min_time", float(min_time)),
+            ("min_time", MIN_TIME if min_time is None else float(min_time)),
             ("time", None if time is None else check_fraction("time", time)),
-            ("pad", check_choice("pad", pad, Pad)),
-            ("multiple", check_whole("multiple", multiple, least=1)),
             ("pad_gene", special_of(vocabulary, "<pad>")),
             ("vocabulary_hash", None if vocabulary is None else vocabulary.hash),
         ):
             object.__setattr__(self, name, value)
+        check_pad(self, pad, multiple)
 
     @property
     def genes(self) -> None:
@@ -146,6 +163,7 @@ class CountDiffusion:
         """Rows that an embedding of the count tokens needs."""
         return len(self.edges) + 3
 
+    @tell_no_memory
     def encode(
         self,
         counts: sparse.csr_array,
@@ -252,11 +270,28 @@ def _length(panel: tuple[int, ...] | None, max_length: int | None) -> int:
     return MAX_LENGTH if max_length is None else check_whole("max_length", max_length, least=1)
 
 
-def _edges(n_counts: int, edges: Sequence[int] | None) -> tuple[int, ...]:
+def _refuse_beside_panel(max_length: object, keep: object, pad: object, multiple: object) -> None:
+    """Refuse what is said of rows of expressed genes: rows of a panel all have its genes, so it would do nothing."""
+    of_expressed = {"max_length": (max_length, None), "keep": (keep, "uniform"), "pad": (pad, "longest")}
+    for name, (value, usual) in (of_expressed | {"multiple": (multiple, 1)}).items():
+        if value is not usual and value != usual:
+            raise ConfigError(
+                f"{name} is for rows of expressed genes, and does nothing beside a panel, whose rows hold its genes: "
+                f"leave out {name}={value!r}, or panel"
+            )
+
+
+def _edges(n_counts: int | None, edges: Sequence[int] | None) -> tuple[int, ...]:
     if edges is None:
-        return tuple(range(1, check_whole("n_counts", n_counts, least=2)))
-    made = tuple(check_whole("edges", edge, least=1) for edge in edges)
-    if not made or any(a >= b for a, b in pairwise(made)) or made[-1] >= 2**32:
+        return tuple(
+            range(1, check_whole("n_counts", N_COUNTS if n_counts is None else n_counts, least=2, most=MOST_COUNTS))
+        )
+    if n_counts is not None:
+        raise ConfigError(
+            f"n_counts={n_counts!r} does nothing beside edges, which say the tokens: leave one of them out"
+        )
+    made = tuple(check_whole("edges", edge, least=1, most=2**32 - 1) for edge in as_list("edges", edges, "counts"))
+    if not made or any(a >= b for a, b in pairwise(made)):
         raise ConfigError(f"edges must be ascending counts below 2^32, one at least, found {list(edges)}")
     return made
 

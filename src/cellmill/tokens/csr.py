@@ -13,7 +13,7 @@ from scipy import sparse
 
 from cellmill.tokens.batch import TokenBatch
 from cellmill.tokens.cells import checked_counts
-from cellmill.tokens.recipe import as_panel
+from cellmill.tokens.recipe import as_panel, tell_no_memory
 
 __all__ = ["CSR"]
 
@@ -41,6 +41,7 @@ class CSR:
     def __init__(self, genes: Sequence[str] | None = None) -> None:
         object.__setattr__(self, "genes", as_panel(genes))
 
+    @tell_no_memory
     def encode(
         self,
         counts: sparse.csr_array,

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import sparse
 
-from cellmill.errors import ConfigError, nearest
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import checked_counts
-from cellmill.tokens.ranks import as_totals
-from cellmill.tokens.recipe import as_panel
+from cellmill.tokens.cells import as_totals, check_choice, checked_counts
+from cellmill.tokens.recipe import as_panel, tell_no_memory
 
 __all__ = ["Dense", "DenseType", "Transform"]
 
@@ -52,18 +50,11 @@ class Dense:
     def __init__(
         self, genes: Sequence[str] | None = None, *, transform: Transform = "raw", dtype: DenseType = "float32"
     ) -> None:
-        for name, value, known in (
-            ("transform", transform, get_args(Transform)),
-            ("dtype", dtype, get_args(DenseType)),
-        ):
-            if value not in known:
-                raise ConfigError(
-                    f"{name} must be one of {', '.join(known)}, found {value!r}.{nearest(str(value), known)}"
-                )
-        object.__setattr__(self, "dtype", dtype)
+        object.__setattr__(self, "dtype", check_choice("dtype", dtype, DenseType))
         object.__setattr__(self, "genes", as_panel(genes))
-        object.__setattr__(self, "transform", transform)
+        object.__setattr__(self, "transform", check_choice("transform", transform, Transform))
 
+    @tell_no_memory
     def encode(
         self,
         counts: sparse.csr_array,

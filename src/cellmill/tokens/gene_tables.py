@@ -12,11 +12,12 @@ import xxhash
 
 from cellmill.errors import ConfigError, InputError
 from cellmill.genes import Vocabulary
+from cellmill.tokens.cells import MOST_TOKEN, check_vocabulary, check_whole
+from cellmill.tokens.recipe import as_list, refuse_specials
 
-__all__ = ["GeneTable", "as_panel_tokens", "cell_totals", "slots_of"]
+__all__ = ["GeneTable", "as_panel_tokens", "slots_of"]
 
 I64 = npt.NDArray[np.int64]
-F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class GeneTable:
         *,
         missing: int = -1,
     ) -> None:
+        check_vocabulary(vocabulary)
         numbers = _by_id(name, given, vocabulary, missing) if isinstance(given, Mapping) else _by_token(name, given)
         numbers.setflags(write=False)
         object.__setattr__(self, "numbers", numbers)
@@ -60,12 +62,17 @@ class GeneTable:
 
 
 def _by_token(name: str, given: Sequence[int] | npt.NDArray[np.integer[Any]]) -> I64:
-    numbers = np.array(given)
+    try:
+        numbers = np.array(given)
+    except ValueError:  # rows of several lengths
+        raise ConfigError(f"{name} must be one whole number for each vocabulary token, found lists in it") from None
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
         raise ConfigError(
             f"{name} must be one whole number for each vocabulary token, or a mapping of gene id to whole number; "
             f"found shape {numbers.shape}, dtype {numbers.dtype}"
         )
+    if numbers.dtype.kind == "u" and numbers.size and int(numbers.max()) > MOST_TOKEN:
+        raise ConfigError(f"{name} must hold whole numbers that int64 can hold, found {numbers.max()}")
     return numbers.astype(np.int64)
 
 
@@ -91,23 +98,26 @@ def as_panel_tokens(panel: Sequence[str] | Sequence[int], vocabulary: Vocabulary
     ConfigError
         For an empty panel, one text, ids without a vocabulary, a gene named twice, or a panel of unknown ids alone.
     """
-    if isinstance(panel, str):
-        raise ConfigError(f"panel must be a list of gene ids or tokens, not the text {panel!r}; write [{panel!r}]")
-    named = list(panel)
+    check_vocabulary(vocabulary)
+    named = as_list("panel", panel, "gene ids or tokens")
     if not named:
         raise ConfigError("panel is empty; name one gene at least, such as those of `cellmill hvg STORE`")
     if all(isinstance(one, str) for one in named):
         if vocabulary is None:
             raise ConfigError("panel holds gene ids, whose tokens a vocabulary must say: pass vocabulary=")
+        refuse_specials("panel", named, vocabulary)
         place = vocabulary.index_of(map(str, named))
         tokens = np.where(place >= 0, vocabulary.tokens[np.maximum(place, 0)], -1)
     elif all(isinstance(one, (int, np.integer)) and not isinstance(one, bool) for one in named):
-        tokens = np.array(named, dtype=np.int64)
+        tokens = np.array([check_whole("panel", one, least=-1, most=MOST_TOKEN) for one in named], dtype=np.int64)
     else:
         raise ConfigError("panel must be gene ids (text) or vocabulary tokens (whole numbers), not both or others")
     known = tokens[tokens >= 0]
     if not len(known):
         raise ConfigError(f"no gene of the panel is in the vocabulary; it begins with {named[0]!r}")
+    if vocabulary is not None:
+        of_special = {token: special for special, token in vocabulary.specials.items()}
+        refuse_specials("panel", [of_special[int(one)] for one in known if int(one) in of_special], vocabulary)
     told, often = np.unique(known, return_counts=True)
     if (often > 1).any():
         twice = named[int(np.flatnonzero(tokens == told[often > 1][0])[1])]
@@ -131,26 +141,3 @@ def slots_of(panel: tuple[int, ...], tokens: I64) -> npt.NDArray[np.int32]:
     if int(often.max()) > 1:
         raise InputError(f"genes has token {wanted[int(often.argmax())]} twice; each column must be another gene")
     return slots.astype(np.int32)
-
-
-def cell_totals(counts: Any, totals: npt.NDArray[np.integer[Any]] | None) -> F64:
-    """Return the counts of each whole cell, float64[n]: as they are given, else sums over all columns.
-
-    Raises
-    ------
-    InputError
-        Unless there is one total for each cell, finite and not below 0.
-    """
-    if totals is None:
-        return np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    given = np.asarray(totals)
-    if given.shape != (counts.shape[0],) or given.dtype.kind not in "iuf":
-        raise InputError(
-            f"totals must be one number for each of {counts.shape[0]} cells, "
-            f"found shape {given.shape}, dtype {given.dtype}"
-        )
-    bad = ~(np.isfinite(given) & (given >= 0))
-    if bad.any():
-        cell = int(np.flatnonzero(bad)[0])
-        raise InputError(f"totals must be finite and 0 or more; cell {cell} has {given[cell]}")
-    return given.astype(np.float64)

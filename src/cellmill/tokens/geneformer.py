@@ -12,10 +12,20 @@ from scipy import sparse
 from cellmill.genes import Vocabulary
 from cellmill.kernel import RANK_VALUES, RankRules
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, check_choice, check_whole, special_of
+from cellmill.tokens.cells import (
+    Pad,
+    as_totals,
+    check_choice,
+    check_flag,
+    check_pad,
+    check_whole,
+    keep_plain,
+    special_of,
+)
+from cellmill.tokens.context import refuse_genes
 from cellmill.tokens.per_gene import PerGene
-from cellmill.tokens.ranks import KnownRanks, as_totals, cells_with, rank_rows, refuse_no_total, summed
-from cellmill.tokens.recipe import as_panel
+from cellmill.tokens.ranks import KnownRanks, cells_with, rank_rows, refuse_no_total, summed
+from cellmill.tokens.recipe import as_panel, tell_no_memory
 from cellmill.tokens.sequences import Shape
 
 __all__ = ["Geneformer"]
@@ -99,8 +109,8 @@ class Geneformer:
 
     def __post_init__(self) -> None:
         check_choice("version", self.version, Version)
-        check_choice("pad", self.pad, Pad)
-        check_whole("multiple", self.multiple, least=1)
+        check_pad(self, self.pad, self.multiple)
+        check_flag("keep_counts", self.keep_counts)
         length = LENGTHS[self.version] if self.max_length is None else self.max_length
         check_whole("max_length", length, least=3 if self.version == "V2" else 1)
         faithful = ("sparse" if self.faithful else None) if isinstance(self.faithful, bool) else self.faithful
@@ -113,11 +123,13 @@ class Geneformer:
             ("faithful", faithful),
             ("duplicates", self.duplicates or ("sum" if faithful is None else "keep")),
             ("medians", PerGene.take("medians", self.medians, positive=True)),
-            ("genes", as_panel(self.genes)),
+            ("genes", as_panel(self.genes, self.vocabulary)),
         ):
             object.__setattr__(self, name, value)
         self._specials()
+        keep_plain(self)
 
+    @tell_no_memory
     def encode(
         self,
         counts: sparse.csr_array,
@@ -142,23 +154,26 @@ class Geneformer:
             For arguments that do not fit each other, and for a total of 0 that would be divided by.
         """
         cells, medians = cells_with(counts, genes, keys, self.medians, self.vocabulary)
+        refuse_genes(cells.token_of, (), self._specials())
         if self.duplicates == "sum":
             cells = summed(cells)
         whole, single = None, False
         if self.faithful is not None or self.keep_counts:
             whole, single = as_totals(counts, totals)
             self._refuse_totals(whole, cells.sizes)
-        pad, cls, eos = self._specials()
+        specials = self._specials()
         v2 = self.version == "V2"
         values = {"sparse": "reciprocal", "dense": "divided"}.get(str(self.faithful), "ratio")
         keyed = self._known.of(cells, medians) if values == "ratio" else None
         return rank_rows(
             cells,
-            RankRules(values=RANK_VALUES[values], single=single and self.faithful is not None, pad_token=pad),
+            RankRules(
+                values=RANK_VALUES[values], single=single and self.faithful is not None, pad_token=specials["<pad>"]
+            ),
             Shape(self.max_length or LENGTHS[self.version], self.pad, self.multiple),
             divisors=medians,
-            head=np.full((len(cells), int(v2)), cls),
-            tail=(eos,) if v2 else (),
+            head=np.full((len(cells), int(v2)), specials.get("<cls>", 0)),
+            tail=(specials["<eos>"],) if v2 else (),
             totals=whole,
             keyed=keyed,
             per_10k=self.keep_counts,
@@ -170,14 +185,13 @@ class Geneformer:
             refuse_no_total(totals, np.ones(len(totals), dtype=bool), why)
         refuse_no_total(totals, sizes > 0, "the cell has counts, so its total is at least their sum")
 
-    def _specials(self) -> tuple[int, int, int]:
+    def _specials(self) -> dict[str, int]:
         """Tokens of padding, beginning and end."""
+        names = ("<pad>",) if self.version == "V1" else ("<pad>", "<cls>", "<eos>")
         if self.vocabulary is None:
-            return V2_SPECIALS["<pad>"], V2_SPECIALS["<cls>"], V2_SPECIALS["<eos>"]
-        pad = special_of(self.vocabulary, "<pad>")
-        if self.version == "V1":
-            return pad, pad, pad
-        return pad, special_of(self.vocabulary, "<cls>"), special_of(self.vocabulary, "<eos>", instead="<eoc>")
+            return {name: V2_SPECIALS[name] for name in names}
+        instead = {"<eos>": "<eoc>"}
+        return {name: special_of(self.vocabulary, name, instead=instead.get(name)) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON values; medians and vocabulary by their hashes."""

@@ -15,9 +15,10 @@ from cellmill.genes import Vocabulary
 from cellmill.kernel import PanelOut, PanelPlan, TokenCells, count_other_genes, tokenise_panels
 from cellmill.kernel.hvg_panels import PANEL_VALUES
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, as_cells, check_choice, check_whole, row_starts
+from cellmill.tokens.cells import MOST_TOKEN, Pad, as_cells, as_totals, check_choice, check_pad, check_whole, row_starts
 from cellmill.tokens.dense import Transform
-from cellmill.tokens.gene_tables import as_panel_tokens, cell_totals, slots_of
+from cellmill.tokens.gene_tables import as_panel_tokens, slots_of
+from cellmill.tokens.recipe import tell_no_memory
 
 __all__ = ["HVGPanel", "Total"]
 
@@ -93,18 +94,18 @@ class HVGPanel:
             ("fill_to", len(tokens) if fill_to is None else check_whole("fill_to", fill_to, least=0)),
             ("transform", check_choice("transform", transform, Transform)),
             ("total", check_choice("total", total, Total)),
-            ("pad", check_choice("pad", pad, Pad)),
-            ("multiple", check_whole("multiple", multiple, least=1)),
-            ("pad_token", check_whole("pad_token", pad_token, least=0)),
+            ("pad_token", check_whole("pad_token", pad_token, least=0, most=MOST_TOKEN)),
             ("vocabulary_hash", None if vocabulary is None else vocabulary.hash),
         ):
             object.__setattr__(self, name, value)
+        check_pad(self, pad, multiple)
 
     @property
     def genes(self) -> None:
         """None: it wants all genes, for the totals and for the others."""
         return
 
+    @tell_no_memory
     def encode(
         self,
         counts: sparse.csr_array,
@@ -124,7 +125,7 @@ class HVGPanel:
         """
         cells = as_cells(counts, genes, keys)
         slot_of = slots_of(self.panel, cells.token_of)
-        whole = cell_totals(counts, totals) if self.total == "cell" else _panel_totals(cells, slot_of)
+        whole = as_totals(counts, totals)[0] if self.total == "cell" else _panel_totals(cells, slot_of)
         plan = PanelPlan(
             slot_of=slot_of,
             n_slots=len(self.panel),

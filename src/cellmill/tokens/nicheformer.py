@@ -12,11 +12,20 @@ from scipy import sparse
 from cellmill.genes import Vocabulary
 from cellmill.kernel import RANK_VALUES, RankRules, TokenCells
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, check_choice, check_vocabulary, check_whole
-from cellmill.tokens.context import Context, Depth, Obs, as_context, columns_of, context_tokens
+from cellmill.tokens.cells import MOST_TOKEN, Pad, check_choice, check_pad, check_vocabulary, check_whole, keep_plain
+from cellmill.tokens.context import (
+    Context,
+    Depth,
+    Obs,
+    as_context,
+    check_apart,
+    columns_of,
+    context_tokens,
+    refuse_genes,
+)
 from cellmill.tokens.per_gene import PerGene
-from cellmill.tokens.ranks import as_totals, cells_with, rank_rows, summed
-from cellmill.tokens.recipe import as_panel
+from cellmill.tokens.ranks import cells_with, rank_rows, summed
+from cellmill.tokens.recipe import as_panel, tell_no_memory
 from cellmill.tokens.sequences import Shape
 
 __all__ = ["Nicheformer"]
@@ -83,20 +92,23 @@ class Nicheformer:
     faithful: Faithful | bool | None = None
 
     def __post_init__(self) -> None:
-        check_choice("pad", self.pad, Pad)
+        check_pad(self, self.pad, self.multiple)
         check_vocabulary(self.vocabulary)
         object.__setattr__(self, "context", as_context(self.context))
-        for name, least in (("multiple", 1), ("offset", 0), ("pad_token", 0), ("max_length", len(self.context) + 1)):
-            check_whole(name, getattr(self, name), least=least)
+        check_whole("offset", self.offset, least=0)
+        check_whole("pad_token", self.pad_token, least=0, most=MOST_TOKEN)
+        check_whole("max_length", self.max_length, least=len(self.context) + 1)
+        check_apart(self.context, {"pad_token": self.pad_token}, self.vocabulary, offset=self.offset)
         faithful = ("float32" if self.faithful else None) if isinstance(self.faithful, bool) else self.faithful
         if faithful is not None:
             check_choice("faithful", faithful, Faithful)
         for name, value in (
             ("faithful", faithful),
             ("means", PerGene.take("means", self.means)),
-            ("genes", as_panel(self.genes)),
+            ("genes", as_panel(self.genes, self.vocabulary)),
         ):
             object.__setattr__(self, name, value)
+        keep_plain(self)
 
     def __hash__(self) -> int:
         return hash(repr(self.to_dict()))
@@ -106,6 +118,7 @@ class Nicheformer:
         """Columns of obs that `encode` needs."""
         return columns_of(self.context)
 
+    @tell_no_memory
     def encode(
         self,
         counts: sparse.csr_array,
@@ -133,11 +146,9 @@ class Nicheformer:
             For arguments that do not fit each other.
         """
         cells, means = cells_with(counts, genes, keys, self.means, self.vocabulary)
+        refuse_genes(cells.token_of, self.context, {"pad_token": self.pad_token}, offset=self.offset)
         if self.faithful is None:
             cells = summed(cells)
-        whole = np.zeros(len(cells))
-        if any(isinstance(one, Depth) for one in self.context):
-            whole, _ = as_totals(counts, totals)
         rules = RankRules(
             values=RANK_VALUES["ratio" if self.faithful is None else "scaled"],
             single=self.faithful == "float32",
@@ -149,7 +160,7 @@ class Nicheformer:
             rules,
             Shape(self.max_length, self.pad, self.multiple),
             divisors=np.where(means == 0, 1.0, means),
-            head=context_tokens(self.context, obs, whole.astype(np.int64)),
+            head=context_tokens(self.context, obs, counts, totals),
             totals=None if self.faithful is None else _sums(cells),
         )
 

@@ -10,15 +10,14 @@ import numpy.typing as npt
 import torch
 from scipy import sparse
 
-from cellmill.errors import ConfigError, InputError, VocabularyError
+from cellmill.errors import InputError, VocabularyError
 from cellmill.kernel import ProfileNumbers, ProfileOut, ProfilePlan, ProfileRules, TokenCells, tokenise_profiles
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, as_cells, check_choice, check_whole
+from cellmill.tokens.cells import Pad, as_cells, as_totals
 
 __all__ = [
     "Tail",
     "Wanted",
-    "check_pad",
     "check_places",
     "make_profiles",
     "read_profiles",
@@ -85,24 +84,19 @@ def whole_totals(counts: sparse.csr_array, totals: npt.NDArray[Any] | None) -> F
     Raises
     ------
     InputError
-        For totals of another shape, and for one below the sum of its cell.
+        For totals that `as_totals` refuses, and for one below the sum of its cell.
     """
     sums = row_sums(counts.indptr, counts.data).astype(np.float64)
     if totals is None:
         return sums
-    given = np.asarray(totals)
-    if given.shape != sums.shape or given.dtype.kind not in "iuf":
-        raise InputError(
-            f"totals must be one number for each of the {len(sums)} cells of counts; "
-            f"found shape {given.shape}, dtype {given.dtype}"
-        )
-    low = np.flatnonzero(~(given >= sums))
+    given, _ = as_totals(counts, totals)
+    low = np.flatnonzero(given < sums)
     if len(low):
         raise InputError(
-            f"totals must be the counts of whole cells; cell {low[0]} has {given[low[0]]}, but its counts are already "
-            f"{sums[low[0]]:g}. Leave totals out to use their sums."
+            f"totals must be the counts of whole cells; cell {low[0]} has {given[low[0]]:g}, but its counts are "
+            f"already {sums[low[0]]:g}. Leave totals out to use their sums."
         )
-    return given.astype(np.float64)
+    return given
 
 
 def check_places(genes: npt.NDArray[np.integer[Any]], n_genes: int) -> None:
@@ -214,17 +208,3 @@ def make_profiles(
         cu_seqlens=torch.from_numpy(starts.astype(np.int32)) if flat else None,
         extra={} if out.hidden is None else {"hidden": tensor(out.hidden).view(torch.bool)},
     )
-
-
-def check_pad(recipe: Any, pad: object, multiple: object) -> None:
-    """Set `pad` and `multiple` of a frozen recipe, checked.
-
-    Raises
-    ------
-    ConfigError
-        Naming the argument, also for a multiple of rows that are not padded.
-    """
-    object.__setattr__(recipe, "pad", check_choice("pad", pad, Pad))
-    object.__setattr__(recipe, "multiple", check_whole("multiple", multiple, least=1))
-    if pad == "none" and multiple != 1:
-        raise ConfigError(f"multiple must be 1 with pad='none', which pads nothing; found {multiple}")

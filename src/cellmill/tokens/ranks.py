@@ -18,7 +18,7 @@ from cellmill.tokens.cells import as_cells
 from cellmill.tokens.per_gene import PerGene
 from cellmill.tokens.sequences import Shape, shaped_starts
 
-__all__ = ["KnownRanks", "as_totals", "cells_with", "one_column_each", "rank_rows", "refuse_no_total", "summed"]
+__all__ = ["KnownRanks", "cells_with", "one_column_each", "rank_rows", "refuse_no_total", "summed"]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -183,30 +183,6 @@ def cells_with(
     if (absent & (cells.token_of >= 0)).any():
         cells = as_cells(counts, np.where(absent, -1, cells.token_of), keys)
     return cells, np.where(absent, 1.0, numbers)
-
-
-def as_totals(counts: sparse.csr_array, totals: npt.NDArray[Any] | None) -> tuple[F64, bool]:
-    """Return counts of the whole cells, float64[n], and whether they were given as float32.
-
-    Raises
-    ------
-    InputError
-        For totals of another shape or kind, or that are negative or not finite.
-    """
-    if totals is None:
-        return np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel(), False
-    given = np.asarray(totals)
-    if given.shape != (counts.shape[0],) or given.dtype.kind not in "iuf":
-        raise InputError(
-            f"totals must be one number for each of the {counts.shape[0]} cells of counts; "
-            f"found shape {given.shape}, dtype {given.dtype}"
-        )
-    whole = given.astype(np.float64)
-    bad = ~(np.isfinite(whole) & (whole >= 0))
-    if bad.any():
-        cell = int(np.flatnonzero(bad)[0])
-        raise InputError(f"totals must be finite and 0 or more; cell {cell} has {given[cell]}")
-    return whole, given.dtype == np.float32
 
 
 def refuse_no_total(totals: F64, needed: npt.NDArray[np.bool_], why: str) -> None:

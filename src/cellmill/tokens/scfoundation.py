@@ -15,19 +15,22 @@ from cellmill.genes import Vocabulary
 from cellmill.kernel import ProfileRules, TokenCells
 from cellmill.kernel.profiles import PROFILE_ORDERS, PROFILE_VALUES
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, as_cells, check_choice, check_number, check_whole, row_starts
-from cellmill.tokens.model_tokens import GivenTokens, ModelTokens
-from cellmill.tokens.profiles import (
-    Tail,
-    Wanted,
+from cellmill.tokens.cells import (
+    Pad,
+    as_cells,
+    as_totals,
+    check_choice,
+    check_flag,
+    check_number,
     check_pad,
-    check_places,
-    make_profiles,
-    read_profiles,
-    row_sums,
-    whole_totals,
+    check_whole,
+    keep_plain,
+    row_starts,
 )
-from cellmill.tokens.recipe import as_panel
+from cellmill.tokens.model_tokens import GivenTokens, ModelTokens
+from cellmill.tokens.profiles import Tail, Wanted, check_places, make_profiles, read_profiles, row_sums, whole_totals
+from cellmill.tokens.ranks import refuse_no_total
+from cellmill.tokens.recipe import as_panel, tell_no_memory
 
 __all__ = ["ScFoundation"]
 
@@ -121,9 +124,12 @@ class ScFoundation:
         if self.target_sum is not None:
             check_number("target_sum", self.target_sum, above=0)
         check_number("pad_value", self.pad_value)
-        object.__setattr__(self, "genes", as_panel(self.genes))
+        check_flag("faithful", self.faithful)
+        object.__setattr__(self, "genes", as_panel(self.genes, self.vocabulary))
         object.__setattr__(self, "table", ModelTokens(self.token_of, self.vocabulary))
+        keep_plain(self)
 
+    @tell_no_memory
     def encode(
         self,
         counts: sparse.csr_array,
@@ -146,7 +152,9 @@ class ScFoundation:
         if self.input in ("log1p", "bulk_log1p"):
             cells, given = _read_values(counts, tokens, keys)
             total = (
-                row_sums(cells.indptr, given) if self.input == "bulk_log1p" else self._log_totals(cells, given, totals)
+                row_sums(cells.indptr, given)
+                if self.input == "bulk_log1p"
+                else self._log_totals(counts, cells, given, totals)
             )
             return self._rows(cells, total, given)
         cells = read_profiles(counts, tokens, keys, faithful=self.faithful)
@@ -158,15 +166,17 @@ class ScFoundation:
         values = np.log1p(cells.counts / np.repeat(total, cells.sizes) * (self.target_sum or 0.0))
         return self._rows(cells, row_sums(cells.indptr, values), values)
 
-    def _log_totals(self, cells: TokenCells, given: F64, totals: npt.NDArray[Any] | None) -> F64:
+    def _log_totals(self, counts: Any, cells: TokenCells, given: F64, totals: npt.NDArray[Any] | None) -> F64:
         if totals is None and self.faithful:
             return row_sums(cells.indptr, given)
-        if totals is None or np.shape(totals) != (len(cells),):
+        if totals is None:
             raise InputError(
                 f"totals must be the raw counts of each of the {len(cells)} cells, which log values do not tell; "
-                f"found {'none' if totals is None else f'shape {np.shape(totals)}'}. faithful=True does without."
+                "found none. faithful=True does without."
             )
-        return np.asarray(totals, dtype=np.float64)
+        whole, _ = as_totals(counts, totals)
+        refuse_no_total(whole, cells.sizes > 0, "the cell has values, so it has counts")
+        return whole
 
     def _rows(self, cells: TokenCells, total: F64, given: F64 | None) -> TokenBatch:
         tail = self._tail(total)

@@ -15,9 +15,31 @@ from cellmill.genes import Vocabulary
 from cellmill.kernel import SequenceRules, TokenCells
 from cellmill.kernel.sequences import CHOICES, TIES, VALUES
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, as_cells, check_choice, check_number, check_vocabulary, check_whole, special_of
-from cellmill.tokens.context import Context, Depth, Obs, as_context, columns_of, context_tokens
-from cellmill.tokens.recipe import as_panel
+from cellmill.tokens.cells import (
+    MOST_BINS,
+    Pad,
+    as_cells,
+    check_choice,
+    check_flag,
+    check_mask_value,
+    check_number,
+    check_pad,
+    check_vocabulary,
+    check_whole,
+    keep_plain,
+    special_of,
+)
+from cellmill.tokens.context import (
+    Context,
+    Depth,
+    Obs,
+    as_context,
+    check_apart,
+    columns_of,
+    context_tokens,
+    refuse_genes,
+)
+from cellmill.tokens.recipe import as_panel, tell_no_memory
 from cellmill.tokens.sequences import (
     Choose,
     Fit,
@@ -77,6 +99,8 @@ class ScGPT:
     pad, multiple
         "longest": to the longest row of the batch, rounded up to a multiple; "max": to `max_length`; "none": rows one
         after the other, with `batch.cu_seqlens`.
+    pad_value, mask_value
+        Values of padding and of what is masked: two numbers, the latter none that a gene can have.
     genes
         Gene ids of a panel, in order; all genes when None.
     vocabulary
@@ -138,21 +162,20 @@ class ScGPT:
             ("style", Style),
             ("choose", Choose),
             ("fill", ("pad", "unexpressed")),
-            ("pad", Pad),
         ):
             check_choice(name, getattr(self, name), words)
         if self.faithful is not None:
             check_choice("faithful", self.faithful, Faithful)
         object.__setattr__(self, "context", as_context(self.context))
-        if not isinstance(self.cls, bool):
-            raise ConfigError(f"cls must be True or False, found {self.cls!r}")
+        check_flag("cls", self.cls)
+        check_flag("include_zeros", self.include_zeros)
         if self.cls_value is not None:
             check_number("cls_value", self.cls_value)
         n_head = int(self.cls) + len(self.context)
         check_whole("max_length", self.max_length, least=n_head + 1)
-        check_whole("multiple", self.multiple, least=1)
+        check_pad(self, self.pad, self.multiple)
         if self.n_bins is not None:
-            check_whole("n_bins", self.n_bins, least=3)
+            check_whole("n_bins", self.n_bins, least=3, most=MOST_BINS)
         if self.keep is not None:
             check_whole("keep", self.keep, least=0)
             check_whole("max_length", self.max_length, least=self.keep + 1)
@@ -168,14 +191,21 @@ class ScGPT:
             )
         for name in ("pad_value", "mask_value"):
             check_number(name, getattr(self, name))
-        object.__setattr__(self, "genes", as_panel(self.genes))
-        self._specials()
+        object.__setattr__(self, "genes", as_panel(self.genes, self.vocabulary))
+        check_apart(self.context, self._specials(), self.vocabulary)
+        if self.mask is not None and self.style == "pcpt":
+            zeros = self.include_zeros or self.fill == "unexpressed" or self.faithful is not None
+            check_mask_value(
+                self.mask_value, self.pad_value, "raw" if self.n_bins is None else "bins", self.n_bins, zeros=zeros
+            )
+        keep_plain(self)
 
     @property
     def obs_columns(self) -> tuple[str, ...]:
         """Columns of obs that `encode` needs."""
         return columns_of(self.context)
 
+    @tell_no_memory
     def encode(
         self,
         counts: sparse.csr_array,
@@ -201,8 +231,12 @@ class ScGPT:
             For counts that are negative or fractional.
         InputError
             For arguments that do not fit each other.
+        VocabularyError
+            For a gene that has the token of `<pad>`, `<cls>` or a context.
         """
         cells = as_cells(counts, genes, keys, zeros=self.faithful is not None)
+        specials = self._specials()
+        refuse_genes(cells.token_of, self.context, specials)
         if self.include_zeros:
             cells = _with_zeros(cells)
         n_head = int(self.cls) + len(self.context)
@@ -221,7 +255,7 @@ class ScGPT:
             spared=self.pad_value if self.faithful in ("collator", "finetuning") else float("nan"),
             mask_value=self.mask_value,
             pad_value=self.pad_value,
-            pad_token=self._specials()[0],
+            pad_token=specials["<pad>"],
         )
         fit = Fit(
             style=self.style,
@@ -231,10 +265,7 @@ class ScGPT:
             measured=measured,
         )
         shape = Shape(self.max_length, self.pad, self.multiple)
-        whole = np.zeros(len(cells), dtype=np.int64)
-        if any(isinstance(one, Depth) for one in self.context):
-            whole = np.asarray(counts.sum(axis=1)).ravel().astype(np.int64) if totals is None else totals
-        return fit_rows(cells, rules, shape, self._heads(len(cells), obs, whole), fit)
+        return fit_rows(cells, rules, shape, self._heads(context_tokens(self.context, obs, counts, totals)), fit)
 
     def _masking(self) -> Masking:
         """The originals' collators mask each gene by itself; `random_mask_value` counts."""
@@ -247,15 +278,14 @@ class ScGPT:
             return None
         return draw_ratios(as_ratios("mask", self.mask), keys, per=self.ratio_per)
 
-    def _specials(self) -> tuple[int, int]:
-        pad = special_of(self.vocabulary, "<pad>")
-        return pad, special_of(self.vocabulary, "<cls>") if self.cls else pad
+    def _specials(self) -> dict[str, int]:
+        names = ("<pad>", "<cls>") if self.cls else ("<pad>",)
+        return {name: special_of(self.vocabulary, name) for name in names}
 
-    def _heads(self, n: int, obs: Obs | None, totals: npt.NDArray[np.int64]) -> Heads:
-        cls = np.full((n, int(self.cls)), self._specials()[1], dtype=np.int64)
+    def _heads(self, more: npt.NDArray[np.int64]) -> Heads:
+        cls = np.full((len(more), int(self.cls)), self._specials().get("<cls>", 0), dtype=np.int64)
         own = 0.0 if self.faithful == "finetuning" else self.pad_value
         value = own if self.cls_value is None else self.cls_value
-        more = context_tokens(self.context, obs, totals)
         return Heads(
             tokens=np.ascontiguousarray(np.concatenate([cls, more], axis=1)),
             values=np.concatenate(

@@ -17,8 +17,19 @@ from cellmill.kernel import StateOut, StatePlan, TokenCells, mix64, tokenise_sta
 from cellmill.kernel.reference.tokens import to_uniform
 from cellmill.kernel.token_cells import RATIO, cell_numbers
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, as_cells, check_choice, check_fraction, check_whole, row_starts
+from cellmill.tokens.cells import (
+    MOST_TOKEN,
+    Pad,
+    as_cells,
+    check_choice,
+    check_flag,
+    check_fraction,
+    check_pad,
+    check_whole,
+    row_starts,
+)
 from cellmill.tokens.gene_tables import GeneTable
+from cellmill.tokens.recipe import tell_no_memory
 from cellmill.tokens.sequences import Per
 from cellmill.tokens.uce import trimmed
 
@@ -132,22 +143,22 @@ class StateSE:
             ("n_shared", check_whole("n_shared", n_shared, least=0)),
             ("shared_per", check_choice("shared_per", shared_per, Per)),
             ("mask", check_fraction("mask", mask)),
-            ("binary", bool(binary)),
+            ("binary", check_flag("binary", binary)),
             ("downsample", _range(downsample)),
-            ("faithful", bool(faithful)),
-            ("pad", check_choice("pad", pad, Pad)),
-            ("multiple", check_whole("multiple", multiple, least=1)),
-            ("cls_token", check_whole("cls_token", cls_token, least=0)),
-            ("pad_token", check_whole("pad_token", pad_token, least=0)),
+            ("faithful", check_flag("faithful", faithful)),
+            ("cls_token", check_whole("cls_token", cls_token, least=0, most=MOST_TOKEN)),
+            ("pad_token", check_whole("pad_token", pad_token, least=0, most=MOST_TOKEN)),
             ("vocabulary_hash", None if vocabulary is None else vocabulary.hash),
         ):
             object.__setattr__(self, name, value)
+        check_pad(self, pad, multiple)
 
     @property
     def genes(self) -> None:
         """None: it ranks all genes that have an embedding."""
         return
 
+    @tell_no_memory
     def encode(
         self,
         counts: sparse.csr_array,
@@ -285,7 +296,9 @@ def _n_embeddings(table: GeneTable, given: int | None) -> int:
         raise ConfigError("embedding gives no gene an id of 0 or more")
     if int(table.numbers.min()) < -1:
         raise ConfigError(f"embedding must hold ids from 0 on, and -1 for none, found {int(table.numbers.min())}")
-    return least if given is None else check_whole("n_embeddings", given, least=least)
+    if given is not None:
+        return check_whole("n_embeddings", given, least=least)
+    return check_whole("embedding: the largest id and one", least, least=1)
 
 
 def _range(downsample: float | tuple[float, float] | None) -> tuple[float, float] | None:

@@ -17,9 +17,34 @@ from cellmill.genes import Vocabulary
 from cellmill.kernel import SequenceRules
 from cellmill.kernel.sequences import CHOICES, TIES, VALUES
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, as_cells, check_choice, check_number, check_vocabulary, check_whole, special_of
-from cellmill.tokens.context import Context, Depth, Obs, as_context, columns_of, context_tokens, ids_of, labels_of
-from cellmill.tokens.recipe import as_panel
+from cellmill.tokens.cells import (
+    MOST_BINS,
+    Pad,
+    as_cells,
+    check_choice,
+    check_flag,
+    check_mask_value,
+    check_number,
+    check_pad,
+    check_vocabulary,
+    check_whole,
+    keep_plain,
+    special_of,
+)
+from cellmill.tokens.context import (
+    Context,
+    Depth,
+    Obs,
+    as_context,
+    check_apart,
+    check_column,
+    columns_of,
+    context_tokens,
+    ids_of,
+    labels_of,
+    refuse_genes,
+)
+from cellmill.tokens.recipe import as_panel, tell_no_memory
 from cellmill.tokens.sequences import Choose, Fit, Heads, Masking, Per, Shape, as_ratios, draw_ratios, fit_rows
 
 __all__ = ["Tahoe"]
@@ -113,11 +138,13 @@ class Tahoe:
             check_choice("faithful", self.faithful, Faithful)
         object.__setattr__(self, "context", as_context(self.context))
         check_number("target_sum", self.target_sum, above=0)
-        for drug, number in self.drug_ids.items():
-            if check_whole(f"drug_ids[{drug!r}]", number, least=0) > np.iinfo(np.int32).max:
-                raise ConfigError(f"drug_ids[{drug!r}] must be at most 2^31-1, found {number}")
-        check_whole("n_bins", self.n_bins, least=3)
-        check_whole("multiple", self.multiple, least=1)
+        check_column("drug", self.drug)
+        if not isinstance(self.drug_ids, Mapping):
+            raise ConfigError(f"drug_ids must be a mapping of drug to id, found {self.drug_ids!r}")
+        ids = {drug: check_whole(f"drug_ids[{drug!r}]", one, least=0) for drug, one in self.drug_ids.items()}  # int32
+        check_whole("n_bins", self.n_bins, least=3, most=MOST_BINS)
+        check_pad(self, self.pad, self.multiple)
+        check_flag("right", self.right)
         check_whole("max_length", self.max_length, least=self._n_head() + 1)
         if self.keep is not None:
             check_whole("keep", self.keep, least=self._n_head())
@@ -134,9 +161,13 @@ class Tahoe:
             )
         for name in ("pad_value", "mask_value"):
             check_number(name, getattr(self, name))
-        object.__setattr__(self, "drug_ids", dict(self.drug_ids))
-        object.__setattr__(self, "genes", as_panel(self.genes))
-        self._specials()
+        object.__setattr__(self, "drug_ids", ids)
+        object.__setattr__(self, "genes", as_panel(self.genes, self.vocabulary))
+        check_apart(self.context, self._specials(), self.vocabulary)
+        if self.mask is not None and self.style in ("mask", "pcpt"):
+            zeros = self.fill == "unexpressed" or self.faithful is not None
+            check_mask_value(self.mask_value, self.pad_value, self.values, self.n_bins, zeros=zeros)
+        keep_plain(self)
 
     def __hash__(self) -> int:
         return hash(repr(self.to_dict()))
@@ -149,10 +180,11 @@ class Tahoe:
     def _n_head(self) -> int:
         return 1 + int(self.drug is not None) + len(self.context)
 
-    def _specials(self) -> tuple[int, int, int]:
-        drug = 0 if self.drug is None else special_of(self.vocabulary, "<drug>")
-        return special_of(self.vocabulary, "<pad>"), special_of(self.vocabulary, "<cls>"), drug
+    def _specials(self) -> dict[str, int]:
+        names = ("<pad>", "<cls>") if self.drug is None else ("<pad>", "<cls>", "<drug>")
+        return {name: special_of(self.vocabulary, name) for name in names}
 
+    @tell_no_memory
     def encode(
         self,
         counts: sparse.csr_array,
@@ -165,7 +197,8 @@ class Tahoe:
     ) -> TokenBatch:
         """Return the tokens of n cells; arguments and errors as in `ScGPT.encode`."""
         cells = as_cells(counts, genes, keys, zeros=self.faithful is not None)
-        n, n_head = len(cells), self._n_head()
+        n, n_head, specials = len(cells), self._n_head(), self._specials()
+        refuse_genes(cells.token_of, self.context, specials)
         keep = n_head if self.keep is None else self.keep
         parts = self.style == "both" and self.mask is not None
         rules = SequenceRules(
@@ -182,7 +215,7 @@ class Tahoe:
             zero_value=1.0 if self.faithful and self.values == "bins" and not self.right else 0.0,
             mask_value=self.mask_value,
             pad_value=self.pad_value,
-            pad_token=self._specials()[0],
+            pad_token=specials["<pad>"],
         )
         fit = Fit(
             style="pcpt" if self.style == "mask" else self.style,
@@ -195,11 +228,9 @@ class Tahoe:
             raw=True,
         )
         shape = Shape(self.max_length, self.pad, self.multiple)
-        whole = np.zeros(n, dtype=np.int64)
-        if any(isinstance(one, Depth) for one in self.context):
-            whole = np.asarray(counts.sum(axis=1)).ravel().astype(np.int64) if totals is None else totals
+        heads = self._heads(context_tokens(self.context, obs, counts, totals))
         short = _short_masks(cells.sizes, fit, shape, n_head, keep) if self.faithful == "tahoe" else {}
-        batch = fit_rows(cells, rules, shape, self._heads(n, obs, whole), fit, **short)
+        batch = fit_rows(cells, rules, shape, heads, fit, **short)
         if self.drug is None:
             return batch
         ids = ids_of(labels_of(obs, self.drug, n), self.drug_ids, 0, f"drug {self.drug!r}")
@@ -210,11 +241,9 @@ class Tahoe:
             return None
         return draw_ratios(as_ratios("mask", self.mask), keys, per=self.ratio_per)
 
-    def _heads(self, n: int, obs: Obs | None, totals: npt.NDArray[np.int64]) -> Heads:
-        _, cls, drug = self._specials()
-        own = [cls] if self.drug is None else [cls, drug]
-        more = context_tokens(self.context, obs, totals)
-        tokens = np.concatenate([np.tile(np.array(own, dtype=np.int64), (n, 1)), more], axis=1)
+    def _heads(self, more: npt.NDArray[np.int64]) -> Heads:
+        own = [token for name, token in self._specials().items() if name != "<pad>"]
+        tokens = np.concatenate([np.tile(np.array(own, dtype=np.int64), (len(more), 1)), more], axis=1)
         return Heads(
             tokens=np.ascontiguousarray(tokens), values=np.full(tokens.shape, self.pad_value, dtype=np.float32)
         )

@@ -12,22 +12,32 @@ import numpy.typing as npt
 import torch
 from scipy import sparse
 
-from cellmill.errors import ConfigError, InputError
+from cellmill.errors import ConfigError
 from cellmill.genes import Vocabulary
 from cellmill.kernel import ProfileNumbers, ProfileRules, TokenCells
 from cellmill.kernel.profiles import PROFILE_CHOICES, PROFILE_ORDERS, PROFILE_VALUES
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, check_choice, check_number, check_whole, row_starts
+from cellmill.tokens.cells import (
+    MOST_TOKEN,
+    Pad,
+    check_choice,
+    check_flag,
+    check_number,
+    check_pad,
+    check_whole,
+    keep_plain,
+    row_starts,
+)
+from cellmill.tokens.context import Obs, check_column, ids_of, labels_of
 from cellmill.tokens.model_tokens import GivenTokens, ModelTokens
-from cellmill.tokens.profiles import Wanted, check_pad, make_profiles, read_profiles, refuse_token, row_sums
-from cellmill.tokens.recipe import as_panel
+from cellmill.tokens.profiles import Wanted, make_profiles, read_profiles, refuse_token, row_sums
+from cellmill.tokens.recipe import as_panel, tell_no_memory
 
 __all__ = ["TranscriptFormer"]
 
 Order = Literal["axis", "count", "random"]
 Truncate = Literal["sample", "order"]
 ORDERS = {"axis": "axis", "count": "count", "random": "keyed"}
-Labels = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +118,10 @@ class TranscriptFormer:
     def __post_init__(self) -> None:
         check_choice("order", self.order, Order)
         check_choice("zeros", self.zeros, ("drop", "keep"))
-        for name in ("max_length", "pad_token", "min_genes"):
-            check_whole(name, getattr(self, name), least=1 if name == "max_length" else 0)
+        check_whole("max_length", self.max_length, least=1)
+        check_whole("pad_token", self.pad_token, least=0, most=MOST_TOKEN)
+        check_whole("min_genes", self.min_genes, least=0)
+        check_flag("faithful", self.faithful)
         check_pad(self, self.pad, self.multiple)
         _check_above_zero("normalize_to", self.normalize_to)
         _check_above_zero("clip", self.clip)
@@ -118,21 +130,32 @@ class TranscriptFormer:
                 f"outliers must be a number of standard deviations, 0 for no limit; found {self.outliers!r}"
             )
         usual = "order" if self.faithful else "sample"
-        object.__setattr__(self, "truncate", check_choice("truncate", self.truncate or usual, Truncate))
+        truncate = usual if self.truncate is None else self.truncate
+        object.__setattr__(self, "truncate", check_choice("truncate", truncate, Truncate))
         if self.faithful and self.truncate != "order":
             raise ConfigError("truncate must be 'order' with faithful=True: the original cuts rows in their order")
+        check_column("assay_column", self.assay_column)
         if self.assays is not None:
-            if "unknown" not in self.assays:
-                raise ConfigError("assays needs the label 'unknown', the token of assays that have none")
-            object.__setattr__(self, "assays", {str(k): int(v) for k, v in self.assays.items()})
-        object.__setattr__(self, "genes", as_panel(self.genes))
+            if not isinstance(self.assays, Mapping) or "unknown" not in self.assays:
+                raise ConfigError(
+                    "assays must be a mapping of label to token with the label 'unknown', the token of assays that "
+                    f"have none; found {self.assays!r}"
+                )
+            named = {
+                str(label): check_whole(f"assays[{label!r}]", token, least=0, most=MOST_TOKEN)
+                for label, token in self.assays.items()
+            }
+            object.__setattr__(self, "assays", named)
+        object.__setattr__(self, "genes", as_panel(self.genes, self.vocabulary))
         object.__setattr__(self, "table", ModelTokens(self.token_of, self.vocabulary))
+        keep_plain(self)
 
     @property
     def obs_columns(self) -> tuple[str, ...]:
         """Columns of obs that `encode` needs."""
         return () if self.assays is None else (self.assay_column,)
 
+    @tell_no_memory
     def encode(
         self,
         counts: sparse.csr_array,
@@ -140,7 +163,7 @@ class TranscriptFormer:
         keys: npt.NDArray[np.uint64],
         *,
         totals: npt.NDArray[np.int64] | None = None,
-        obs: Labels | None = None,
+        obs: Obs | None = None,
         numbers: ProfileNumbers | None = None,
     ) -> TokenBatch:
         """Return the tokens of n cells; see `Recipe.encode`. `totals` are not looked at.
@@ -193,23 +216,10 @@ class TranscriptFormer:
         refuse_token(cells, self.pad_token, "The model's genes begin at 7, and pad_token stands for padding")
         return cells
 
-    def _assay_tokens(self, obs: Labels | None, n: int) -> npt.NDArray[np.int64]:
+    def _assay_tokens(self, obs: Obs | None, n: int) -> npt.NDArray[np.int64]:
         assert self.assays is not None
-        if obs is None or self.assay_column not in obs:
-            raise InputError(
-                f"assays are read from the column {self.assay_column!r} of obs: hand encode "
-                f"obs={{{self.assay_column!r}: labels}}; found {sorted(obs) if obs else 'no obs'}"
-            )
-        labels = obs[self.assay_column]
-        if isinstance(labels, tuple):  # codes and names, code -1 for missing
-            codes, names = labels
-            labels = [None if code < 0 else names[code] for code in np.asarray(codes).tolist()]
-        if len(labels) != n:
-            raise InputError(
-                f"obs[{self.assay_column!r}] must have one label for each of {n} cells, found {len(labels)}"
-            )
-        unknown = self.assays["unknown"]
-        return np.array([[self.assays.get(str(label), unknown)] for label in labels], dtype=np.int64).reshape(n, 1)
+        labels = labels_of(obs, self.assay_column, n)
+        return ids_of(labels, self.assays, self.assays["unknown"], "assays").reshape(n, 1)
 
     def keeps(self, counts: sparse.csr_array, genes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Return which cells pass `min_genes` and `outliers`, bool[n]; `encode` itself drops none.

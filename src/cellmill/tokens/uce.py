@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,9 @@ from cellmill.errors import ConfigError, InputError
 from cellmill.genes import Vocabulary
 from cellmill.kernel import SentenceOut, SentencePlan, TokenCells, tokenise_sentences
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, as_cells, check_choice, check_whole, row_starts
+from cellmill.tokens.cells import MOST_TOKEN, Pad, as_cells, check_flag, check_pad, check_whole, row_starts
 from cellmill.tokens.gene_tables import GeneTable
+from cellmill.tokens.recipe import tell_no_memory
 
 __all__ = ["UCE", "trimmed"]
 
@@ -106,23 +108,25 @@ class UCE:
             ("chromosomes", GeneTable("chromosomes", chromosomes, vocabulary)),
             ("starts", GeneTable("starts", starts, vocabulary)),
             ("sample_size", check_whole("sample_size", sample_size, least=1)),
-            ("max_length", max_length),
-            ("faithful", bool(faithful)),
-            ("pad", check_choice("pad", pad, Pad)),
-            ("multiple", check_whole("multiple", multiple, least=1)),
-            ("cls_token", check_whole("cls_token", cls_token, least=0)),
-            ("end_token", check_whole("end_token", end_token, least=0)),
-            ("pad_token", check_whole("pad_token", pad_token, least=0)),
+            ("max_length", int(max_length)),
+            ("faithful", check_flag("faithful", faithful)),
+            ("cls_token", check_whole("cls_token", cls_token, least=0, most=MOST_TOKEN)),
+            ("end_token", check_whole("end_token", end_token, least=0, most=MOST_TOKEN)),
+            ("pad_token", check_whole("pad_token", pad_token, least=0, most=MOST_TOKEN)),
             ("chromosome_offset", check_whole("chromosome_offset", chromosome_offset, least=0)),
             ("vocabulary_hash", None if vocabulary is None else vocabulary.hash),
         ):
             object.__setattr__(self, name, value)
+        check_pad(self, pad, multiple)
+        _check_lengths({"rows": rows, "chromosomes": chromosomes, "starts": starts})
+        self._check_apart()
 
     @property
     def genes(self) -> None:
         """None: it draws from all genes that have an embedding."""
         return
 
+    @tell_no_memory
     def encode(
         self,
         counts: sparse.csr_array,
@@ -173,6 +177,20 @@ class UCE:
             order=order,
         )
 
+    def _check_apart(self) -> None:
+        """Refuse a gene whose row is what the recipe puts in itself: the model embeds both by one table."""
+        own = {name: getattr(self, name) for name in ("cls_token", "end_token", "pad_token")}
+        codes = np.unique(self.chromosomes.numbers[self.chromosomes.numbers >= 0])
+        check_whole(
+            "chromosomes: the largest code", codes.max(initial=0), least=0, most=MOST_TOKEN - self.chromosome_offset
+        )
+        tokens = np.concatenate([np.array([*own.values()], dtype=np.int64), codes + self.chromosome_offset])
+        both = np.flatnonzero(np.isin(self.rows.numbers, tokens))
+        if len(both):
+            row = int(self.rows.numbers[both[0]])
+            what = next((name for name, token in own.items() if token == row), "a chromosome (chromosome_offset)")
+            raise ConfigError(f"rows gives the gene of token {both[0]} the row {row}, which is the token of {what}")
+
     def _refuse(self, out: SentenceOut) -> None:
         short = np.flatnonzero(out.drawn < self.sample_size)
         if not len(short):
@@ -216,6 +234,16 @@ class UCE:
             "pad_token": self.pad_token,
             "chromosome_offset": self.chromosome_offset,
         }
+
+
+def _check_lengths(tables: Mapping[str, Table]) -> None:
+    """Refuse arrays over vocabulary tokens that are not over the same ones."""
+    sizes = {name: len(table) for name, table in tables.items() if not isinstance(table, Mapping)}
+    for (name, size), (other, its) in itertools.pairwise(sizes.items()):
+        if size != its:
+            raise ConfigError(
+                f"{name} and {other} must be over the same vocabulary tokens, found {size:,} and {its:,} numbers"
+            )
 
 
 def _made(cells: TokenCells, plan: SentencePlan) -> SentenceOut:

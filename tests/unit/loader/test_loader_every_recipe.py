@@ -21,7 +21,7 @@ def options_of(name: str, store: Store) -> dict[str, Any]:
     tokens = store.genes["token"].to_numpy().tolist()
     rng = np.random.default_rng(0)
     places = {"vocabulary": store.vocabulary, "token_of": dict(zip(ids, range(len(ids)), strict=True))}
-    assay = Context("study", {"gut-a": 90, "gut-c": 91}, missing=92)
+    assay = Context("study", {"gut-a": 90_000, "gut-c": 90_001}, missing=90_002)
     return {
         "csr": {},
         "dense": {"transform": "log1p_cp10k"},

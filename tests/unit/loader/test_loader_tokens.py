@@ -113,14 +113,14 @@ def test_state_of_tokens_of_another_vocabulary_is_refused(atlas):
 
 def test_context_comes_from_obs(atlas):
     tissues = sorted(set(atlas.column("tissue").to_pylist()))
-    tokens = {name: 5000 + i for i, name in enumerate(tissues)}
+    tokens = {name: 90_000 + i for i, name in enumerate(tissues)}
     recipe = ScGPT(max_length=50, context=(Context("tissue", tokens),))
     loader = Loader(atlas, batch_size=64, tokens=recipe, obs=["tissue"])
     for batch in loader:
         labels = [batch.categories["tissue"][code] for code in batch.obs["tissue"].tolist()]
         assert batch.genes[:, 1].tolist() == [tokens[label] for label in labels]
         assert not batch.mask[:, :2].any()
-    missing = ScGPT(context=(Context("tissue", {"nowhere": 1}),))
+    missing = ScGPT(context=(Context("tissue", {"nowhere": 90_000}),))
     with pytest.raises(Exception, match=r"context 'tissue': cell 0 .* has no token"):
         next(iter(Loader(atlas, tokens=missing)))
 
