@@ -109,8 +109,8 @@ inline std::vector<float> levels32(std::size_t m) {
 template <class Value, class At>
 double edge64(double level, std::size_t n, const At& at) {
     const double v = level * static_cast<double>(n - 1);
-    const double b = std::floor(v);
-    const std::size_t lower = static_cast<std::size_t>(b);
+    const std::size_t lower = static_cast<std::size_t>(v);  // v is 0 or more. std::floor is a call where there is no SSE4.
+    const double b = static_cast<double>(lower);
     const Value low = at(lower);
     const Value high = at(std::min(lower + 1, n - 1));
     const Value d = static_cast<Value>(high - low);
@@ -121,9 +121,10 @@ double edge64(double level, std::size_t n, const At& at) {
 template <class At>
 float edge32(float level, std::size_t n, const At& at) {
     const float r = level * static_cast<float>(n - 1);
-    const float b = std::trunc(r);
-    const std::size_t lower = std::min(static_cast<std::size_t>(b), n - 1);
-    const std::size_t upper = std::min(static_cast<std::size_t>(std::ceil(r)), n - 1);
+    const std::size_t down = static_cast<std::size_t>(r);  // r is 0 or more.
+    const float b = static_cast<float>(down);
+    const std::size_t lower = std::min(down, n - 1);
+    const std::size_t upper = std::min(down + (b < r), n - 1);
     const float w = r - b;
     const float low = static_cast<float>(at(lower));
     const float high = static_cast<float>(at(upper));
