@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "encoded_cells.hpp"
 #include "tokens.hpp"
 
 namespace cellmill {
@@ -37,11 +38,27 @@ T number(nb::handle object, const char* name) {
 }
 
 // The spans live as long as the Python object, whose arrays they are. Whoever takes cells checks them: it is a look at all.
-inline TokenCells token_cells(nb::handle cells) {
+// Where `encoded` is wanted, cells that were not decoded yet stay so; else asking for their columns decodes them.
+inline TokenCells token_cells(nb::handle cells, bool encoded = false) {
+    const nb::object later = nb::getattr(cells, "encoded");
+    if (encoded && !later.is_none()) {
+        EncodedCells& held = nb::cast<EncodedCells&>(nb::getattr(later, "made"));
+        TokenCells made{held.indptr(), {}, {}, entries<const std::int64_t>(cells, "token_of"), entries<const std::uint64_t>(cells, "keys"), &held};
+        if (made.token_of.size() != held.n_genes()) throw std::invalid_argument("token_of must have one entry for each gene of the store");
+        if (held.fault().fault != Fault::none) throw std::invalid_argument("a frame of these cells is at fault");
+        return made;
+    }
     TokenCells made{entries<const std::int64_t>(cells, "indptr"), entries<const std::int32_t>(cells, "columns"),
                     entries<const std::uint32_t>(cells, "counts"), entries<const std::int64_t>(cells, "token_of"),
                     entries<const std::uint64_t>(cells, "keys")};
     return made;
+}
+
+// (row, fault) of the first cell that could not be decoded, or None.
+inline nb::object fault_of(const TokenCells& cells) {
+    const RowFault found = cells.encoded == nullptr ? RowFault{} : cells.encoded->fault();
+    if (found.fault == Fault::none) return nb::none();
+    return nb::make_tuple(found.row, static_cast<int>(found.fault));
 }
 
 // Throws unless an array has so many entries.

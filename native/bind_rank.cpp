@@ -22,8 +22,8 @@ RankPlan to_plan(nb::handle plan, const TokenCells& cells, bool ratio, bool tota
     expect(made.divisors, cells.token_of.size(), "divisors");
     expect(made.head, cells.size() * made.n_head, "head");
     if (totals || !made.totals.empty()) expect(made.totals, cells.size(), "totals");
-    if (!made.values.empty()) expect(made.values, cells.columns.size(), "values");
-    if (!made.ties.empty()) expect(made.ties, cells.columns.size(), "ties");
+    if (!made.values.empty()) expect(made.values, cells.entries(), "values");
+    if (!made.ties.empty()) expect(made.ties, cells.entries(), "ties");
     const auto keyed = entries<const std::uint8_t>(plan, "keyed");
     if (keyed.empty()) return made;
     expect(keyed, cells.token_of.size() * sizeof(KeyedColumn), "keyed");
@@ -54,14 +54,17 @@ RankOut to_out(nb::handle out, std::size_t cells) {
     return made;
 }
 
-void rank(nb::handle cells, nb::handle rules, nb::handle plan, nb::handle out, std::size_t threads) {
-    const TokenCells given = token_cells(cells);
+nb::object rank(nb::handle cells, nb::handle rules, nb::handle plan, nb::handle out, std::size_t threads) {
+    const TokenCells given = token_cells(cells, true);
     const RankRules made = to_rules(rules);
     const RankOut to = to_out(out, given.size());
     const bool ratio = made.values == RankValues::ratio && !made.keyed_ties;
     const RankPlan planned = to_plan(plan, given, ratio, made.values != RankValues::ratio || to.per_10k != nullptr);
-    const nb::gil_scoped_release release;
-    rank_genes(given, made, planned, to, threads);
+    {
+        const nb::gil_scoped_release release;
+        rank_genes(given, made, planned, to, threads);
+    }
+    return fault_of(given);
 }
 
 }  // namespace

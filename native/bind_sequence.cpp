@@ -105,15 +105,18 @@ SequenceOut to_out(nb::handle out, std::size_t cells, bool parts) {
     return made;
 }
 
-void tokenise(nb::handle cells, nb::handle rules, nb::handle plan, nb::handle numbers, nb::handle out, std::size_t threads) {
-    const TokenCells given = token_cells(cells);
+nb::object tokenise(nb::handle cells, nb::handle rules, nb::handle plan, nb::handle numbers, nb::handle out, std::size_t threads) {
+    const TokenCells given = token_cells(cells, true);
     const SequenceRules made = to_rules(rules);
     const SequencePlan planned = to_plan(plan, given);
-    const SequenceNumbers drawn = to_numbers(numbers, given.columns.size());
+    const SequenceNumbers drawn = to_numbers(numbers, given.entries());
     const SequenceOut to = to_out(out, given.size(), made.split || made.split_first);
     if (made.split_first && planned.part_room.empty()) throw std::invalid_argument("part_room is needed with split_first");
-    const nb::gil_scoped_release release;
-    tokenise_sequences(given, made, planned, drawn, to, threads);
+    {
+        const nb::gil_scoped_release release;
+        tokenise_sequences(given, made, planned, drawn, to, threads);
+    }
+    return fault_of(given);
 }
 
 }  // namespace

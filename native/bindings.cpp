@@ -16,6 +16,7 @@
 #include "bind_model.hpp"
 #include "bind_ingest.hpp"
 #include "bind_tokens.hpp"
+#include "encoded_cells.hpp"
 #include "gather.hpp"
 #include "model.hpp"
 #include "order.hpp"
@@ -165,6 +166,13 @@ struct HeldRows {
     std::vector<In<std::uint16_t>> steps;
     std::vector<In<std::uint64_t>> numbers;
 };
+
+template <class T>
+Out<T> copied(std::span<const T> from) {
+    Buffer<T> made(from.size());
+    std::copy(from.begin(), from.end(), made.data());
+    return to_array(std::move(made));
+}
 
 nb::object to_fault(const RowFault& fault) {
     if (fault.fault == Fault::none) return nb::none();
@@ -376,6 +384,27 @@ NB_MODULE(_native, m) {
                  self.table.will_need(view(rows));
              },
              arg("rows").noconvert());
+    nb::class_<EncodedCells>(m, "EncodedCells")
+        .def("__init__",
+             [](EncodedCells* self, const HeldRows& held, const In<std::int64_t>& rows, std::int64_t n_genes, const nb::object& head) {
+                 const Model* const model = to_head(head, n_genes);
+                 const nb::gil_scoped_release release;
+                 new (self) EncodedCells(held.table.find(view(rows)), gene_count(n_genes), model);
+             },
+             nb::keep_alive<1, 2>(), nb::keep_alive<1, 5>(), arg("table"), arg("rows").noconvert(), arg("n_genes"), arg("head").none())
+        .def_prop_ro("indptr", [](const EncodedCells& self) { return copied(self.indptr()); }, nb::rv_policy::move)
+        .def_prop_ro("totals", [](const EncodedCells& self) { return copied(self.totals()); }, nb::rv_policy::move)
+        .def_prop_ro("fault", [](const EncodedCells& self) { return to_fault(self.fault()); })
+        .def("gather",
+             [](EncodedCells& self, std::size_t threads) {
+                 auto [fault, csr] = [&] {
+                     const nb::gil_scoped_release release;
+                     return self.gather(threads);
+                 }();
+                 return nb::make_tuple(to_fault(fault), to_array(std::move(csr.indptr)), to_array(std::move(csr.indices)),
+                                       to_array(std::move(csr.values)));
+             },
+             arg("threads"));
     m.def("gather", &gather, arg("shards"), arg("shard_of").noconvert(), arg("start").noconvert(),
           arg("stop").noconvert(), arg("n_genes"), arg("head").none(), arg("panel").none(), arg("kind"), arg("totals"), arg("threads"));
     m.def("frame_sizes", &frame_sizes, arg("shards"), arg("shard_of").noconvert(), arg("start").noconvert(),

@@ -56,41 +56,11 @@ RowFault first_fault(const std::vector<RowFault>& faults, RowFault later) {
     return later;
 }
 
-// The first of the faults that workers find, by row.
-class FirstFault {
-public:
-    void note(RowFault fault) {
-        const std::lock_guard lock(mutex_);
-        if (found_.fault == Fault::none || fault.row < found_.row) found_ = fault;
-    }
-    RowFault found() const noexcept { return found_; }
-
-    // Whether a row before this one is at fault already, so that nobody will see what becomes of it.
-    bool is_before(std::size_t row) {
-        const std::lock_guard lock(mutex_);
-        return found_.fault != Fault::none && found_.row < row;
-    }
-
-private:
-    std::mutex mutex_;
-    RowFault found_;
-};
-
 // Rows that a worker takes at a time, at most.
 constexpr std::size_t kPiece = 16;
 
 std::uint32_t row_size(const Sizes& sizes, std::size_t row) {
     return static_cast<std::uint32_t>(sizes.upto[row + 1] - sizes.upto[row]);
-}
-
-// Rows whose frames are fetched from memory while one is decoded.
-constexpr std::size_t kAhead = 3;
-
-void fetch_ahead(const Frames& frames, std::size_t row) noexcept {
-    if (row + kAhead >= frames.size()) return;
-    const std::span<const std::uint8_t> frame = frames[row + kAhead];
-    const std::size_t bytes = std::min<std::size_t>(frame.size(), 4096);
-    for (std::size_t at = 0; at < bytes; at += 64) __builtin_prefetch(frame.data() + at, 0, 2);
 }
 
 // Puts the columns of one row in order without comparing them: a bitmap of columns, and the counts by column.

@@ -2,8 +2,10 @@
 // Knows frames and spans of bytes; knows neither files nor Python.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <utility>
@@ -22,6 +24,36 @@ struct RowFault {
     std::size_t row = 0;
     Fault fault = Fault::none;
 };
+
+// The first of the faults that workers find, by row.
+class FirstFault {
+public:
+    void note(RowFault fault) {
+        const std::lock_guard lock(mutex_);
+        if (found_.fault == Fault::none || fault.row < found_.row) found_ = fault;
+    }
+    RowFault found() const noexcept { return found_; }
+
+    // Whether a row before this one is at fault already, so that nobody will see what becomes of it.
+    bool is_before(std::size_t row) {
+        const std::lock_guard lock(mutex_);
+        return found_.fault != Fault::none && found_.row < row;
+    }
+
+private:
+    std::mutex mutex_;
+    RowFault found_;
+};
+
+// Rows whose frames are fetched from memory while one is decoded.
+inline constexpr std::size_t kFramesAhead = 3;
+
+inline void fetch_ahead(const Frames& frames, std::size_t row) noexcept {
+    if (row + kFramesAhead >= frames.size()) return;
+    const std::span<const std::uint8_t> frame = frames[row + kFramesAhead];
+    const std::size_t bytes = std::min<std::size_t>(frame.size(), 4096);
+    for (std::size_t at = 0; at < bytes; at += 64) __builtin_prefetch(frame.data() + at, 0, 2);
+}
 
 struct Csr {
     Buffer<std::int64_t> indptr;

@@ -1,5 +1,7 @@
 #include "rank.hpp"
 
+#include "encoded_cells.hpp"
+
 #include <algorithm>
 #include <bit>
 #include <limits>
@@ -130,8 +132,18 @@ public:
     RowRanker(const TokenCells& cells, const RankRules& rules, const RankPlan& plan, const RankOut& out)
         : cells_(cells), rules_(rules), plan_(plan), out_(out) {}
 
+    // False where the cells cannot be read.
+    bool rank_all(std::size_t begin, std::size_t end) {
+        if (!window_.open(begin, end)) return false;
+        for (std::size_t cell = begin; cell < end; ++cell) rank(cell);
+        return true;
+    }
+
+private:
     void rank(std::size_t cell) {
         begin_ = cells_.begin(cell);
+        columns_ = window_.columns(cell).data();
+        counts_ = window_.counts(cell).data();
         const std::size_t n = cells_.nnz(cell);
         key_ = cells_.keys[cell];
         const double total = plan_.totals.empty() ? 0.0 : plan_.totals[cell];
@@ -144,14 +156,11 @@ public:
         write(cell, total, n);
     }
 
-private:
-    std::size_t column(std::size_t place) const noexcept { return static_cast<std::size_t>(cells_.columns[begin_ + place]); }
+    std::size_t column(std::size_t place) const noexcept { return static_cast<std::size_t>(columns_[place]); }
 
     // As by values, with what is known of the values beforehand: few of them are compared.
     bool order_by_keys(std::size_t n) {
-        const std::int32_t* const columns = cells_.columns.data() + begin_;
-        const std::uint32_t* const counts = cells_.counts.data() + begin_;
-        if (!by_key_.order(plan_.keyed.data(), columns, counts, n, values_.data(), tokens_.data())) return false;
+        if (!by_key_.order(plan_.keyed.data(), columns_, counts_, n, values_.data(), tokens_.data())) return false;
         const auto before = [this](std::uint32_t a, std::uint32_t b) {
             if (values_[a] != values_[b]) return values_[a] > values_[b];
             return tokens_[a] != tokens_[b] ? tokens_[a] < tokens_[b] : a < b;
@@ -199,8 +208,8 @@ private:
     template <class Value>
     void measure_each(const Value& value) {
         const double* const divisors = plan_.divisors.data();
-        const std::int32_t* const columns = cells_.columns.data() + begin_;
-        const std::uint32_t* const counts = cells_.counts.data() + begin_;
+        const std::int32_t* const columns = columns_;
+        const std::uint32_t* const counts = counts_;
         const double* const given = plan_.values.empty() ? nullptr : plan_.values.data() + begin_;
         for (std::size_t i = 0; i < entries_.size(); ++i) {
             const double made = value(given == nullptr ? static_cast<double>(counts[i]) : given[i], divisors[columns[i]]);
@@ -254,7 +263,7 @@ private:
     }
 
     double per_10k(std::size_t place, double total) const noexcept {
-        const double x = plan_.values.empty() ? static_cast<double>(cells_.counts[begin_ + place]) : plan_.values[begin_ + place];
+        const double x = plan_.values.empty() ? static_cast<double>(counts_[place]) : plan_.values[begin_ + place];
         const bool reciprocal = rules_.values == RankValues::reciprocal;
         if (!rules_.single) return reciprocal ? x * (1.0 / total) * kPer : x / total * kPer;
         const float n = static_cast<float>(total);
@@ -269,11 +278,14 @@ private:
     }
 
     const TokenCells& cells_;
+    CellWindow window_{cells_};
     const RankRules& rules_;
     const RankPlan& plan_;
     const RankOut& out_;
     Sorter sorter_;
     std::size_t begin_ = 0;
+    const std::int32_t* columns_ = nullptr;  // Of the cell at hand.
+    const std::uint32_t* counts_ = nullptr;
     std::uint64_t key_ = 0;
     std::vector<double> values_;
     std::vector<std::int64_t> tokens_;
@@ -286,9 +298,10 @@ private:
 
 void rank_genes(const TokenCells& cells, const RankRules& rules, const RankPlan& plan, const RankOut& out, std::size_t threads) {
     cells.check();
-    run_pieces(workers_for(cells.columns.size(), cells.size(), threads, kLeastTokenised), cells.size(), kTokenPiece, [&] {
+    run_pieces(workers_for(cells.entries(), cells.size(), threads, kLeastTokenised), cells.size(), kTokenPiece, [&] {
         return [ranker = std::make_unique<RowRanker>(cells, rules, plan, out)](std::size_t begin, std::size_t end) {
-            for (std::size_t cell = begin; cell < end; ++cell) ranker->rank(cell);
+            for (; begin < end; begin += std::min(end - begin, kTokenPiece))
+                if (!ranker->rank_all(begin, begin + std::min(end - begin, kTokenPiece))) return;
         };
     });
 }

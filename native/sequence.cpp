@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "encoded_cells.hpp"
 #include "gene_loops.hpp"
 #include "order.hpp"
 #include "token_ranks.hpp"
@@ -30,6 +31,14 @@ public:
                  numbers.bin.empty() && numbers.sample.empty() && numbers.mask.empty() &&
                  (rules.choose == Choose::first || (rules.choose == Choose::uniform && !rules.shuffled))) {}
 
+    // False where the cells cannot be read.
+    bool make_all(std::size_t begin, std::size_t end) {
+        if (!window_.open(begin, end)) return false;
+        for (std::size_t cell = begin; cell < end; ++cell) make(cell);
+        return true;
+    }
+
+private:
     void make(std::size_t cell) {
         start(cell);
         if (plain_) return make_plain(cell);
@@ -57,14 +66,13 @@ public:
         if (rules_.split || rules_.split_first) write_part(cell);
     }
 
-private:
     static std::size_t room(std::int64_t wanted) { return static_cast<std::size_t>(std::max<std::int64_t>(wanted, 0)); }
 
     void start(std::size_t cell) {
         begin_ = cells_.begin(cell);
         nnz_ = cells_.nnz(cell);
-        counts_ = cells_.counts.subspan(begin_, nnz_);
-        columns_ = cells_.columns.subspan(begin_, nnz_);
+        counts_ = window_.counts(cell);
+        columns_ = window_.columns(cell);
         key_ = cells_.keys[cell];
         fixed_ = std::min(nnz_, static_cast<std::size_t>(rules_.keep));
         if (rules_.values == SequenceValues::bins64 || rules_.values == SequenceValues::bins32) bins_.measure(counts_.subspan(fixed_));
@@ -439,6 +447,7 @@ private:
     }
 
     const TokenCells& cells_;
+    CellWindow window_{cells_};
     const SequenceRules& rules_;
     const SequencePlan& plan_;
     const SequenceNumbers& given_;
@@ -487,9 +496,10 @@ void tokenise_sequences(const TokenCells& cells, const SequenceRules& rules, con
         const ColumnRanks ranks = ranks_of_tokens(cells.token_of);
         for (std::size_t rank = 0; rank < ranks.size(); ++rank) by_token.push_back(ranks.column(rank));
     }
-    run_pieces(workers_for(cells.columns.size(), cells.size(), threads, kLeastTokenised), cells.size(), kTokenPiece, [&] {
+    run_pieces(workers_for(cells.entries(), cells.size(), threads, kLeastTokenised), cells.size(), kTokenPiece, [&] {
         return [maker = std::make_unique<RowMaker>(cells, rules, plan, numbers, out, genes, by_token)](std::size_t begin, std::size_t end) {
-            for (std::size_t cell = begin; cell < end; ++cell) maker->make(cell);
+            for (; begin < end; begin += std::min(end - begin, kTokenPiece))
+                if (!maker->make_all(begin, begin + std::min(end - begin, kTokenPiece))) return;
         };
     });
 }

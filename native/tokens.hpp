@@ -43,6 +43,8 @@ inline std::uint64_t number_to_bin(std::uint64_t number) noexcept { return numbe
 // 53 bits of a number, in [0, 1).
 inline double to_uniform(std::uint64_t number) noexcept { return static_cast<double>(number >> 11) * 0x1p-53; }
 
+class EncodedCells;
+
 // Cells of one batch over the columns of its axis; columns ascend within a cell.
 struct TokenCells {
     std::span<const std::int64_t> indptr;
@@ -50,7 +52,9 @@ struct TokenCells {
     std::span<const std::uint32_t> counts;
     std::span<const std::int64_t> token_of;  // Of each column.
     std::span<const std::uint64_t> keys;     // Of each cell.
+    EncodedCells* encoded = nullptr;         // Where columns and counts come from, which are empty then.
 
+    std::size_t entries() const noexcept { return static_cast<std::size_t>(indptr.back()); }
     std::size_t size() const noexcept { return keys.size(); }
     std::size_t begin(std::size_t cell) const noexcept { return static_cast<std::size_t>(indptr[cell]); }
     std::size_t nnz(std::size_t cell) const noexcept { return static_cast<std::size_t>(indptr[cell + 1] - indptr[cell]); }
@@ -58,7 +62,7 @@ struct TokenCells {
     // Throws std::invalid_argument for arrays that contradict each other, so that nothing is read out of bounds later.
     void check() const {
         bool sound = indptr.size() == keys.size() + 1 && indptr.front() == 0 &&
-                     indptr.back() == static_cast<std::int64_t>(columns.size()) && columns.size() == counts.size();
+                     (encoded != nullptr || indptr.back() == static_cast<std::int64_t>(columns.size())) && columns.size() == counts.size();
         for (std::size_t cell = 0; sound && cell < keys.size(); ++cell) sound = indptr[cell] <= indptr[cell + 1];
         if (!sound) throw std::invalid_argument("indptr must start at 0, never fall, and end at the number of nonzeros");
         const std::uint32_t n_columns = static_cast<std::uint32_t>(std::min<std::size_t>(token_of.size(), 1U << 31));

@@ -18,6 +18,7 @@ from cellmill.kernel.buffers import empty
 from cellmill.kernel.checks import as_integers, check_cells, check_column_count, check_u64, count_threads
 from cellmill.kernel.chromosome_sentences import SentenceOut, SentencePlan, tokenise_sentences
 from cellmill.kernel.count_tokens import CountTokenOut, CountTokenPlan, tokenise_counts
+from cellmill.kernel.encoded import EncodedRows
 from cellmill.kernel.gathering import (
     COUNT_DTYPES,
     TRANSFORMS,
@@ -64,6 +65,7 @@ __all__ = [
     "TRANSFORMS",
     "CountTokenOut",
     "CountTokenPlan",
+    "EncodedRows",
     "Gathered",
     "IngestedCells",
     "Panel",

@@ -169,4 +169,7 @@ def rank_genes(cells: TokenCells, rules: RankRules, plan: RankPlan, out: RankOut
     Linear in the entries, but for the few values that agree in their first differing bits, which are compared. Memory
     is some arrays of the longest cell for each thread.
     """
-    chosen.rank_genes(cells, rules, plan, out, count_threads(threads))
+    encoded = cells.encoded
+    fault = chosen.rank_genes(cells, rules, plan, out, count_threads(threads))
+    if encoded is not None:
+        encoded.raise_for(fault)

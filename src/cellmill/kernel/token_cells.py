@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ import numpy.typing as npt
 from cellmill.kernel.checks import as_i64, as_integers, check_u64
 from cellmill.kernel.keys import GAMMA, MASK64
 from cellmill.kernel.reference.random import mix64
+
+if TYPE_CHECKING:
+    from cellmill.kernel.encoded import EncodedRows
 
 __all__ = ["DRAW", "FILL", "MASK", "ORDER", "PART", "RATIO", "SAMPLE", "TokenCells", "cell_numbers"]
 
@@ -59,6 +62,8 @@ class TokenCells:
     counts: U32
     token_of: I64
     keys: U64
+    # where columns and counts come from while nobody has asked for them
+    encoded: ClassVar[EncodedRows | None] = None
 
     def __init__(
         self, indptr: Integers, columns: Integers, counts: Integers, *, token_of: Integers, keys: Integers
@@ -90,6 +95,23 @@ class TokenCells:
         for name, value in given.items():
             object.__setattr__(made, name, value)
         return made
+
+    @classmethod
+    def of_encoded(cls, encoded: EncodedRows, *, token_of: I64, keys: U64) -> TokenCells:
+        """Return cells that are decoded by the kernel that uses them, or when their columns or counts are asked for."""
+        made = cls.__new__(cls)
+        given = {"indptr": encoded.indptr, "token_of": token_of, "keys": keys, "encoded": encoded}
+        for name, value in given.items():
+            object.__setattr__(made, name, value)
+        return made
+
+    def __getattr__(self, name: str) -> Any:  # of what is not there yet
+        if name not in ("columns", "counts") or self.encoded is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        counts = self.encoded.gather()
+        for own, value in (("columns", counts.indices), ("counts", counts.values), ("encoded", None)):
+            object.__setattr__(self, own, value)
+        return getattr(self, name)
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -21,8 +21,8 @@ from cellmill.loader.schedule import whole_number
 from cellmill.loader.thinning import thin_counts
 from cellmill.store import Store
 from cellmill.tokens import CSR, Batch, Dense, Recipe, TokenBatch
-from cellmill.tokens.cells import kernel_counts
 from cellmill.tokens.csr import INT32_MAX
+from cellmill.tokens.kernel_counts import kernel_counts, later_counts
 
 __all__ = ["Reader"]
 
@@ -158,16 +158,17 @@ class Reader:
             "rows": row,
             "stores": store,
             "component": component,
-            "totals": totals.astype(np.float32),
         }
         obs = self._obs_of(self.obs, groups, row)
         made, start = [], 0
         for n, place in batches:
             here = slice(start, start + n)
             start += n
+            tokens = tokens_of(here)  # totals may be known then only
             of_batch: dict[str, Any] = {name: torch.from_numpy(value[here]) for name, value in per_cell.items()}
+            of_batch["totals"] = torch.from_numpy(totals[here].astype(np.float32))
             of_batch["obs"] = {name: torch.from_numpy(value[here]) for name, value in obs.items()}
-            made.append(Batch(**tokens_of(here), **of_batch, categories=dict(self._categories), epoch=epoch, **place))
+            made.append(Batch(**tokens, **of_batch, categories=dict(self._categories), epoch=epoch, **place))
         return made
 
     def _tokens(
@@ -179,6 +180,8 @@ class Reader:
             dense, totals = self._dense(groups, row, recipe, threads)
             whole = recipe.wrap(dense)
             return lambda here: {"values": whole.values[here], "n_columns": whole.n_columns}, totals
+        if self._decodes_late(groups):
+            return self._fused(store, row, uids, epoch, threads)
         keys = None if self.downsample is None else self._keys("downsample", epoch, uids)
         counts, totals = self._counts(groups, row, keys, threads)
         n_columns = len(self.axis)
@@ -205,6 +208,37 @@ class Reader:
             about = self._about(context, store, row, here)
             with kernel.using_threads(threads):
                 return _fields(recipe.encode(matrix, self.axis.tokens, keys[here], totals=totals[here], **about))
+
+        return encoded, totals
+
+    def _decodes_late(self, groups: Sequence[tuple[int, Any]]) -> bool:
+        """Whether the recipe's kernel can decode the cells itself: all genes of one store, as they were counted."""
+        return (
+            getattr(self.tokens, "fused", False)
+            and len(groups) == 1
+            and isinstance(groups[0][1], slice)
+            and self.panels[groups[0][0]] is None
+            and self.downsample is None
+            and self.stores[groups[0][0]].fuses
+        )
+
+    def _fused(
+        self, store: I64, row: I64, uids: U64, epoch: int, threads: int
+    ) -> tuple[Callable[[slice], dict[str, Any]], I64]:
+        """As `_tokens`, of cells that are decoded and made tokens of in one go; totals are known when they are."""
+        recipe: Any = self.tokens
+        keys = self._keys("tokens", epoch, uids)
+        groups = self._groups(store)
+        context = self._obs_of(self.context, groups, row)
+        totals = np.zeros(len(row), dtype=np.int64)
+
+        def encoded(here: slice) -> dict[str, Any]:
+            about = self._about(context, store, row, here)
+            with kernel.using_threads(threads):
+                later = self.stores[groups[0][0]].gather_later(row[here])
+                made = _fields(recipe.encode(later_counts(later), self.axis.tokens, keys[here], **about))
+                totals[here] = later.totals.view(np.int64)
+            return made
 
         return encoded, totals
 

@@ -34,6 +34,7 @@ from cellmill.store.measured import measured_genes, sources_of_rows
 from cellmill.store.obs import ObsTable
 from cellmill.store.obs_query import check_not_empty
 from cellmill.store.parquet import read_proven_parquet
+from cellmill.store.placing import placed
 from cellmill.store.readahead import ReadAhead
 from cellmill.store.rows import checked_rows, exact_counts
 from cellmill.store.shard import Shard, map_uids, open_shard
@@ -434,6 +435,25 @@ class Store:
         except (FrameError, InputError) as error:
             raise self._placed(error, rows) from None
 
+    @property
+    def fuses(self) -> bool:
+        """Whether `gather_later` is possible: with the native kernel, of files that are here."""
+        return kernel.EncodedRows.possible()
+
+    def gather_later(self, rows: npt.NDArray[np.int64]) -> kernel.EncodedRows:
+        """Return cells that are decoded where they are used. Raises as `read` does, also when they are decoded."""
+        rows = np.ascontiguousarray(rows, dtype=np.int64)
+        table = self._table_of(rows)
+        self._ahead.before(table, rows)
+        return kernel.EncodedRows(
+            table,
+            rows,
+            n_genes=self.n_genes,
+            head=self.head,
+            explained=partial(self._placed, rows=rows),
+            after=self._ahead.after,
+        )
+
     def gather_dense(
         self,
         rows: npt.NDArray[np.int64],
@@ -569,21 +589,7 @@ class Store:
             return map_uids(self.local_file(entry.uids), entry)
 
     def _placed(self, error: CellmillError, rows: npt.NDArray[np.int64]) -> CellmillError:
-        """Return the error with shard and row in its message."""
-        position = getattr(error, "position", None)
-        if position is None:
-            return error
-        row = int(rows[position])
-        if not isinstance(error, FrameError):
-            return InputError(f"{self.path}: {str(error).replace(f'row {position} of this batch', f'row {row}', 1)}")
-        index = int(self._shard_of(np.array([row]))[0])
-        entry = self.manifest.shards[index]
-        reason = getattr(error, "reason", error)
-        return FrameError(
-            f"{self.path / entry.cells.path}: cell {row - int(self._bases[index])} of this shard (row {row} of the "
-            f"store) cannot be decoded: {reason}. Run `cellmill verify {self.path}`, then restore the shard from a "
-            "copy or build the store again."
-        )
+        return placed(error, rows, path=self.path, manifest=self.manifest)
 
 
 def _files_of_counts(folder: Path, manifest: Manifest) -> tuple[list[Path], int]:

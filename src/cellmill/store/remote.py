@@ -161,6 +161,11 @@ class RemoteStore(Store):
         got: kernel.Gathered = self._decoded(kernel.gather_frames, rows, how)
         return got
 
+    @property
+    def fuses(self) -> bool:
+        """No: what is remote is decoded at once, and fetched again where it came wrong."""
+        return False
+
     def _gather_dense(self, rows: I64, **how: Any) -> npt.NDArray[np.float32]:
         made: npt.NDArray[np.float32] = self._decoded(kernel.gather_dense, rows, how)
         return made

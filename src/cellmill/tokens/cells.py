@@ -14,6 +14,7 @@ from scipy import sparse
 from cellmill.errors import ConfigError, InputError, NotRawCountsError, VocabularyError, nearest
 from cellmill.genes import DEFAULT_SPECIALS, Vocabulary
 from cellmill.kernel import TokenCells
+from cellmill.tokens.kernel_counts import encoded_of, is_of_kernel
 
 __all__ = [
     "MOST_BINS",
@@ -48,27 +49,6 @@ MOST_TOKENS = 1 << 44  # of a batch: 128 TiB of int64, which is all that a proce
 SMALLER = "take fewer cells at once (batch_size), a smaller max_length or multiple, or a panel of fewer genes"
 
 
-def kernel_counts(
-    indptr: I64, columns: npt.NDArray[np.int32], counts: npt.NDArray[np.uint32], n_columns: int
-) -> sparse.csr_array:
-    """Return what the kernel has gathered as a csr_array that `as_cells` knows: uint32 above 0, columns ascending.
-
-    To find that out again takes a fifth of the time of making tokens. A matrix made of this one, or one whose arrays
-    were replaced, is looked at as any other.
-    """
-    made = sparse.csr_array((len(indptr) - 1, n_columns), dtype=np.uint32)  # of the arrays it would make copies
-    made.indptr, made.indices, made.data = indptr, columns, counts
-    made.has_sorted_indices = made.has_canonical_format = True
-    made.of_kernel = (made.indptr, made.indices, made.data)
-    return made
-
-
-def _is_of_kernel(counts: sparse.csr_array) -> bool:
-    marked = getattr(counts, "of_kernel", None)
-    now = counts.indptr, counts.indices, counts.data
-    return marked is not None and all(one is other for one, other in zip(marked, now, strict=True))
-
-
 def checked_counts(
     counts: sparse.csr_array, genes: npt.NDArray[np.integer[Any]], keys: U64
 ) -> tuple[sparse.csr_array, npt.NDArray[np.uint32], I64, U64]:
@@ -81,6 +61,22 @@ def checked_counts(
     InputError
         For arguments whose shapes or types do not fit each other, naming the argument.
     """
+    tokens, numbers = _checked_arguments(counts, genes, keys)
+    if is_of_kernel(counts):
+        return counts, counts.data, tokens, numbers
+    places = counts.indices
+    if len(places) and not (int(places.min()) >= 0 and int(places.max()) < counts.shape[1]):
+        raise InputError(f"counts has column {places.min()} or {places.max()}, outside 0..{counts.shape[1] - 1}")
+    values = _whole_counts(counts)
+    if not counts.has_canonical_format:  # sorted, and entries of one gene summed
+        summed = sparse.csr_array((values.astype(np.int64), places.copy(), counts.indptr.copy()), shape=counts.shape)
+        summed.sum_duplicates()
+        counts, values = summed, _whole_counts(summed)
+    return counts, values, tokens, numbers
+
+
+def _checked_arguments(counts: sparse.csr_array, genes: npt.NDArray[np.integer[Any]], keys: U64) -> tuple[I64, U64]:
+    """Return tokens and keys that fit a matrix."""
     if not sparse.issparse(counts) or counts.format != "csr":
         raise InputError(
             f"counts must be a scipy.sparse.csr_array of shape (cells, genes), found {type(counts).__name__}"
@@ -97,18 +93,7 @@ def checked_counts(
             f"keys must be one number (uint64) for each of the {counts.shape[0]} cells of counts; "
             f"found shape {numbers.shape}, dtype {numbers.dtype}"
         )
-    tokens, numbers = tokens.astype(np.int64, copy=False), numbers.astype(np.uint64, copy=False)
-    if _is_of_kernel(counts):
-        return counts, counts.data, tokens, numbers
-    places = counts.indices
-    if len(places) and not (int(places.min()) >= 0 and int(places.max()) < counts.shape[1]):
-        raise InputError(f"counts has column {places.min()} or {places.max()}, outside 0..{counts.shape[1] - 1}")
-    values = _whole_counts(counts)
-    if not counts.has_canonical_format:  # sorted, and entries of one gene summed
-        summed = sparse.csr_array((values.astype(np.int64), places.copy(), counts.indptr.copy()), shape=counts.shape)
-        summed.sum_duplicates()
-        counts, values = summed, _whole_counts(summed)
-    return counts, values, tokens, numbers
+    return tokens.astype(np.int64, copy=False), numbers.astype(np.uint64, copy=False)
 
 
 def as_cells(
@@ -131,6 +116,13 @@ def as_cells(
     InputError
         For arguments whose shapes or types do not fit each other, naming the argument.
     """
+    encoded = encoded_of(counts)
+    if encoded is not None:
+        tokens, numbers = _checked_arguments(counts, genes, keys)
+        if int(tokens.min(initial=0)) >= 0:  # no gene is left out, so the sizes that are known hold
+            return TokenCells.of_encoded(
+                encoded, token_of=np.ascontiguousarray(tokens), keys=np.ascontiguousarray(numbers)
+            )
     whole, values, tokens, numbers = checked_counts(counts, genes, keys)
     if len(tokens) and int(tokens.max()) < 0:
         raise VocabularyError(
@@ -138,7 +130,7 @@ def as_cells(
             "the vocabulary, or the table of tokens, is that of other genes"
         )
     # a recipe may have changed counts in place, to zeros too
-    if _is_of_kernel(whole) and int(tokens.min(initial=0)) >= 0 and int(values.min(initial=1)) > 0:
+    if is_of_kernel(whole) and int(tokens.min(initial=0)) >= 0 and int(values.min(initial=1)) > 0:
         columns, values = np.ascontiguousarray(whole.indices, np.int32), np.ascontiguousarray(values, np.uint32)
         indptr = np.ascontiguousarray(whole.indptr, np.int64)
         return TokenCells.of_kernel(indptr, columns, values, token_of=tokens, keys=numbers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -106,6 +106,8 @@ class Geneformer:
     vocabulary: Vocabulary | None = field(default=None, repr=False)
     faithful: Faithful | bool | None = None
     _known: KnownRanks = field(default_factory=KnownRanks, init=False, repr=False, compare=False)
+
+    fused: ClassVar[bool] = True  # its kernel decodes cells itself
 
     def __post_init__(self) -> None:
         check_choice("version", self.version, Version)

@@ -54,7 +54,7 @@ class KnownRanks:
             self._cells.clear()
         seen = self._cells.get(axis, 0) + len(cells)
         self._cells[axis] = seen
-        if seen < self.AFTER or not len(cells.counts):
+        if seen < self.AFTER or not int(cells.indptr[-1]):
             return None
         while len(self._keyed) >= self.MOST:  # two threads may both do it, which harms nothing
             self._keyed.pop(next(iter(self._keyed)), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -153,6 +153,8 @@ class ScGPT:
     genes: tuple[str, ...] | None = None
     vocabulary: Vocabulary | None = field(default=None, repr=False)
     faithful: Faithful | None = None
+
+    fused: ClassVar[bool] = True  # its kernel decodes cells itself
 
     def __post_init__(self) -> None:
         for name, words in (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +122,8 @@ class Tahoe:
     genes: tuple[str, ...] | None = None
     vocabulary: Vocabulary | None = field(default=None, repr=False)
     faithful: Faithful | None = None
+
+    fused: ClassVar[bool] = True  # its kernel decodes cells itself
 
     def __post_init__(self) -> None:
         for name, words in (
