@@ -12,6 +12,7 @@ void bind_count_tokens(nanobind::module_& m);
 void bind_hvg_panel(nanobind::module_& m);
 void bind_profile(nanobind::module_& m);
 void bind_rank(nanobind::module_& m);
+void bind_known_cells(nanobind::module_& m);
 
 // All of them.
 inline void bind_tokens(nanobind::module_& m) {
@@ -22,6 +23,7 @@ inline void bind_tokens(nanobind::module_& m) {
     bind_hvg_panel(m);
     bind_profile(m);
     bind_rank(m);
+    bind_known_cells(m);
 }
 
 }  // namespace cellmill

@@ -349,6 +349,8 @@ Out<std::uint64_t> permute(const In<std::uint64_t>& positions, std::uint64_t n, 
 NB_MODULE(_native, m) {
     using nb::arg;
     m.doc() = "The native kernel; call it through cellmill.kernel.";
+    // A loader that others hold on to when the interpreter ends (a worker of torch's DataLoader) is no leak worth a page of text.
+    nb::set_leak_warnings(false);
     bind_ingest(m);
     m.def("encode", &encode<std::int32_t>, arg("indptr").noconvert(), arg("indices").noconvert(),
           arg("values").noconvert(), arg("n_genes"), arg("head").none(), arg("threads"));

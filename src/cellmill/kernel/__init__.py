@@ -36,6 +36,7 @@ from cellmill.kernel.hvg_panels import PanelOut, PanelPlan, count_other_genes, t
 from cellmill.kernel.implementation import IMPLEMENTATION, chosen, native_error, vectors
 from cellmill.kernel.ingest import IngestedCells, Refusal, WholeCells, ingest_cells
 from cellmill.kernel.keys import derive_key
+from cellmill.kernel.known_cells import known_cells
 from cellmill.kernel.model import choose_head, count_histograms, fit_model, open_model
 from cellmill.kernel.profiles import (
     PanelRows,
@@ -109,6 +110,7 @@ __all__ = [
     "ingest_cells",
     "keyed_u64",
     "keyed_uniform",
+    "known_cells",
     "mix64",
     "native_error",
     "open_model",

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from cellmill.errors import ConfigError, InputError, NotRawCountsError, VocabularyError, nearest
 from cellmill.genes import DEFAULT_SPECIALS, Vocabulary
-from cellmill.kernel import TokenCells
+from cellmill.kernel import TokenCells, known_cells
 from cellmill.tokens.kernel_counts import encoded_of, is_of_kernel
 
 __all__ = [
@@ -129,19 +129,15 @@ def as_cells(
             f"genes: none of the {len(tokens):,} columns of counts has a token, so every cell would be empty; "
             "the vocabulary, or the table of tokens, is that of other genes"
         )
-    # a recipe may have changed counts in place, to zeros too
-    if is_of_kernel(whole) and int(tokens.min(initial=0)) >= 0 and int(values.min(initial=1)) > 0:
+    if is_of_kernel(whole):
         columns, values = np.ascontiguousarray(whole.indices, np.int32), np.ascontiguousarray(values, np.uint32)
         indptr = np.ascontiguousarray(whole.indptr, np.int64)
-        return TokenCells.of_kernel(indptr, columns, values, token_of=tokens, keys=numbers)
-    kept = tokens[whole.indices] >= 0 if len(tokens) and int(tokens.min()) < 0 else None
-    if not zeros and len(values) and int(values.min()) == 0:
-        kept = values > 0 if kept is None else kept & (values > 0)
-    indptr, columns = whole.indptr, whole.indices
-    if kept is not None:
-        upto = np.concatenate([[0], np.cumsum(kept)])
-        indptr, columns, values = upto[indptr], columns[kept], values[kept]
-    return TokenCells(indptr, columns, values, token_of=tokens, keys=numbers)
+        cells = TokenCells.of_kernel(indptr, columns, values, token_of=tokens, keys=numbers)
+    else:
+        cells = TokenCells(whole.indptr, whole.indices, values, token_of=tokens, keys=numbers)
+    # a recipe may have changed counts in place, to zeros too
+    stray = int(tokens.min(initial=0)) < 0 or (not zeros and int(values.min(initial=1)) == 0)
+    return known_cells(cells, zeros=zeros) if stray else cells
 
 
 def _whole_counts(counts: sparse.csr_array) -> npt.NDArray[np.uint32]:

@@ -18,6 +18,7 @@ from cellmill.kernel.reference.gather import (
 )
 from cellmill.kernel.reference.hvg_panels import count_other_genes, tokenise_panels
 from cellmill.kernel.reference.ingest import ingest
+from cellmill.kernel.reference.known_cells import count_known, write_known
 from cellmill.kernel.reference.model import HeadModel
 from cellmill.kernel.reference.profiles import tokenise_panel, tokenise_profiles
 from cellmill.kernel.reference.random import keyed_u64, mix64, permute
@@ -32,6 +33,7 @@ __all__ = [
     "HeadModel",
     "Panel",
     "RowTable",
+    "count_known",
     "count_other_genes",
     "encode",
     "fingerprint",
@@ -53,4 +55,5 @@ __all__ = [
     "tokenise_sentences",
     "tokenise_sequences",
     "tokenise_state",
+    "write_known",
 ]
