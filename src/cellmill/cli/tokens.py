@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-import yaml
 from rich.text import Text
 
 import cellmill as cm
 from cellmill.cli.commands import MillCommand, MillSubgroup
 from cellmill.cli.display import console, examples, print_json, show_table
 from cellmill.cli.parameters import AsJson, StoreArgument, Where, no_match_advice
+from cellmill.cli.recipe_options import recipe_options
 from cellmill.errors import ConfigError
 
 __all__ = ["app", "preview", "token_rows"]
@@ -89,25 +90,13 @@ def _names(store: cm.Store, axis: Any, vocabulary: cm.Vocabulary | None) -> dict
     return names | {token: name for name, token in specials.items()}
 
 
-def _options(given: list[str]) -> dict[str, Any]:
-    options = {}
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set takes NAME=VALUE, such as --set max_length=600; found {one!r}")
-        try:
-            options[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {name}: {value!r} is no value of YAML") from None
-    return options
-
-
 @app.command(
     "preview",
     cls=MillCommand,
     epilog=examples(
         "cellmill tokens preview atlas.mill --recipe scgpt",
         "cellmill tokens preview atlas.mill --recipe tahoe --set mask=0.5 -n 1",
+        "cellmill tokens preview a.mill --recipe geneformer --set medians=m.pkl",
         "cellmill tokens preview atlas.mill --recipe scgpt --json",
     ),
 )
@@ -116,7 +105,16 @@ def preview(
     recipe: Annotated[str, typer.Option("--recipe", metavar="NAME", help="Name of the recipe, such as scgpt.")],
     n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many cells.")] = 3,
     options: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the recipe; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="An option of the recipe; may be repeated. Of a table (medians, means, token_of, rows, chromosomes, "
+            "starts, embedding) and of vocabulary the value may be a file.",
+        ),
+    ] = None,
+    options_file: Annotated[
+        Path | None, typer.Option("--options", metavar="FILE", help="Options of the recipe in a YAML file.")
     ] = None,
     shown: Annotated[int, typer.Option("--tokens", metavar="K", min=1, help="How many tokens of each cell.")] = _SHOWN,
     seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Seed of samples and masks.")] = 0,
@@ -126,7 +124,7 @@ def preview(
     """Show the first cells as a recipe makes them: tokens with gene symbols, values, and what is masked."""
     from cellmill.tokens import recipe_named
 
-    made = recipe_named(recipe, **_options(options or []))
+    made = recipe_named(recipe, **recipe_options(recipe, options_file, options or []))
     opened = cm.open(store)
     rows = opened.select(where)[:n] if where is not None else np.arange(min(n, opened.n_cells), dtype=np.int64)
     if not len(rows):

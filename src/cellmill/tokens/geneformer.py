@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from cellmill.errors import VocabularyError
 from cellmill.genes import Vocabulary
 from cellmill.kernel import RANK_VALUES, RankRules
 from cellmill.tokens.batch import TokenBatch
@@ -193,6 +194,10 @@ class Geneformer:
         if self.vocabulary is None:
             return {name: V2_SPECIALS[name] for name in names}
         instead = {"<eos>": "<eoc>"}
+        if self.version == "V2" and "<cls>" not in self.vocabulary.specials:
+            raise VocabularyError(
+                "the vocabulary has no <cls>, which begins each row of V2: give that of V2, or version='V1' with one of V1"
+            )
         return {name: special_of(self.vocabulary, name, instead=instead.get(name)) for name in names}
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -25,7 +25,7 @@ from cellmill.tokens.tahoe import Tahoe
 from cellmill.tokens.transcriptformer import TranscriptFormer
 from cellmill.tokens.uce import UCE
 
-__all__ = ["RECIPES", "recipe_named"]
+__all__ = ["RECIPES", "check_options", "recipe_named"]
 
 RECIPES: Mapping[str, Any] = MappingProxyType(
     {
@@ -61,17 +61,31 @@ def recipe_named(name: str, **options: Any) -> Recipe:
     >>> recipe_named("scgpt", max_length=600).max_length
     600
     """
+    check_options(name, options)
+    asked = inspect.signature(RECIPES[name]).parameters.values()
+    needed = [one.name for one in asked if one.default is inspect.Parameter.empty and one.name not in options]
+    if needed:
+        raise ConfigError(
+            f"the recipe {name} needs {' and '.join(needed)}; its page in docs/recipes says what that is. On the "
+            f"command line a table may be a file, such as --set {needed[0]}=FILE"
+        )
+    recipe: Recipe = RECIPES[name](**options)
+    return recipe
+
+
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Refuse names of recipes and of options that are not known.
+
+    Raises
+    ------
+    ConfigError
+        Naming the nearest.
+    """
     if name not in RECIPES:
         raise ConfigError(f"there is no recipe {name!r}; known are {', '.join(RECIPES)}.{nearest(name, RECIPES)}")
-    made = RECIPES[name]
-    known = list(inspect.signature(made).parameters)
+    known = list(inspect.signature(RECIPES[name]).parameters)
     for option in options:
         if option not in known:
             raise ConfigError(
                 f"the recipe {name} has no option {option!r}; it has {', '.join(known)}.{nearest(option, known)}"
             )
-    try:
-        recipe: Recipe = made(**options)
-    except TypeError as error:  # what it cannot do without, such as a table of medians
-        raise ConfigError(f"the recipe {name} cannot be made of these options: {error}") from None
-    return recipe

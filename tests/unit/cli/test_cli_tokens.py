@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import cellmill as cm
@@ -44,11 +49,110 @@ def test_preview_is_a_table_that_says_what_is_masked(call, small_store):
         (["--recipe", "scgpt", "--set", "max_lenght=3"], "Did you mean 'max_length'?"),
         (["--recipe", "scgpt", "--set", "max_length"], "--set takes NAME=VALUE"),
         (["--recipe", "scgpt", "--set", "max_length=1"], "max_length must be a whole number of at least 2"),
+        (["--recipe", "geneformer"], "the recipe geneformer needs medians"),
+        (["--recipe", "scgpt", "--set", "medians=none.csv"], "the recipe scgpt has no option 'medians'"),
         (["--recipe", "scgpt", "--where", "total_counts < 0"], "no cell meets"),
     ],
 )
 def test_what_cannot_be_meant_is_told(call, small_store, words, told):
     result = call("tokens", "preview", str(small_store), *words)
+    assert result.exit_code == 2
+    assert told in " ".join(result.stderr.split())
+
+
+def tables(store):
+    genes = cm.open(store).gene_ids
+    return {gene: 0.5 + i % 7 for i, gene in enumerate(genes)}
+
+
+def write_table(path, table):
+    if path.suffix == ".json":
+        path.write_text(json.dumps(table))
+    elif path.suffix == ".csv":
+        path.write_text("gene,median\n" + "".join(f"{gene},{value}\n" for gene, value in table.items()))
+    elif path.suffix == ".tsv":
+        path.write_text("".join(f"{gene}\t{value}\n" for gene, value in table.items()))
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.table({"gene": list(table), "median": list(table.values())}), path)
+    elif path.suffix == ".pkl":
+        path.write_bytes(pickle.dumps({gene: np.float64(value) for gene, value in table.items()}))
+    return path
+
+
+@pytest.mark.parametrize("ending", [".json", ".csv", ".tsv", ".parquet", ".pkl"])
+def test_a_table_comes_from_a_file(call, small_store, tmp_path, ending):
+    table = tables(small_store)
+    path = write_table(tmp_path / f"medians{ending}", table)
+    words = ["tokens", "preview", str(small_store), "--recipe", "geneformer", "--set", f"medians={path}", "--json"]
+    (cell, *_) = json.loads(call(*words).stdout)
+    store = cm.open(small_store)
+    recipe = cm.tokens.Geneformer(medians=table, vocabulary=store.vocabulary)
+    assert cell["genes"] == token_rows(store, recipe, [0])[0]["genes"]
+
+
+def test_options_come_from_a_file_and_from_set(call, small_store, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(
+        "max_length: 30\nmask: 0.5\ncontext: [{edges: [10, 100], first: 90000}, "
+        "{column: study, tokens: {a: 90010}, missing: 90011}]\nvocabulary: human\n"
+    )
+    words = ["tokens", "preview", str(small_store), "--recipe", "scgpt", "--options", str(tmp_path / "recipe.yaml")]
+    (cell, *_) = json.loads(call(*words, "--set", "max_length=20", "--json").stdout)
+    assert cell["length"] == 20
+    assert 90000 <= cell["genes"][1] <= 90002
+    assert cell["genes"][2] in (90010, 90011)
+
+
+class Runs:
+    def __reduce__(self):
+        return os.system, ("echo run > ran",)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("none.csv", None, "there is no such file"),
+        ("table.xlsx", b"", "ends in .json, .csv"),
+        ("table.csv", b"gene,median\nENSG1,x\n", "line 2: 'x' is no number"),
+        ("table.csv", b"ENSG1,1\nENSG1,2\n", "line 2: gene 'ENSG1' is there twice"),
+        ("table.csv", b"ENSG1\n", "line 1 has one column"),
+        ("table.csv", b"\xff\xfe\x00", "this is no table"),
+        ("table.json", b"{", "this is no table"),
+        ("table.json", b'{"ENSG1": "1"}', "each gene id must have a number"),
+        ("table.json", b'{"ENSG1": true}', "each gene id must have a number"),
+        ("table.json", b"[[1, 2]]", "one number for each token"),
+        ("table.parquet", b"PAR1", "this is no table"),
+        ("table.npy", b"\x93NUMPY", "this is no table"),
+        ("table.pkl", b"cos\nsystem\n", "this is no table"),
+        ("table.pkl", pickle.dumps(Runs()), "which is no number"),
+        ("table.pkl", b"", "this is no table"),
+    ],
+)
+def test_a_file_that_is_no_table_is_told(call, small_store, tmp_path, monkeypatch, name, data, told):
+    monkeypatch.chdir(tmp_path)
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    result = call("tokens", "preview", str(small_store), "--recipe", "geneformer", "--set", f"medians={name}")
+    assert result.exit_code == 2
+    assert told in " ".join(result.stderr.split())
+    assert name in result.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("- 1", "must hold options by name"),
+        ("{", "cannot be read as YAML"),
+        ("context: [{column: study}]", "context takes mappings"),
+        ("context: [{column: study, tokens: 3}]", "has no tokens"),
+        (None, "no such file"),
+    ],
+)
+def test_options_that_are_none_are_told(call, small_store, tmp_path, text, told):
+    path = tmp_path / "recipe.yaml"
+    if text is not None:
+        path.write_text(text)
+    result = call("tokens", "preview", str(small_store), "--recipe", "scgpt", "--options", str(path))
     assert result.exit_code == 2
     assert told in " ".join(result.stderr.split())
 
