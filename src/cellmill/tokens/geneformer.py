@@ -196,7 +196,7 @@ class Geneformer:
         instead = {"<eos>": "<eoc>"}
         if self.version == "V2" and "<cls>" not in self.vocabulary.specials:
             raise VocabularyError(
-                "the vocabulary has no <cls>, which begins each row of V2: give one of V2, or version='V1' with one of V1"
+                "the vocabulary has no <cls>, which begins each row of V2: give one of V2, or version='V1'"
             )
         return {name: special_of(self.vocabulary, name, instead=instead.get(name)) for name in names}
 
