@@ -41,11 +41,9 @@ def later_counts(encoded: EncodedRows) -> sparse.csr_array:
 
 def is_of_kernel(counts: sparse.csr_array) -> bool:
     """Whether a matrix holds the arrays that the kernel gathered."""
+    now = counts.indptr, counts.indices, counts.data  # first: a matrix that decodes itself is marked then
     marked = getattr(counts, "of_kernel", None)
-    if marked is None:
-        return False
-    now = counts.indptr, counts.indices, counts.data
-    return all(one is other for one, other in zip(marked, now, strict=True))
+    return marked is not None and all(one is other for one, other in zip(marked, now, strict=True))
 
 
 def encoded_of(counts: sparse.csr_array) -> EncodedRows | None:

@@ -56,9 +56,9 @@ class KnownRanks:
         self._cells[axis] = seen
         if seen < self.AFTER or not int(cells.indptr[-1]):
             return None
-        while len(self._keyed) >= self.MOST:  # two threads may both do it, which harms nothing
-            self._keyed.pop(next(iter(self._keyed)), None)
         self._cells.pop(axis, None)
+        if len(self._keyed) >= self.MOST:  # what another thread puts into the old one is found out again
+            self._keyed = {}
         return self._keyed.setdefault(axis, rank_keys(cells, divisors))
 
     def __reduce__(self) -> tuple[type[KnownRanks], tuple[()]]:
