@@ -32,8 +32,8 @@ SentencePlan to_plan(nb::handle plan, const TokenCells& cells) {
     return made;
 }
 
-void tokenise(nb::handle cells, nb::handle plan, nb::handle out, std::size_t threads) {
-    const TokenCells given = token_cells(cells);
+nb::object tokenise(nb::handle cells, nb::handle plan, nb::handle out, std::size_t threads) {
+    const TokenCells given = token_cells(cells, true);
     const SentencePlan made = to_plan(plan, given);
     const auto genes = entries<std::int64_t>(out, "genes");
     const auto values = entries<float>(out, "values");
@@ -44,8 +44,11 @@ void tokenise(nb::handle cells, nb::handle plan, nb::handle out, std::size_t thr
     expect(lengths, given.size(), "lengths");
     expect(drawn, given.size(), "drawn");
     const SentenceOut to{genes.data(), values.data(), lengths.data(), drawn.data()};
-    const nb::gil_scoped_release release;
-    tokenise_sentences(given, made, to, threads);
+    {
+        const nb::gil_scoped_release release;
+        tokenise_sentences(given, made, to, threads);
+    }
+    return fault_of(given);
 }
 
 }  // namespace

@@ -30,7 +30,7 @@ CountTokenPlan to_plan(nb::handle plan, const TokenCells& cells) {
     if (nb::getattr(plan, "panel").is_none()) {
         made.room = entries<const std::int64_t>(plan, "room");
         expect(made.room, cells.size(), "room");
-        if (!made.mask.empty()) expect(made.mask, cells.columns.size(), "mask");
+        if (!made.mask.empty()) expect(made.mask, cells.entries(), "mask");
         return made;
     }
     made.panel = entries<const std::int32_t>(plan, "panel");
@@ -69,13 +69,16 @@ CountTokenOut to_out(nb::handle out, const TokenCells& cells, const CountTokenPl
     return made;
 }
 
-void tokenise(nb::handle cells, nb::handle plan, nb::handle out, std::size_t threads) {
-    const TokenCells given = token_cells(cells);
+nb::object tokenise(nb::handle cells, nb::handle plan, nb::handle out, std::size_t threads) {
+    const TokenCells given = token_cells(cells, true);
     const CountTokenPlan made = to_plan(plan, given);
     if (!made.panel.empty() && made.slot_of.empty()) throw std::invalid_argument("slot_of is empty: a panel needs columns");
     const CountTokenOut to = to_out(out, given, made);
-    const nb::gil_scoped_release release;
-    tokenise_counts(given, made, to, threads);
+    {
+        const nb::gil_scoped_release release;
+        tokenise_counts(given, made, to, threads);
+    }
+    return fault_of(given);
 }
 
 }  // namespace

@@ -69,8 +69,8 @@ T* filled(nb::handle out, const char* name, std::size_t size) {
     return array.data();
 }
 
-void tokenise(nb::handle cells, nb::handle plan, nb::handle out, std::size_t threads) {
-    const TokenCells given = token_cells(cells);
+nb::object tokenise(nb::handle cells, nb::handle plan, nb::handle out, std::size_t threads) {
+    const TokenCells given = token_cells(cells, true);
     const StatePlan made = to_plan(plan, given);
     const std::size_t n = given.size();
     const std::size_t tasks = n * (made.n_expressed + made.n_unexpressed + made.n_shared);
@@ -78,8 +78,11 @@ void tokenise(nb::handle cells, nb::handle plan, nb::handle out, std::size_t thr
                       filled<std::uint8_t>(out, "mask", n * made.width),  filled<std::int64_t>(out, "lengths", n),
                       filled<std::int64_t>(out, "task_genes", tasks),     filled<float>(out, "task_values", tasks),
                       filled<float>(out, "totals", n),                    filled<std::uint8_t>(out, "faults", n)};
-    const nb::gil_scoped_release release;
-    tokenise_state(given, made, to, threads);
+    {
+        const nb::gil_scoped_release release;
+        tokenise_state(given, made, to, threads);
+    }
+    return fault_of(given);
 }
 
 }  // namespace

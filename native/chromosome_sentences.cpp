@@ -7,7 +7,7 @@
 #include <tuple>
 #include <vector>
 
-#include "parallel.hpp"
+#include "encoded_cells.hpp"
 #include "token_ranks.hpp"
 
 namespace cellmill {
@@ -28,8 +28,8 @@ struct Orders {
 
 class SentenceMaker {
 public:
-    SentenceMaker(const TokenCells& cells, const SentencePlan& plan, const SentenceOut& out, const Orders& orders)
-        : cells_(cells), plan_(plan), out_(out), orders_(orders), expressed_(orders.by_token.size()), drawn_(orders.by_place.size()) {
+    SentenceMaker(const TokenCells& cells, const CellWindow& window, const SentencePlan& plan, const SentenceOut& out, const Orders& orders)
+        : cells_(cells), window_(window), plan_(plan), out_(out), orders_(orders), expressed_(orders.by_token.size()), drawn_(orders.by_place.size()) {
         for (std::size_t count = 0; count < kTable; ++count) log_[count] = static_cast<float>(std::log1p(static_cast<double>(count)));
     }
 
@@ -57,9 +57,11 @@ private:
     };
 
     void find_genes(std::size_t cell) {
-        for (std::size_t i = cells_.begin(cell); i < cells_.begin(cell) + cells_.nnz(cell); ++i) {
-            const auto column = static_cast<std::size_t>(cells_.columns[i]);
-            if (plan_.rows[column] >= 0 && cells_.counts[i] > 0) expressed_.add(orders_.by_token.of(column), cells_.counts[i]);
+        const auto columns = window_.columns(cell);
+        const auto counts = window_.counts(cell);
+        for (std::size_t i = 0; i < columns.size(); ++i) {
+            const auto column = static_cast<std::size_t>(columns[i]);
+            if (plan_.rows[column] >= 0 && counts[i] > 0) expressed_.add(orders_.by_token.of(column), counts[i]);
         }
         genes_.clear();
         expressed_.drain([&](std::uint32_t rank, std::uint32_t count) { genes_.push_back({orders_.by_token.column(rank), count}); });
@@ -173,6 +175,7 @@ private:
     }
 
     const TokenCells& cells_;
+    const CellWindow& window_;
     const SentencePlan& plan_;
     const SentenceOut& out_;
     const Orders& orders_;
@@ -194,11 +197,9 @@ private:
 void tokenise_sentences(const TokenCells& cells, const SentencePlan& plan, const SentenceOut& out, std::size_t threads) {
     cells.check();
     const Orders orders(cells, plan);
-    const std::size_t work = cells.columns.size() + cells.size() * plan.n_draws;
-    run_pieces(workers_for(work, cells.size(), threads, kLeastTokenised), cells.size(), kTokenPiece, [&] {
-        return [maker = std::make_unique<SentenceMaker>(cells, plan, out, orders)](std::size_t first, std::size_t last) {
-            for (std::size_t cell = first; cell < last; ++cell) maker->make(cell);
-        };
+    const std::size_t work = cells.entries() + cells.size() * plan.n_draws;
+    run_cells(cells, work, threads, [&](const CellWindow& window) {
+        return std::make_unique<SentenceMaker>(cells, window, plan, out, orders);
     });
 }
 

@@ -69,4 +69,20 @@ private:
     std::vector<std::uint32_t> own_counts_;
 };
 
+// Calls make(cell) of makers for all cells, each of a worker, which it gets from make_maker(window); `work` is in nonzeros.
+template <class MakeMaker>
+void run_cells(const TokenCells& cells, std::uint64_t work, std::size_t threads, const MakeMaker& make_maker) {
+    run_pieces(workers_for(work, cells.size(), threads, kLeastTokenised), cells.size(), kTokenPiece, [&] {
+        auto window = std::make_unique<CellWindow>(cells);
+        auto maker = make_maker(*window);
+        return [window = std::move(window), maker = std::move(maker)](std::size_t begin, std::size_t end) {
+            while (begin < end) {
+                const std::size_t upto = std::min(end, begin + kTokenPiece);
+                if (!window->open(begin, upto)) return;
+                for (; begin < upto; ++begin) maker->make(begin);
+            }
+        };
+    });
+}
+
 }  // namespace cellmill

@@ -129,18 +129,10 @@ std::uint64_t descending(double value) noexcept {
 
 class RowRanker {
 public:
-    RowRanker(const TokenCells& cells, const RankRules& rules, const RankPlan& plan, const RankOut& out)
-        : cells_(cells), rules_(rules), plan_(plan), out_(out) {}
+    RowRanker(const TokenCells& cells, const CellWindow& window, const RankRules& rules, const RankPlan& plan, const RankOut& out)
+        : cells_(cells), window_(window), rules_(rules), plan_(plan), out_(out) {}
 
-    // False where the cells cannot be read.
-    bool rank_all(std::size_t begin, std::size_t end) {
-        if (!window_.open(begin, end)) return false;
-        for (std::size_t cell = begin; cell < end; ++cell) rank(cell);
-        return true;
-    }
-
-private:
-    void rank(std::size_t cell) {
+    void make(std::size_t cell) {
         begin_ = cells_.begin(cell);
         columns_ = window_.columns(cell).data();
         counts_ = window_.counts(cell).data();
@@ -156,6 +148,7 @@ private:
         write(cell, total, n);
     }
 
+private:
     std::size_t column(std::size_t place) const noexcept { return static_cast<std::size_t>(columns_[place]); }
 
     // As by values, with what is known of the values beforehand: few of them are compared.
@@ -278,7 +271,7 @@ private:
     }
 
     const TokenCells& cells_;
-    CellWindow window_{cells_};
+    const CellWindow& window_;
     const RankRules& rules_;
     const RankPlan& plan_;
     const RankOut& out_;
@@ -298,11 +291,8 @@ private:
 
 void rank_genes(const TokenCells& cells, const RankRules& rules, const RankPlan& plan, const RankOut& out, std::size_t threads) {
     cells.check();
-    run_pieces(workers_for(cells.entries(), cells.size(), threads, kLeastTokenised), cells.size(), kTokenPiece, [&] {
-        return [ranker = std::make_unique<RowRanker>(cells, rules, plan, out)](std::size_t begin, std::size_t end) {
-            for (; begin < end; begin += std::min(end - begin, kTokenPiece))
-                if (!ranker->rank_all(begin, begin + std::min(end - begin, kTokenPiece))) return;
-        };
+    run_cells(cells, cells.entries(), threads, [&](const CellWindow& window) {
+        return std::make_unique<RowRanker>(cells, window, rules, plan, out);
     });
 }
 

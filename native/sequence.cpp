@@ -22,23 +22,15 @@ std::uint64_t as_order(double x) noexcept { return std::bit_cast<std::uint64_t>(
 
 class RowMaker {
 public:
-    RowMaker(const TokenCells& cells, const SequenceRules& rules, const SequencePlan& plan, const SequenceNumbers& numbers,
+    RowMaker(const TokenCells& cells, const CellWindow& window, const SequenceRules& rules, const SequencePlan& plan, const SequenceNumbers& numbers,
              const SequenceOut& out, std::span<const GeneOfColumn> genes, std::span<const std::uint32_t> by_token)
-        : cells_(cells), rules_(rules), plan_(plan), given_(numbers), out_(out), genes_(genes), by_token_(by_token),
+        : cells_(cells), window_(window), rules_(rules), plan_(plan), given_(numbers), out_(out), genes_(genes), by_token_(by_token),
           bins_(rules.values == SequenceValues::bins32 ? Arithmetic::q32 : Arithmetic::q64,
                 static_cast<std::size_t>(rules.n_bins - 1), gene_loops().tally),
           plain_(!rules.split_first && plan.n_fill.empty() && std::isnan(rules.spared) && !rules.mask_heads &&
                  numbers.bin.empty() && numbers.sample.empty() && numbers.mask.empty() &&
                  (rules.choose == Choose::first || (rules.choose == Choose::uniform && !rules.shuffled))) {}
 
-    // False where the cells cannot be read.
-    bool make_all(std::size_t begin, std::size_t end) {
-        if (!window_.open(begin, end)) return false;
-        for (std::size_t cell = begin; cell < end; ++cell) make(cell);
-        return true;
-    }
-
-private:
     void make(std::size_t cell) {
         start(cell);
         if (plain_) return make_plain(cell);
@@ -66,6 +58,7 @@ private:
         if (rules_.split || rules_.split_first) write_part(cell);
     }
 
+private:
     static std::size_t room(std::int64_t wanted) { return static_cast<std::size_t>(std::max<std::int64_t>(wanted, 0)); }
 
     void start(std::size_t cell) {
@@ -447,7 +440,7 @@ private:
     }
 
     const TokenCells& cells_;
-    CellWindow window_{cells_};
+    const CellWindow& window_;
     const SequenceRules& rules_;
     const SequencePlan& plan_;
     const SequenceNumbers& given_;
@@ -496,11 +489,8 @@ void tokenise_sequences(const TokenCells& cells, const SequenceRules& rules, con
         const ColumnRanks ranks = ranks_of_tokens(cells.token_of);
         for (std::size_t rank = 0; rank < ranks.size(); ++rank) by_token.push_back(ranks.column(rank));
     }
-    run_pieces(workers_for(cells.entries(), cells.size(), threads, kLeastTokenised), cells.size(), kTokenPiece, [&] {
-        return [maker = std::make_unique<RowMaker>(cells, rules, plan, numbers, out, genes, by_token)](std::size_t begin, std::size_t end) {
-            for (; begin < end; begin += std::min(end - begin, kTokenPiece))
-                if (!maker->make_all(begin, begin + std::min(end - begin, kTokenPiece))) return;
-        };
+    run_cells(cells, cells.entries(), threads, [&](const CellWindow& window) {
+        return std::make_unique<RowMaker>(cells, window, rules, plan, numbers, out, genes, by_token);
     });
 }
 

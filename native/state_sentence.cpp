@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "parallel.hpp"
+#include "encoded_cells.hpp"
 #include "token_ranks.hpp"
 
 namespace cellmill {
@@ -34,8 +34,8 @@ struct KeptGenes {
 
 class StateMaker {
 public:
-    StateMaker(const TokenCells& cells, const StatePlan& plan, const StateOut& out, const KeptGenes& kept)
-        : cells_(cells), plan_(plan), out_(out), kept_(kept), expressed_(kept.size()), count_of_(kept.size()), marked_(plan.n_ids + 1) {
+    StateMaker(const TokenCells& cells, const CellWindow& window, const StatePlan& plan, const StateOut& out, const KeptGenes& kept)
+        : cells_(cells), window_(window), plan_(plan), out_(out), kept_(kept), expressed_(kept.size()), count_of_(kept.size()), marked_(plan.n_ids + 1) {
         for (std::size_t count = 0; count < kTable; ++count) log_[count] = static_cast<float>(std::log1p(static_cast<double>(count)));
     }
 
@@ -67,9 +67,11 @@ private:
     };
 
     void find_genes() {
-        for (std::size_t i = cells_.begin(cell_); i < cells_.begin(cell_) + cells_.nnz(cell_); ++i) {
-            const std::int32_t place = kept_.place_of[static_cast<std::size_t>(cells_.columns[i])];
-            if (place >= 0 && cells_.counts[i] > 0) expressed_.add(static_cast<std::uint32_t>(place), cells_.counts[i]);
+        const auto columns = window_.columns(cell_);
+        const auto counts = window_.counts(cell_);
+        for (std::size_t i = 0; i < columns.size(); ++i) {
+            const std::int32_t place = kept_.place_of[static_cast<std::size_t>(columns[i])];
+            if (place >= 0 && counts[i] > 0) expressed_.add(static_cast<std::uint32_t>(place), counts[i]);
         }
         genes_.clear();
         expressed_.drain([&](std::uint32_t place, std::uint32_t count) {
@@ -282,6 +284,7 @@ private:
     }
 
     const TokenCells& cells_;
+    const CellWindow& window_;
     const StatePlan& plan_;
     const StateOut& out_;
     const KeptGenes& kept_;
@@ -316,11 +319,9 @@ void tokenise_state(const TokenCells& cells, const StatePlan& plan, const StateO
     cells.check();
     const KeptGenes kept(cells, plan);
     if (kept.size() == 0) throw std::invalid_argument("kept leaves no gene");
-    const std::size_t work = cells.columns.size() + cells.size() * cells.token_of.size();
-    run_pieces(workers_for(work, cells.size(), threads, kLeastTokenised), cells.size(), kTokenPiece, [&] {
-        return [maker = std::make_unique<StateMaker>(cells, plan, out, kept)](std::size_t first, std::size_t last) {
-            for (std::size_t cell = first; cell < last; ++cell) maker->make(cell);
-        };
+    const std::size_t work = cells.entries() + cells.size() * cells.token_of.size();
+    run_cells(cells, work, threads, [&](const CellWindow& window) {
+        return std::make_unique<StateMaker>(cells, window, plan, out, kept);
     });
 }
 

@@ -85,4 +85,4 @@ def tokenise_sentences(cells: TokenCells, plan: SentencePlan, out: SentenceOut, 
     ValueError
         When the arrays contradict each other.
     """
-    chosen.tokenise_sentences(cells, plan, out, count_threads(threads))
+    cells.use(chosen.tokenise_sentences, plan, out, count_threads(threads))

@@ -87,4 +87,4 @@ def tokenise_counts(cells: TokenCells, plan: CountTokenPlan, out: CountTokenOut,
     ValueError
         When the arrays contradict each other, or a row is shorter than what goes into it.
     """
-    chosen.tokenise_counts(cells, plan, out, count_threads(threads))
+    cells.use(chosen.tokenise_counts, plan, out, count_threads(threads))

@@ -169,7 +169,4 @@ def rank_genes(cells: TokenCells, rules: RankRules, plan: RankPlan, out: RankOut
     Linear in the entries, but for the few values that agree in their first differing bits, which are compared. Memory
     is some arrays of the longest cell for each thread.
     """
-    encoded = cells.encoded
-    fault = chosen.rank_genes(cells, rules, plan, out, count_threads(threads))
-    if encoded is not None:
-        encoded.raise_for(fault)
+    cells.use(chosen.rank_genes, rules, plan, out, count_threads(threads))

@@ -202,10 +202,7 @@ def tokenise_sequences(
     Linear in the entries but for the distinct counts above 511 of a cell, which are sorted. Memory is some arrays of
     the longest cell for each thread. Bins are those of the whole cell, before any gene is dropped.
     """
-    encoded = cells.encoded
-    fault = chosen.tokenise_sequences(cells, rules, plan, numbers or _NONE, out, count_threads(threads))
-    if encoded is not None:
-        encoded.raise_for(fault)
+    cells.use(chosen.tokenise_sequences, rules, plan, numbers or _NONE, out, count_threads(threads))
 
 
 _NONE = SequenceNumbers()

@@ -121,4 +121,4 @@ def tokenise_state(cells: TokenCells, plan: StatePlan, out: StateOut, *, threads
     ValueError
         When the arrays contradict each other, or no column is kept.
     """
-    chosen.tokenise_state(cells, plan, out, count_threads(threads))
+    cells.use(chosen.tokenise_state, plan, out, count_threads(threads))

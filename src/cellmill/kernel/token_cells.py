@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -112,6 +113,19 @@ class TokenCells:
         for own, value in (("columns", counts.indices), ("counts", counts.values), ("encoded", None)):
             object.__setattr__(self, own, value)
         return getattr(self, name)
+
+    def use(self, kernel: Callable[..., Any], *args: Any) -> None:
+        """Call a function of the native kernel or its twin with these cells, which it may have to decode.
+
+        Raises
+        ------
+        FrameError
+            For the first cell that cannot be decoded.
+        """
+        encoded = self.encoded
+        fault = kernel(self, *args)
+        if encoded is not None:
+            encoded.raise_for(fault)
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -106,6 +106,8 @@ class CountDiffusion:
     multiple: int
     pad_gene: int
     vocabulary_hash: str | None
+
+    fused: ClassVar[bool] = True  # its kernel decodes cells itself
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -112,6 +112,8 @@ class StateSE:
     cls_token: int
     pad_token: int
     vocabulary_hash: str | None
+
+    fused: ClassVar[bool] = True  # its kernel decodes cells itself
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +83,8 @@ class UCE:
     pad_token: int
     chromosome_offset: int
     vocabulary_hash: str | None
+
+    fused: ClassVar[bool] = True  # its kernel decodes cells itself
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from cellmill import kernel
 from cellmill.errors import FrameError
 from cellmill.loader import Loader
 from cellmill.store import open_store
-from cellmill.tokens import Geneformer, ScGPT, Tahoe
+from cellmill.tokens import UCE, CountDiffusion, Geneformer, ScGPT, StateSE, Tahoe
 from cellmill.tokens.kernel_counts import encoded_of, is_of_kernel, later_counts
 
 pytestmark = pytest.mark.skipif(not kernel.EncodedRows.possible(), reason="the kernel in NumPy decodes first")
@@ -21,13 +21,28 @@ pytestmark = pytest.mark.skipif(not kernel.EncodedRows.possible(), reason="the k
 
 def recipes(store):
     rng = np.random.default_rng(0)
+    ids = store.gene_ids
     medians = {int(token): rng.random() + 0.5 for token in store.genes["token"].to_numpy()}
     return {
         "scgpt": ScGPT(max_length=40, mask=0.4),
         "both": ScGPT(max_length=40, mask=0.5, style="both"),
         "tahoe": Tahoe(max_length=60, mask=0.5),
         "geneformer": Geneformer(medians=medians, max_length=50),
+        "uce": UCE(
+            {gene: 10 + i for i, gene in enumerate(ids)},
+            {gene: i % 7 for i, gene in enumerate(ids)},
+            {gene: int(rng.integers(10**6)) for gene in ids},
+            vocabulary=store.vocabulary,
+            sample_size=40,
+            max_length=200,
+        ),
+        "state": StateSE({gene: 10 + i for i, gene in enumerate(ids)}, vocabulary=store.vocabulary, max_length=40),
+        "expressed": CountDiffusion(max_length=30, n_counts=16),
+        "panel": CountDiffusion(panel=ids[5:60], vocabulary=store.vocabulary, n_counts=16),
     }
+
+
+EVERY = ("scgpt", "both", "tahoe", "geneformer", "uce", "state", "expressed", "panel")
 
 
 @pytest.fixture
@@ -41,7 +56,7 @@ def gathered(monkeypatch):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", ["scgpt", "both", "tahoe", "geneformer"])
+@pytest.mark.parametrize("name", EVERY)
 def test_no_counts_are_written_and_the_tokens_are_those_of_encode(atlas, gathered, name, threads):
     loader = Loader(atlas, batch_size=64, tokens=recipes(atlas)[name], seed=3, threads=threads)
     batches = list(loader)
@@ -58,7 +73,7 @@ def test_no_counts_are_written_and_the_tokens_are_those_of_encode(atlas, gathere
         assert batch.totals.tolist() == atlas.totals(rows).tolist()
 
 
-@pytest.mark.parametrize("name", ["scgpt", "geneformer"])
+@pytest.mark.parametrize("name", ["scgpt", "geneformer", "uce", "expressed"])
 def test_threads_change_nothing(atlas, name):
     rows = np.random.default_rng(0).integers(0, 300, 3000)  # so many that several threads are worth starting
     reader = Loader(atlas, batch_size=8, tokens=recipes(atlas)[name]).reader
@@ -149,7 +164,7 @@ def damaged(atlas, tmp_path):
     return store
 
 
-@pytest.mark.parametrize("name", ["scgpt", "both", "tahoe", "geneformer"])
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize(("rows", "bad"), [([3, 7, 8], 7), ([3, 9, 8], 9), ([9, 7], 9), ([3] * 100 + [7] * 40, 7)])
 def test_a_frame_that_is_none_is_told_as_elsewhere(damaged, name, rows, bad):
     with pytest.raises(FrameError) as plain:
