@@ -1,7 +1,7 @@
 """The tokenizers and collators of published models, as their authors wrote them, for `tokens.py` to time beside ours.
 
-A folder holds checkouts of their repositories, each named as `Original.folder` says. Their files are imported unchanged;
-imports that the part in question does not need (trainers, plots, readers of settings) are empty while it is imported.
+A folder holds checkouts of their repositories, each named as `Original.folder` says. Their files are imported as they
+are; what the part in question does not need of their imports (trainers, plots, readers of settings) is empty meanwhile.
 `Original.timed` says what is timed: what their own data set and collator do for each cell, of cells that are in memory
 in the form in which they hold them. Reading files, tables and vocabularies comes before. Settings are those of
 `tokens.recipes_of`, also where the original's default is another.
@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import io
 import logging
+import pickle
 import sys
 import time
 import types
@@ -29,6 +30,7 @@ import anndata
 import numpy as np
 import torch
 from scipy import sparse
+from torch.utils.data import default_collate
 
 import cellmill as cm
 
@@ -61,7 +63,12 @@ class Place:
 
     def batches(self, of: Any) -> list[Any]:
         """Return the parts of something that has a row for each cell."""
-        return [of[at : at + BATCH] for at in range(0, self.counts.shape[0], BATCH)]
+        return [of[rows] for rows in self.slices()]
+
+    def slices(self) -> list[slice]:
+        """Return which cells are in each batch."""
+        n = self.counts.shape[0]
+        return [slice(at, min(at + BATCH, n)) for at in range(0, n, BATCH)]
 
 
 def as_it_is(batch: Any) -> Any:
@@ -166,6 +173,8 @@ def stand_ins(names: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
 
 def bare_package(name: str, folder: Path, **attributes: Any) -> None:
     """Let modules of a package be imported without its `__init__`, which would import models."""
+    for other in [other for other in sys.modules if other.startswith(f"{name}.")]:
+        del sys.modules[other]  # of another version of the same package
     package = types.ModuleType(name)
     package.__path__ = [str(folder)]
     vars(package).update(attributes)
@@ -205,12 +214,15 @@ def collation(place: Place, collate: Callable[[list[dict[str, Any]]], Any]) -> W
     return Work(place.batches(ragged(place)), process, fresh)
 
 
-def scgpt(place: Place) -> Work:
-    """The collator of the main branch."""
+def scgpt(place: Place, mask: float = 0.4, **more: Any) -> Work:
+    """The collator of either branch, of 1,200 tokens; `more` are arguments that one of them lacks."""
     bare_package("scgpt", place.checkout / "scgpt", logger=logging.getLogger("scgpt"))
-    collator = importlib.import_module("scgpt.data_collator").DataCollator(
-        do_padding=True, pad_token_id=0, pad_value=PAD_VALUE, do_mlm=True, do_binning=True, mlm_probability=0.4,
-        mask_value=-1, max_length=1200, sampling=True, keep_first_n_tokens=1,
+    scanpy = {"scanpy": {}, "scanpy.get": {"_get_obs_rep": None, "_set_obs_rep": None}}
+    with stand_ins(scanpy):
+        module = importlib.import_module("scgpt.data_collator")
+    collator = module.DataCollator(
+        do_padding=True, pad_token_id=0, pad_value=PAD_VALUE, do_mlm=True, do_binning=True, mlm_probability=mask,
+        mask_value=-1, max_length=1200, sampling=True, keep_first_n_tokens=1, **more,
     )  # fmt: skip
     return collation(place, collator)
 
@@ -258,6 +270,116 @@ def tahoe(place: Place) -> Work:
     return collation(place, collator)
 
 
+def nicheformer(place: Place) -> Work:
+    """Its data set, which makes tokens of 1,000 cells at a time when it is created; means are drawn at random."""
+    module = import_file("nicheformer", place.checkout / "src" / "nicheformer" / "data" / "dataset.py")
+    cells = place.cells.copy()
+    cells.obs["nicheformer_split"] = "train"
+    means = np.random.default_rng(0).random(place.store.n_genes) + 0.1
+    data = module.NicheformerDataset(cells, means, split="train", max_seq_len=1500)
+
+    def process(rows: slice) -> int:
+        data.tokens = data._process_chunk(rows.start, rows.stop)
+        return len(default_collate([data[i] for i in range(len(data.tokens))])["X"])
+
+    return Work(place.slices(), process)
+
+
+def cell2sentence(place: Place) -> Work:
+    """What it makes sentences of an AnnData with; the names are the ids of genes."""
+    names = {"plotnine": {}, "datasets": {"Dataset": None, "DatasetDict": None}}
+    with stand_ins(names):
+        module = import_file("cell2sentence", place.checkout / "src" / "cell2sentence" / "utils.py")
+    vocabulary = module.generate_vocabulary(place.cells)
+    parts = [place.cells[rows].copy() for rows in place.slices()]
+    return Work(parts, lambda part: len(module.generate_sentences(part, vocabulary)))
+
+
+def uce(place: Place) -> Work:
+    """Its data set, which has dense int64 counts in a mapped file, and its collator; tables are drawn at random."""
+    module = import_file("uce", place.checkout / "eval_data.py")
+    n, n_genes = BATCH, place.store.n_genes
+    rng = np.random.default_rng(0)
+    tables = {"rows": torch.arange(4, 4 + n_genes), "chromosomes": np.arange(n_genes) % 24}
+    tables["starts"] = rng.integers(10**8, size=n_genes)
+    torch.save({"cells": tables["rows"]}, place.folder / "rows.torch")
+    for name in ("chromosomes", "starts"):
+        (place.folder / f"{name}.pkl").write_bytes(pickle.dumps({"cells": tables[name]}))
+    place.counts[:n].toarray().astype(np.int64).tofile(
+        place.folder / "cells_counts.npz"
+    )  # no npz, in spite of its name
+    settings = types.SimpleNamespace(
+        sample_size=1024, pad_length=1536, cls_token_idx=3, pad_token_idx=0, chrom_token_right_idx=2,
+        CHROM_TOKEN_OFFSET=143_574,
+    )  # fmt: skip
+    data = module.MultiDatasetSentences(
+        ["cells"], {"cells": (n, n_genes)}, settings,
+        dataset_to_protein_embeddings_path=place.folder / "rows.torch",
+        datasets_to_chroms_path=place.folder / "chromosomes.pkl",
+        datasets_to_starts_path=place.folder / "starts.pkl",
+        npzs_dir=f"{place.folder}/",
+    )  # fmt: skip
+    collate = module.MultiDatasetSentenceCollator(settings)
+    return Work([range(n)], lambda rows: len(collate([data[i] for i in rows])[0]))
+
+
+class Settings(dict[str, Any]):
+    """A tree of settings, read by attribute or by key."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def state(place: Place) -> Work:
+    """Its data set of an AnnData and its collator, of genes that have an embedding: the first 20,000."""
+    package = place.checkout / "src" / "state" / "emb"
+    bare_package("original_state", package)
+    bare_package("original_state.data", package / "data")
+    with stand_ins({"requests": {}}):
+        module = importlib.import_module("original_state.data.loader")
+    embedded = {gene: i for i, gene in enumerate(place.store.gene_ids[:20_000])}
+    settings = Settings(
+        dataset=Settings(pad_length=2048, P=512, N=512, S=512, cls_token_idx=3),
+        embeddings=Settings(current="given", given=Settings(num=len(embedded), ds_emb_mapping="given")),
+        model=Settings(rda=True, counts=True, num_downsample=1, dataset_correction=True, batch_tabular_loss=False),
+        loss=Settings(name="tabular"),
+        task=Settings(mask=0.2),
+    )
+    data = module.FilteredGenesCounts(settings, adata=place.cells, adata_name="cells", protein_embeds=embedded)
+    collate = module.VCIDatasetSentenceCollator(
+        settings, valid_gene_mask=data.valid_gene_index, ds_emb_mapping_inference=data.ds_emb_map, is_train=False
+    )
+    return Work(place.slices(), lambda rows: len(collate([data[i] for i in range(rows.start, rows.stop)])[0]))
+
+
+def transcriptformer(place: Place) -> Work:
+    """Its data set's way from a sparse matrix to dense rows, and its `process_batch`; rows are cut as they come."""
+    package = place.checkout / "src" / "transcriptformer"
+    bare_package("transcriptformer", package)
+    precision = torch.get_float32_matmul_precision()
+    with stand_ins({"scanpy": {}}):
+        module = importlib.import_module("transcriptformer.data.dataloader")
+    torch.set_float32_matmul_precision(precision)  # it sets another, for all of torch
+    specials = ("unknown", "[START]", "[END]", "[RD]", "[CELL]", "[PAD]", "[MASK]")
+    vocabulary = {name: i for i, name in enumerate([*specials, *place.store.gene_ids])}
+    genes = np.array(place.store.gene_ids)
+    data = module.AnnDataset.__new__(module.AnnDataset)  # its __init__ makes tokens of whole files
+    tokens_of = module.BatchGeneTokenizer(vocabulary)
+
+    def process(counts: sparse.csr_matrix) -> int:
+        made = module.process_batch(
+            data._to_dense(counts), None, genes, tokens_of, None, sort_genes=False, randomize_order=False,
+            max_len=2047, pad_zeros=True, pad_token="[PAD]", gene_vocab=vocabulary, normalize_to_scale=0,
+            clip_counts=30, aux_vocab=None,
+        )  # fmt: skip
+        return len(made["gene_counts"])
+
+    return Work(place.batches(place.counts), process)
+
+
 ORIGINALS = (
     Original(
         "scGPT",
@@ -265,6 +387,13 @@ ORIGINALS = (
         "scgpt 1,200 genes, 51 bins, 40 % masked",
         "its `DataCollator`, cells as tensors of ids and counts",
         scgpt,
+    ),
+    Original(
+        "scGPT-dev-temp",
+        "bowang-lab/scGPT, branch dev-temp",
+        "scgpt both",
+        "its `DataCollator`, style both, cells as tensors of ids and counts",
+        functools.partial(scgpt, mask=0.5, data_style="both"),
     ),
     Original(
         "tahoe-x1",
@@ -279,5 +408,40 @@ ORIGINALS = (
         "geneformer V2, 4,096",
         "`TranscriptomeTokenizer.tokenize_anndata` of the first version, from an h5ad file, not cut and not padded",
         geneformer,
+    ),
+    Original(
+        "nicheformer",
+        "theislab/nicheformer",
+        "nicheformer, 1,500",
+        "what its data set does with a chunk of cells of a sparse matrix, then single cells collated",
+        nicheformer,
+    ),
+    Original(
+        "cell2sentence",
+        "vandijklab/cell2sentence",
+        "cell2sentence",
+        "`generate_sentences` of a sparse matrix, which gives the text of sentences; ours gives their tokens",
+        cell2sentence,
+    ),
+    Original(
+        "UCE",
+        "snap-stanford/UCE",
+        "uce, 1,024 draws",
+        "its data set, of a mapped file of dense int64 counts of all genes, and its collator",
+        uce,
+    ),
+    Original(
+        "state",
+        "ArcInstitute/state",
+        "state se, 2,048",
+        "its data set, of a sparse matrix, and its collator, with its weights of all genes",
+        state,
+    ),
+    Original(
+        "transcriptformer",
+        "czi-ai/transcriptformer",
+        "transcriptformer, 2,047",
+        "dense rows of a sparse matrix and `process_batch`; longer cells are cut, ours sampled",
+        transcriptformer,
     ),
 )
