@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import anndata
 import numpy as np
@@ -380,6 +381,117 @@ def transcriptformer(place: Place) -> Work:
     return Work(place.batches(place.counts), process)
 
 
+class NoNetwork:
+    """What scFoundation hands its tokens to: takes them and gives numbers of a fitting shape."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def eval(self) -> None:
+        """Do nothing."""
+
+    def token_emb(self, values: torch.Tensor, output_weight: int) -> torch.Tensor:
+        """Return the values, and count a cell."""
+        del output_weight
+        self.seen += 1
+        return values
+
+    def pos_emb(self, places: torch.Tensor) -> torch.Tensor:
+        """Return what adds nothing."""
+        del places
+        return torch.zeros(1)
+
+    def encoder(self, values: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        """Return numbers."""
+        del values, padding
+        return torch.zeros(1, 4, 1)
+
+
+def scfoundation(place: Place) -> Work:
+    """The `main` of its script, cell by cell, of a file of the 19,264 genes of its list; the network does nothing."""
+    package, network = place.checkout / "model", NoNetwork()
+    names = {"scanpy": {}, "pretrainmodels": {"select_model": None}}
+    sys.modules.pop("load", None)
+    with (
+        stand_ins(names),
+        contextlib.chdir(package),
+        mock.patch.object(sys, "argv", ["get_embedding.py"]),
+        mock.patch.object(sys, "path", [str(package), *sys.path]),
+    ):
+        module = import_file("scfoundation", package / "get_embedding.py")
+    module.load_model_frommmf = lambda path, key: (network, {"pad_token_id": 103})
+    paths = []
+    for i, counts in enumerate(place.batches(place.counts[:, :19_264])):
+        paths.append(place.folder / f"cells-{i}.npz")
+        sparse.save_npz(paths[-1], counts, compressed=False)
+
+    def process(path: Path) -> int:
+        vars(module.args).update(data_path=str(path), save_path=str(place.folder))
+        before = network.seen
+        with mock.patch.object(torch.Tensor, "cuda", as_it_is):
+            module.main()
+        return network.seen - before
+
+    return Work(paths, process)
+
+
+class Columns:
+    """In the place of MindSpore's data sets: does the functions of a pipeline one after the other, on this thread."""
+
+    def __init__(self, source: Any, column_names: list[str], **unused: Any) -> None:
+        del unused
+        self.source, self.names = source, column_names
+        self.steps: list[tuple[Callable[..., Any], list[str], list[str]]] = []
+        self.wanted = column_names
+
+    def map(
+        self, function: Callable[..., Any], input_columns: list[str], output_columns: list[str] | None = None
+    ) -> Any:
+        """Add a function of some columns; it gives others, or the same."""
+        self.steps.append((function, input_columns, output_columns or input_columns))
+        return self
+
+    def project(self, columns: list[str]) -> Any:
+        """Say which columns are wanted."""
+        self.wanted = columns
+        return self
+
+    def batch(self, size: int, **unused: Any) -> Any:
+        """Take all cells as one batch."""
+        del size, unused
+        return self
+
+    def rows(self, cells: Sequence[int]) -> list[torch.Tensor]:
+        """Return the wanted columns of some cells."""
+        made = []
+        for i in cells:
+            row = dict(zip(self.names, self.source[i], strict=True))
+            for function, taken, given in self.steps:
+                out = function(*(row[name] for name in taken))
+                row.update(zip(given, out if isinstance(out, tuple) else (out,), strict=True))
+            made.append([row[name] for name in self.wanted])
+        return [torch.from_numpy(np.stack(column)) for column in zip(*made, strict=True)]
+
+
+def cellfm(place: Place) -> Work:
+    """Its data set of an h5ad file, read and capped beforehand, and the functions of its pipeline."""
+    mindspore: dict[str, dict[str, Any]] = {
+        "mindspore": {"nn": None, "ops": None},
+        "mindspore.numpy": {},
+        "mindspore.scipy": {},
+        "mindspore.dataset": {"GeneratorDataset": Columns},
+        "scanpy": {"read_h5ad": anndata.read_h5ad},
+    }
+    with stand_ins(mindspore):
+        module = import_file("cellfm", place.checkout / "data_process.py")
+    place.cells.write_h5ad(place.folder / "cells.h5ad")
+    (place.folder / "gene_info.csv").write_text("\n".join(["gene", *place.store.gene_ids]) + "\n")
+    with contextlib.chdir(place.folder):  # where it looks for the list of genes
+        data = module.SCrna(str(place.folder), "cells.h5ad")
+    pipeline = module.build_dataset(data, module.Prepare(2048, mask_ratio=0.2), BATCH)
+    return Work(place.slices(), lambda rows: len(pipeline.rows(range(rows.start, rows.stop))[0]))
+
+
 ORIGINALS = (
     Original(
         "scGPT",
@@ -443,5 +555,19 @@ ORIGINALS = (
         "transcriptformer, 2,047",
         "dense rows of a sparse matrix and `process_batch`; longer cells are cut, ours sampled",
         transcriptformer,
+    ),
+    Original(
+        "scFoundation",
+        "biomap-research/scFoundation",
+        "scfoundation",
+        "`main` of `get_embedding.py` without its network, a cell at a time, and reading 512 cells from an npz",
+        scfoundation,
+    ),
+    Original(
+        "CellFM",
+        "biomed-AI/CellFM",
+        "cellfm, 2,048",
+        "its data set, of a sparse matrix whose totals are capped already, and the functions of `build_dataset`",
+        cellfm,
     ),
 )
