@@ -154,7 +154,12 @@ def write(found: dict[str, Any], folder: Path) -> None:
         lines.append(f"| {name} | {' | '.join([*map(spread, both), *beside])} |")
     timed = [f"- {one.repository}: {one.timed}." for one in ORIGINALS if ORIGINAL + one.recipe in rates]
     if timed:
-        lines += ["", "The originals, each on one thread, with cells in memory:", "", *timed]
+        genes = f"{found['sample']['genes']:,} genes of the file, expressed or not"
+        lines += [
+            "",
+            f"The originals, each on one thread, of cells in memory; those with dense rows go through all {genes}:",
+        ]
+        lines += ["", *timed]
     (folder / f"tokens-{day}.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
