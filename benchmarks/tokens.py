@@ -1,48 +1,35 @@
-"""Cells per second from a store to a model's input, beside the original's own collation, in one run.
+"""Cells per second from a store to a model's input, beside the original's own tokens, in one run.
 
-    python benchmarks/tokens.py --scgpt DIR             DIR: a checkout of bowang-lab/scGPT, whose collator is timed
-    python benchmarks/tokens.py --geneformer DIR        DIR: a checkout of jkobject/geneformer, whose tokenizer is timed
+    python benchmarks/tokens.py --originals DIR         DIR: checkouts of the originals, see originals.py and README.md
     python benchmarks/tokens.py --cells 5000            ours alone, a quick look
 
 Ours is timed from the store to torch tensors through cm.Loader in random order, warm, on one thread and on two. The
-originals are timed on one thread: scGPT's collator from tensors that are in memory already, no reading. Rounds
-alternate; medians are quoted. Results go to benchmarks/results/.
+originals are timed on one thread, of cells that are in memory already. Rounds alternate; medians are quoted. Results go
+to benchmarks/results/.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
-import importlib.util
-import io
 import json
-import logging
-import sys
 import tempfile
 import time
-import types
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import anndata
 import machine
 import numpy as np
 import torch
-from scipy import sparse
+from originals import BATCH, ORIGINALS, Work, make_ready, rate_of_original
 
 import cellmill as cm
 from cellmill import tokens
 from cellmill.simulate import write_reference
 
 HERE = Path(__file__).parent
-BATCH = 512
-SCGPT = "scgpt 1,200 genes, 51 bins, 40 % masked"
-COLLATOR = "peer: scGPT's own collator, on one thread, cells in memory"
-TOKENIZER = "peer: Geneformer's TranscriptomeTokenizer, on one thread, from an h5ad"
+ORIGINAL = "original of "
 
 
 def rate_of_loader(store: cm.Store, recipe: Any, *, threads: int, seconds: float, seed: int) -> float:
@@ -60,46 +47,6 @@ def rate_of_loader(store: cm.Store, recipe: Any, *, threads: int, seconds: float
     return rate
 
 
-def rate_of_collator(
-    collate: Callable[[list[dict[str, Any]]], Any], examples: list[dict[str, Any]], seconds: float
-) -> float:
-    """Return cells per second of an original's collator; examples are copied, since it writes into them."""
-    cells, spent, at = 0, 0.0, 0
-    while spent < seconds:
-        batch = [{name: value.clone() for name, value in one.items()} for one in examples[at : at + BATCH]]
-        at = (at + BATCH) % max(1, len(examples) - BATCH)
-        began = time.perf_counter()
-        collate(batch)
-        spent += time.perf_counter() - began
-        cells += len(batch)
-    return cells / spent
-
-
-def scgpt_collator(checkout: Path) -> Callable[[list[dict[str, Any]]], Any]:
-    """Return the collator of scGPT's main branch; the package's __init__, which imports models, is bypassed."""
-    package = types.ModuleType("scgpt")
-    package.__path__ = [str(checkout / "scgpt")]  # type: ignore[attr-defined]
-    package.logger = logging.getLogger("scgpt")  # type: ignore[attr-defined]
-    sys.modules["scgpt"] = package
-    made = importlib.import_module("scgpt.data_collator").DataCollator
-    return made(
-        do_padding=True, pad_token_id=0, pad_value=-2, do_mlm=True, do_binning=True, mlm_probability=0.4, mask_value=-1,
-        max_length=1200, sampling=True, keep_first_n_tokens=1,
-    )  # fmt: skip
-
-
-def ragged_examples(store: cm.Store, n: int) -> list[dict[str, torch.Tensor]]:
-    """Return cells as the original's data set holds them: ids and counts behind `<cls>`."""
-    counts = store.read(np.random.default_rng(0).choice(store.n_cells, n, replace=False))
-    ids = store.genes["token"].to_numpy()
-    made = []
-    for a, b in zip(counts.indptr[:-1].tolist(), counts.indptr[1:].tolist(), strict=True):
-        genes = np.concatenate([[1], ids[counts.indices[a:b]]])
-        values = np.concatenate([[-2.0], counts.data[a:b]]).astype(np.float32)
-        made.append({"id": torch.tensor(0), "genes": torch.from_numpy(genes), "expressions": torch.from_numpy(values)})
-    return made
-
-
 def recipes_of(store: cm.Store) -> dict[str, Any]:
     """Return every recipe with settings of its paper, tables drawn at random where it needs some."""
     ids, codes = store.gene_ids, store.genes["token"].to_numpy().tolist()
@@ -109,7 +56,7 @@ def recipes_of(store: cm.Store) -> dict[str, Any]:
     return {
         "csr": tokens.CSR(),
         "dense, 2,000 genes, log1p": tokens.Dense(ids[:2000], transform="log1p_cp10k"),
-        SCGPT: tokens.ScGPT(max_length=1200, mask=0.4),
+        "scgpt 1,200 genes, 51 bins, 40 % masked": tokens.ScGPT(max_length=1200, mask=0.4),
         "scgpt both": tokens.ScGPT(max_length=1200, mask=0.5, style="both"),
         "tahoe 2,048": tokens.Tahoe(max_length=2048, mask=0.5),
         "geneformer V2, 4,096": tokens.Geneformer(medians=dict(zip(codes, rng.random(len(ids)) + 0.5, strict=True))),
@@ -133,54 +80,13 @@ def recipes_of(store: cm.Store) -> dict[str, Any]:
     }
 
 
-def geneformer_tokenizer(checkout: Path, store: cm.Store, n: int, folder: Path) -> Callable[[], int]:
-    """Return what tokenises an h5ad file by the class of Geneformer (jkobject/geneformer, the first version)."""
-    for name in ("loompy", "datasets"):  # of its other ways in and out
-        sys.modules.setdefault(name, types.ModuleType(name))
-    sys.modules["datasets"].Dataset = None  # type: ignore[attr-defined]
-    if not hasattr(anndata, "read"):  # as it was called when the tokenizer was written
-        anndata.read = anndata.read_h5ad
-    spec = importlib.util.spec_from_file_location("geneformer_tokenizer", checkout / "geneformer" / "tokenizer.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    counts = store.read(np.random.default_rng(0).choice(store.n_cells, n, replace=False)).astype(np.float32)
-    cells = anndata.AnnData(sparse.csr_matrix(counts))
-    cells.obs["n_counts"] = np.asarray(counts.sum(axis=1)).ravel()
-    cells.var["ensembl_id"] = store.gene_ids
-    path = folder / "geneformer.h5ad"
-    cells.write_h5ad(path)
-    made = module.TranscriptomeTokenizer.__new__(module.TranscriptomeTokenizer)
-    made.custom_attr_name_dict = None
-    made.gene_median_dict = dict(zip(store.gene_ids, np.random.default_rng(0).random(store.n_genes) + 0.5, strict=True))
-    made.gene_token_dict = {gene: i for i, gene in enumerate(store.gene_ids)}
-    made.genelist_dict = dict.fromkeys(store.gene_ids, True)
-
-    def tokenise() -> int:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return len(made.tokenize_anndata(path)[0])
-
-    return tokenise
-
-
-def rate_of(function: Callable[[], int], seconds: float) -> float:
-    """Return how many cells a second a function does, that says how many it did."""
-    began, cells = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        cells += function()
-    return cells / (time.perf_counter() - began)
-
-
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
-    parser.add_argument("--scgpt", type=Path, help="a checkout of bowang-lab/scGPT")
-    parser.add_argument("--geneformer", type=Path, help="a checkout of jkobject/geneformer, whose tokenizer is timed")
+    parser.add_argument("--originals", type=Path, help="a folder of checkouts, see originals.py")
     parser.add_argument("--store", type=Path, help="a store of your own instead of the reference sample")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
@@ -207,12 +113,12 @@ def measure(store: cm.Store, options: argparse.Namespace, folder: Path) -> dict[
                 return rate_of_loader(store, recipe, threads=threads, seconds=options.seconds, seed=seed)
 
             ways[f"{name}, {threads} thread{'s' * (threads > 1)}"] = ours
-    if options.scgpt:
-        collate, examples = scgpt_collator(options.scgpt), ragged_examples(store, 4 * BATCH)
-        ways[COLLATOR] = lambda seed: rate_of_collator(collate, examples, options.seconds)
-    if options.geneformer:
-        tokenise = geneformer_tokenizer(options.geneformer, store, 2 * BATCH, folder)
-        ways[TOKENIZER] = lambda seed: rate_of(tokenise, options.seconds)
+    for name, work in make_ready(options.originals, store, folder).items() if options.originals else ():
+
+        def theirs(seed: int, work: Work = work) -> float:
+            return rate_of_original(work, options.seconds)
+
+        ways[ORIGINAL + name] = theirs
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(options.rounds):
         for name, way in ways.items():
@@ -237,16 +143,23 @@ def write(found: dict[str, Any], folder: Path) -> None:
         f"{found['sample']['nonzeros per cell']:,.0f} nonzeros each; batches of {BATCH}; "
         f"{found['machine']['processor']}, load before {found['machine']['load_before']}; medians of "
         f"{len(next(iter(found['rates'].values())))} rounds (least to most), from the store to torch tensors."), "",
-        "| what | cells per second, 1 thread | 2 threads | 1 thread to the peer | 2 threads to the peer |",
-        "|---|---|---|---|---|",
+        "| what | cells per second, 1 thread | 2 threads | the original, 1 thread | ours to it, 1 thread | 2 threads |",
+        "|---|---|---|---|---|---|",
     ]  # fmt: skip
     rates = found["rates"]
-    for name in dict.fromkeys(one.rsplit(", ", 1)[0] for one in rates if one not in (COLLATOR, TOKENIZER)):
-        peer = COLLATOR if name == SCGPT else TOKENIZER if name.startswith("geneformer") else ""
+    for name in dict.fromkeys(one.rsplit(", ", 1)[0] for one in rates if not one.startswith(ORIGINAL)):
         both = [rates[f"{name}, {threads}"] for threads in ("1 thread", "2 threads")]
-        ratios = [f"{median(values) / median(rates[peer]):.1f}" if peer in rates else "" for values in both]
-        lines.append(f"| {name} | {' | '.join([*map(spread, both), *ratios])} |")
-    lines += [f"| {name} | {spread(rates[name])} | | | |" for name in (COLLATOR, TOKENIZER) if name in rates]
+        its = rates.get(ORIGINAL + name)
+        beside = [spread(its), *(f"{median(values) / median(its):.1f}" for values in both)] if its else [""] * 3
+        lines.append(f"| {name} | {' | '.join([*map(spread, both), *beside])} |")
+    timed = [f"- {one.repository}: {one.timed}." for one in ORIGINALS if ORIGINAL + one.recipe in rates]
+    if timed:
+        genes = f"{found['sample']['genes']:,} genes of the file, expressed or not"
+        lines += [
+            "",
+            f"The originals, each on one thread, of cells in memory; those with dense rows go through all {genes}:",
+        ]
+        lines += ["", *timed]
     (folder / f"tokens-{day}.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
