@@ -191,7 +191,9 @@ def signature_text(name: str, value: Any) -> str:
         signature = inspect.signature(value)
     except (TypeError, ValueError):
         return name
-    parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+    parameters = [
+        p for p in signature.parameters.values() if p.name not in (() if inspect.isclass(value) else ("self", "cls"))
+    ]
     is_class = inspect.isclass(value)
     returns = "" if is_class or signature.return_annotation is signature.empty else f" -> {annotation(signature)}"
     texts = []

@@ -138,9 +138,15 @@ def test_sentences_are_the_names_of_the_tokens_however_rows_are_laid():
     assert commas == [sentence.replace(" ", ", ") for sentence in said]
     with pytest.raises(InputError, match="token"):
         Cell2Sentence().sentences(batch, {5: "a"})
-    vocabulary = Vocabulary(["id1", "id2"], symbols=["Aa", "aA"])
     with pytest.raises(InputError, match=r"'Aa'.*'aA'"):
-        Cell2Sentence().sentences(batch, vocabulary)
+        Cell2Sentence().sentences(batch, ["Aa", "aA"])
+
+
+def test_genes_that_share_a_symbol_are_called_by_their_ids():
+    vocabulary = Vocabulary(["id1", "id2", "id3"], symbols=["Aa", "aA", "b"])
+    one = sparse.csr_array(np.array([[3, 2, 1]], dtype=np.uint32))
+    batch = Cell2Sentence().encode(one, vocabulary.tokens, np.zeros(1, np.uint64))
+    assert Cell2Sentence().sentences(batch, vocabulary) == ["ID1 ID2 B"]
 
 
 def test_values_that_are_no_counts_are_ranked_too():

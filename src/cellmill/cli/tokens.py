@@ -43,7 +43,7 @@ def token_rows(store: cm.Store, recipe: Any, rows: Any, *, seed: int = 0) -> lis
     dataset = Dataset(store, tokens=recipe, seed=seed)
     batch = dataset.__getitems__([int(row) for row in rows])
     recipe = dataset.reader.tokens
-    names = _names(store, dataset.reader.axis, getattr(recipe, "vocabulary", None))
+    names = _names(store, dataset.reader.axis, recipe)
     cells = []
     for i, row in enumerate(rows):
         uid = int(batch.cells[i]) & (2**64 - 1)
@@ -57,14 +57,19 @@ def token_rows(store: cm.Store, recipe: Any, rows: Any, *, seed: int = 0) -> lis
                 if tensor is not None:
                     own = tensor if batch.cu_seqlens is not None else tensor[i]
                     cell[field] = own[start : start + n].tolist()
-            cell["names"] = [names.get(token, "?") for token in cell.get("genes", [])]
+            by = cell.get("genes", []) if getattr(recipe, "panel", None) is None else range(n)
+            cell["names"] = [names.get(token, "?") for token in by]
         elif batch.indptr is not None and batch.genes is not None:
             here = slice(int(batch.indptr[i]), int(batch.indptr[i + 1]))
             cell |= {"genes": batch.genes[here].tolist(), "values": batch.values[here].tolist()}
             cell["names"] = [_symbol(store, dataset.reader.axis, column) for column in cell["genes"]]
         else:
             cell["values"] = batch.values[i].float().tolist()
-            cell["names"] = [_symbol(store, dataset.reader.axis, column) for column in range(len(cell["values"]))]
+            named = hasattr(recipe, "numbers_of")  # what its columns are is the recipe's own affair
+            cell["names"] = [
+                names.get(column, "?") if named else _symbol(store, dataset.reader.axis, column)
+                for column in range(len(cell["values"]))
+            ]
         cell["extra"] = {
             name: tensor[i].tolist() for name, tensor in batch.extra.items() if tensor.ndim and len(tensor) == len(rows)
         }
@@ -82,10 +87,17 @@ def _symbols(store: cm.Store) -> dict[str, str]:
     return {gene: symbol or gene for gene, symbol in pairs}
 
 
-def _names(store: cm.Store, axis: Any, vocabulary: cm.Vocabulary | None) -> dict[int, str]:
-    """Name of each token: the symbols of genes, special tokens as they are written."""
+def _names(store: cm.Store, axis: Any, recipe: Any) -> dict[int, str]:
+    """Name of each number that a recipe uses: the symbols of genes, what it adds itself as it is written."""
     symbols = _symbols(store)
-    names = {int(t): symbols.get(gene, gene) for t, gene in zip(axis.tokens, axis.gene_ids, strict=True) if t >= 0}
+    numbers = recipe.numbers_of(axis.tokens) if hasattr(recipe, "numbers_of") else axis.tokens
+    names = {int(one): symbols.get(gene, gene) for one, gene in zip(numbers, axis.gene_ids, strict=True) if one >= 0}
+    if hasattr(recipe, "own_names"):
+        own: dict[int, str] = recipe.own_names()
+        return names | own
+    if hasattr(recipe, "numbers_of"):
+        return names
+    vocabulary = getattr(recipe, "vocabulary", None)
     specials: Mapping[str, int] = vocabulary.specials if vocabulary is not None else {}
     return names | {token: name for name, token in specials.items()}
 

@@ -5,6 +5,7 @@ Knows vocabularies and gene ids. Reads no counts.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, cast
@@ -18,7 +19,7 @@ from cellmill.loader.axis import GeneAxis
 from cellmill.store import Store
 from cellmill.tokens import Recipe
 
-__all__ = ["Measured", "bind_axis", "bind_recipe"]
+__all__ = ["Measured", "bind_axis", "bind_recipe", "warn_of_few"]
 
 I64 = npt.NDArray[np.int64]
 
@@ -42,6 +43,8 @@ def bind_recipe(recipe: Recipe, stores: Sequence[Store]) -> Recipe:
             f"the stores have different vocabularies ({told}), so one token would mean several genes. Say whose tokens "
             f"are meant: {type(recipe).__name__}(vocabulary=cellmill.Vocabulary.load(...))"
         )
+    if hasattr(made, "vocabulary_hash"):  # its tables are over tokens already: those of the stores
+        return recipe
     return cast(Recipe, replace(cast(Any, recipe), vocabulary=stores[0].vocabulary))
 
 
@@ -75,6 +78,30 @@ def bind_axis(axis: GeneAxis, stores: Sequence[Store], vocabulary: Vocabulary | 
     first[known[np.unique(found[known], return_index=True)[1]]] = True  # two genes of one symbol: the first one has it
     tokens = np.where((found >= 0) & first, np.asarray(vocabulary.tokens)[np.maximum(found, 0)], -1)
     return replace(axis, tokens=tokens.astype(np.int64))
+
+
+FEW = 0.1  # a share of a store's genes below which its cells cannot be meant to be read so
+
+
+def warn_of_few(axis: GeneAxis, recipe: Recipe, stores: Sequence[Store]) -> None:
+    """Warn of stores of whose genes the recipe knows hardly any: their cells would be nearly empty rows.
+
+    Panels are left alone: they are meant to be few, and genes that are missing are refused elsewhere.
+    """
+    if getattr(recipe, "panel", None) is not None or recipe.genes is not None:
+        return
+    numbers_of = getattr(recipe, "numbers_of", None)
+    known = (axis.tokens if numbers_of is None else np.asarray(numbers_of(axis.tokens))) >= 0
+    for store, panel in zip(stores, axis.panels, strict=True):
+        own = known if panel is None else known[panel[panel >= 0]]
+        if len(own) and own.mean() < FEW:
+            warnings.warn(
+                f"{store.location}: {int(own.sum()):,} of {len(own):,} genes ({own.mean():.1%}) are known to "
+                f"{type(recipe).__name__}, so its cells are nearly empty; is the vocabulary or the table that of other "
+                "genes?",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 @dataclass(frozen=True)

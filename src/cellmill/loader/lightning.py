@@ -72,6 +72,11 @@ class DataModule(LightningDataModule):  # type: ignore[misc]  # Lightning is not
         }  # fmt: skip
         self._train_loader: Loader | None = None
 
+    def __str__(self) -> str:  # Lightning's own takes a batch out of each loader and asks it what it is
+        return f"DataModule({self.n_train:,} for training, {self.n_val:,} for validation)"
+
+    __repr__ = __str__
+
     @property
     def n_train(self) -> int:
         """Cells (or units) presented in one epoch of training."""

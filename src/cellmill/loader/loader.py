@@ -83,8 +83,9 @@ class Loader(IterableDataset[Batch]):
         units are made by. How many there are, and what becomes of cells that do not fill one, is in
         `loader.plan.counts`.
     downsample
-        Counts that each cell is thinned to, molecule by molecule, over all its genes; cells with fewer stay as they
-        are. What becomes of a cell follows from seed, epoch and its uid alone. `batch.totals` are those that are left.
+        About how many counts each cell is thinned to, molecule by molecule, over all its genes; cells with fewer stay
+        as they are. What becomes of a cell follows from seed, epoch and its uid alone. `batch.totals` are those
+        that are left.
     pin_memory
         Whether batches lie in pinned memory, from which a CUDA device copies while the program goes on.
     device

@@ -15,7 +15,7 @@ from cellmill import kernel
 from cellmill import tokens as recipes
 from cellmill.errors import ConfigError, nearest
 from cellmill.loader.axis import GeneAxis, Missing, align_genes, token_numbers
-from cellmill.loader.binding import Measured, bind_axis, bind_recipe
+from cellmill.loader.binding import Measured, bind_axis, bind_recipe, warn_of_few
 from cellmill.loader.obs import ObsColumn, ObsWanted, load_obs
 from cellmill.loader.schedule import whole_number
 from cellmill.loader.thinning import thin_counts
@@ -49,7 +49,7 @@ class Reader:
     missing
         What to do with a gene of the panel that no store has: "refuse" or "zero".
     downsample
-        Counts that each cell is thinned to, over all genes of its store; None to leave counts as they are.
+        About how many counts each cell is thinned to, over all genes of its store; None to leave counts as they are.
 
     Raises
     ------
@@ -73,8 +73,9 @@ class Reader:
         self.tokens: Recipe = bind_recipe(CSR() if tokens is None else _as_recipe(tokens), self.stores)
         axis = align_genes(self.stores, self.tokens.genes, missing=missing)
         self.axis: GeneAxis = bind_axis(axis, self.stores, getattr(self.tokens, "vocabulary", None))
+        warn_of_few(self.axis, self.tokens, self.stores)
         self.context = load_obs(self.stores, getattr(self.tokens, "obs_columns", ()))
-        fills = getattr(self.tokens, "fill", None) == "unexpressed"
+        fills = getattr(self.tokens, "fill", None) == "unexpressed" or getattr(self.tokens, "wants_measured", False)
         self.measured = Measured.of(self.stores, self.axis) if fills else None
         self.obs = load_obs(self.stores, obs)
         self._categories = {each.name: each.categories for each in self.obs if each.categories is not None}

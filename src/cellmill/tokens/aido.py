@@ -84,6 +84,14 @@ class AidoCell:
         object.__setattr__(self, "table", ModelTokens(self.token_of, self.vocabulary))
         keep_plain(self)
 
+    def numbers_of(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the column of `batch.values` that the gene of each vocabulary token has, -1 for none."""
+        return self.table.of(tokens)
+
+    def own_names(self) -> dict[int, str]:
+        """Return the columns that are no genes, by name."""
+        return {self.n_genes: "depth", self.n_genes + 1: "depth"}
+
     @tell_no_memory
     def encode(
         self,

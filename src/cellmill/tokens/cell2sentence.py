@@ -132,16 +132,17 @@ class Cell2Sentence:
         Parameters
         ----------
         names
-            A vocabulary, whose symbols are taken; a mapping of token to name; or the name of each token from 0 on.
+            A vocabulary, whose symbols are taken, and the ids of genes that share one; a mapping of token to name; or
+            the name of each token from 0 on.
 
         Raises
         ------
         InputError
             When two names are one word in upper case, when a token has no name, or for a batch of another recipe.
         """
-        words = as_words(names)
         if batch.genes is None or batch.lengths is None:
             raise InputError("batch must be one that Cell2Sentence made: it has no tokens and lengths")
+        words = as_words(names)
         flat = batch.genes.ravel().tolist()
         width = batch.genes.shape[-1]
         starts = range(0, len(flat) + 1, max(width, 1)) if batch.cu_seqlens is None else batch.cu_seqlens.tolist()

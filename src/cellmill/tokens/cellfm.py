@@ -114,6 +114,14 @@ class CellFM:
         object.__setattr__(self, "table", ModelTokens(self.token_of, self.vocabulary))
         keep_plain(self)
 
+    def numbers_of(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return what stands in `batch.genes` for the gene of each vocabulary token, -1 for none."""
+        return self.table.of(tokens)
+
+    def own_names(self) -> dict[int, str]:
+        """Return what the recipe puts into `batch.genes` itself, by name."""
+        return {PAD_TOKEN: "<pad>"}
+
     @tell_no_memory
     def encode(
         self,

@@ -31,6 +31,7 @@ __all__ = [
     "check_pad",
     "check_vocabulary",
     "check_whole",
+    "checked_measured",
     "keep_plain",
     "row_starts",
     "special_of",
@@ -171,8 +172,12 @@ def special_of(vocabulary: Vocabulary | None, name: str, *, instead: str | None 
     for wanted in (name, instead):
         if wanted is not None and wanted in specials:
             return specials[wanted]
+    more = (
+        " vocabulary.laid_out('scgpt') adds those of scGPT and leaves the genes their tokens." if not specials else ""
+    )
     raise VocabularyError(
-        f"the vocabulary has no special token {name}; it has {', '.join(specials) or 'none'}.{nearest(name, specials)}"
+        f"the vocabulary has no special token {name}; it has {', '.join(specials) or 'none'}."
+        f"{nearest(name, specials)}{more}"
     )
 
 
@@ -365,3 +370,24 @@ def check_pad(recipe: Any, pad: object, multiple: object) -> None:
     object.__setattr__(recipe, "multiple", check_whole("multiple", multiple, least=1))
     if pad == "none" and multiple != 1:
         raise ConfigError(f"multiple must be 1 with pad='none', which pads nothing; found {multiple}")
+
+
+def checked_measured(measured: Any, n_cells: int, n_columns: int) -> tuple[npt.NDArray[Any], I64]:
+    """Return which genes each source measured, and the source of each cell.
+
+    Raises
+    ------
+    InputError
+        For arrays of other shapes and types.
+    """
+    genes, source = np.asarray(measured[0]), np.asarray(measured[1])
+    if genes.ndim != 2 or genes.shape[1] != n_columns or genes.dtype.kind not in "bui":
+        raise InputError(
+            f"measured must begin with one row for each source and {n_columns} columns, 1 where a gene was measured; "
+            f"found shape {genes.shape}, dtype {genes.dtype}"
+        )
+    if source.shape != (n_cells,) or source.dtype.kind not in "ui":
+        raise InputError(f"measured must end with the source of each of {n_cells} cells; found shape {source.shape}")
+    if len(source) and not 0 <= int(source.min()) <= int(source.max()) < len(genes):
+        raise InputError(f"measured has {len(genes)} sources, and cells of {int(source.min())} to {int(source.max())}")
+    return genes, source.astype(np.int64)

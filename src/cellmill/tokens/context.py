@@ -282,6 +282,8 @@ def ids_of(labels: Any, ids: Mapping[str, int], missing: int | None, what: str) 
     if isinstance(labels, tuple):
         codes, names = np.asarray(labels[0]), labels[1]
         if codes.dtype.kind not in "iu" or (len(codes) and not -1 <= int(codes.min()) <= int(codes.max()) < len(names)):
+            if not len(names):  # what a loader hands on of a column of numbers
+                raise InputError(f"{what}: the column holds numbers, not labels; make it text, or use Depth for totals")
             raise InputError(f"{what}: codes must be whole numbers from -1 to {len(names) - 1}, one for each cell")
         known = np.array([ids.get(str(name), -1) for name in names] + [-1], dtype=np.int64)
         found = known[codes]  # code -1 is the last one

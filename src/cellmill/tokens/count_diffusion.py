@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
@@ -25,6 +25,7 @@ from cellmill.tokens.cells import (
     check_fraction,
     check_pad,
     check_whole,
+    checked_measured,
     row_starts,
     special_of,
 )
@@ -105,6 +106,7 @@ class CountDiffusion:
     pad: Pad
     multiple: int
     pad_gene: int
+    vocabulary: Vocabulary | None = field(repr=False, compare=False)
     vocabulary_hash: str | None
 
     fused: ClassVar[bool] = True  # its kernel decodes cells itself
@@ -140,6 +142,7 @@ class CountDiffusion:
             ("min_time", MIN_TIME if min_time is None else float(min_time)),
             ("time", None if time is None else check_fraction("time", time)),
             ("pad_gene", special_of(vocabulary, "<pad>")),
+            ("vocabulary", vocabulary),
             ("vocabulary_hash", None if vocabulary is None else vocabulary.hash),
         ):
             object.__setattr__(self, name, value)
@@ -165,6 +168,15 @@ class CountDiffusion:
         """Rows that an embedding of the count tokens needs."""
         return len(self.edges) + 3
 
+    @property
+    def wants_measured(self) -> bool:
+        """Whether `encode` is to be told which genes each source measured: those that it did not hold no zero."""
+        return self.panel is not None
+
+    def numbers_of(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return what names the gene of each vocabulary token: its place in the panel, or the token."""
+        return tokens if self.panel is None else slots_of(self.panel, tokens).astype(np.int64)
+
     @tell_no_memory
     def encode(
         self,
@@ -173,8 +185,14 @@ class CountDiffusion:
         keys: npt.NDArray[np.uint64],
         *,
         totals: npt.NDArray[np.int64] | None = None,
+        measured: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]] | None = None,
     ) -> TokenBatch:
         """Return the rows, the times and the weights; see `Recipe.encode`.
+
+        Parameters
+        ----------
+        measured : uint8[n_sources, n_columns] and int64[n]
+            For a panel: which genes each source measured, and the source of each cell; all columns when None.
 
         Raises
         ------
@@ -187,7 +205,9 @@ class CountDiffusion:
         cells = as_cells(counts, genes, keys)
         times = self._times(cells.keys)
         hidden, weights = noise_of(self.schedule, times)
-        batch = self._expressed(cells, hidden) if self.panel is None else self._panel(cells, hidden, self.panel)
+        batch = (
+            self._expressed(cells, hidden) if self.panel is None else self._panel(cells, hidden, self.panel, measured)
+        )
         drawn = {"time": times, "weight": weights}
         return replace(batch, extra={name: torch.from_numpy(one.astype(np.float32)) for name, one in drawn.items()})
 
@@ -207,15 +227,26 @@ class CountDiffusion:
             **more,
         )
 
-    def _panel(self, cells: TokenCells, hidden: F64, panel: tuple[int, ...]) -> TokenBatch:
+    def _panel(self, cells: TokenCells, hidden: F64, panel: tuple[int, ...], measured: Any) -> TokenBatch:
         slot_of = slots_of(panel, cells.token_of)
         column_of = np.full(len(panel), -1, dtype=np.int32)
         column_of[slot_of[slot_of >= 0]] = np.flatnonzero(slot_of >= 0)
         starts = np.arange(len(cells) + 1, dtype=np.int64) * len(panel)
         out = _empty(starts, genes=False)
         tokenise_counts(cells, self._plan(hidden, panel=column_of, slot_of=slot_of), out)
+        if measured is not None:
+            self._blank(out, column_of, *checked_measured(measured, len(cells), len(cells.token_of)))
         row = torch.tensor([token if token >= 0 else self.pad_gene for token in panel])
         return _batch(out, (len(cells), len(panel)), row.repeat(len(cells), 1), flat=False)
+
+    def _blank(self, out: CountTokenOut, column_of: npt.NDArray[np.int32], genes: Any, source: Any) -> None:
+        """Put padding where the source of a cell did not look: a zero there would be learned as one."""
+        lacks = ~genes[:, np.maximum(column_of, 0)].astype(bool) & (column_of >= 0)
+        if not lacks.any():
+            return
+        here = lacks[source].ravel()
+        out.target[here] = out.values[here] = self.pad_token
+        out.mask[here] = False
 
     def _expressed(self, cells: TokenCells, hidden: F64) -> TokenBatch:
         room = np.minimum(cells.sizes, self.max_length)

@@ -78,7 +78,9 @@ def _by_token(name: str, given: Sequence[int] | npt.NDArray[np.integer[Any]]) ->
 
 def _by_id(name: str, given: Mapping[str, int], vocabulary: Vocabulary | None, missing: int) -> I64:
     if vocabulary is None:
-        raise ConfigError(f"{name} is a mapping of gene ids, whose tokens a vocabulary must say: pass vocabulary=")
+        raise ConfigError(
+            f"{name} is a mapping of gene ids, whose tokens a vocabulary must say: pass vocabulary=store.vocabulary"
+        )
     place = vocabulary.index_of(given)
     if not (place >= 0).any():
         raise ConfigError(
@@ -104,7 +106,9 @@ def as_panel_tokens(panel: Sequence[str] | Sequence[int], vocabulary: Vocabulary
         raise ConfigError("panel is empty; name one gene at least, such as those of `cellmill hvg STORE`")
     if all(isinstance(one, str) for one in named):
         if vocabulary is None:
-            raise ConfigError("panel holds gene ids, whose tokens a vocabulary must say: pass vocabulary=")
+            raise ConfigError(
+                "panel holds gene ids, whose tokens a vocabulary must say: pass vocabulary=store.vocabulary"
+            )
         refuse_specials("panel", named, vocabulary)
         place = vocabulary.index_of(map(str, named))
         tokens = np.where(place >= 0, vocabulary.tokens[np.maximum(place, 0)], -1)

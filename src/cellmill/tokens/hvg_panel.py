@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -74,6 +74,7 @@ class HVGPanel:
     pad: Pad
     multiple: int
     pad_token: int
+    vocabulary: Vocabulary | None = field(repr=False, compare=False)
     vocabulary_hash: str | None
 
     def __init__(
@@ -95,6 +96,7 @@ class HVGPanel:
             ("transform", check_choice("transform", transform, Transform)),
             ("total", check_choice("total", total, Total)),
             ("pad_token", check_whole("pad_token", pad_token, least=0, most=MOST_TOKEN)),
+            ("vocabulary", vocabulary),
             ("vocabulary_hash", None if vocabulary is None else vocabulary.hash),
         ):
             object.__setattr__(self, name, value)
@@ -104,6 +106,10 @@ class HVGPanel:
     def genes(self) -> None:
         """None: it wants all genes, for the totals and for the others."""
         return
+
+    def numbers_of(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the column of `batch.values` that the gene of each vocabulary token has, -1 for none."""
+        return slots_of(self.panel, tokens).astype(np.int64)
 
     @tell_no_memory
     def encode(

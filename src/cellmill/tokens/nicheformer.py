@@ -118,6 +118,14 @@ class Nicheformer:
         """Columns of obs that `encode` needs."""
         return columns_of(self.context)
 
+    def numbers_of(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return what stands in `batch.genes` for the gene of each vocabulary token, -1 for none."""
+        return np.where(tokens >= 0, tokens + self.offset, -1)
+
+    def own_names(self) -> dict[int, str]:
+        """Return what the recipe puts into `batch.genes` itself, by name."""
+        return {self.pad_token: "<pad>"}
+
     @tell_no_memory
     def encode(
         self,

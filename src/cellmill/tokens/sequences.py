@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cellmill.errors import ConfigError, InputError
+from cellmill.errors import ConfigError
 from cellmill.kernel import (
     SequenceNumbers,
     SequenceOut,
@@ -22,7 +22,7 @@ from cellmill.kernel import (
 )
 from cellmill.kernel.token_cells import RATIO, cell_numbers
 from cellmill.tokens.batch import TokenBatch
-from cellmill.tokens.cells import Pad, check_fraction, row_starts
+from cellmill.tokens.cells import Pad, check_fraction, checked_measured, row_starts
 
 __all__ = [
     "Choose",
@@ -331,17 +331,8 @@ def _fillers(
     known = cells.token_of >= 0
     if measured is None:
         return known[None].astype(np.uint8), np.zeros(len(cells), dtype=np.int64)
-    genes, source = np.asarray(measured[0]), np.asarray(measured[1])
-    if genes.ndim != 2 or genes.shape[1] != len(known) or genes.dtype.kind not in "bui":
-        raise InputError(
-            f"measured must begin with one row for each source and {len(known)} columns, 1 where a gene was measured; "
-            f"found shape {genes.shape}, dtype {genes.dtype}"
-        )
-    if source.shape != (len(cells),) or source.dtype.kind not in "ui":
-        raise InputError(f"measured must end with the source of each of {len(cells)} cells; found shape {source.shape}")
-    if len(source) and not 0 <= int(source.min()) <= int(source.max()) < len(genes):
-        raise InputError(f"measured has {len(genes)} sources, and cells of {int(source.min())} to {int(source.max())}")
-    return np.ascontiguousarray((genes != 0) & known, dtype=np.uint8), source.astype(np.int64)
+    genes, source = checked_measured(measured, len(cells), len(known))
+    return np.ascontiguousarray((genes != 0) & known, dtype=np.uint8), source
 
 
 def _free(cells: TokenCells, fillers: npt.NDArray[np.uint8], source: I64) -> I64:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -111,6 +111,7 @@ class StateSE:
     multiple: int
     cls_token: int
     pad_token: int
+    vocabulary: Vocabulary | None = field(repr=False, compare=False)
     vocabulary_hash: str | None
 
     fused: ClassVar[bool] = True  # its kernel decodes cells itself
@@ -150,6 +151,7 @@ class StateSE:
             ("faithful", check_flag("faithful", faithful)),
             ("cls_token", check_whole("cls_token", cls_token, least=0, most=MOST_TOKEN)),
             ("pad_token", check_whole("pad_token", pad_token, least=0, most=MOST_TOKEN)),
+            ("vocabulary", vocabulary),
             ("vocabulary_hash", None if vocabulary is None else vocabulary.hash),
         ):
             object.__setattr__(self, name, value)
@@ -159,6 +161,14 @@ class StateSE:
     def genes(self) -> None:
         """None: it ranks all genes that have an embedding."""
         return
+
+    def numbers_of(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return what stands in `batch.genes` for the gene of each vocabulary token, -1 for none."""
+        return self.embedding.of(tokens)
+
+    def own_names(self) -> dict[int, str]:
+        """Return what the recipe puts into `batch.genes` itself, by name."""
+        return {self.cls_token: "<cls>", self.pad_token: "<pad>"}
 
     @tell_no_memory
     def encode(

@@ -155,6 +155,14 @@ class TranscriptFormer:
         """Columns of obs that `encode` needs."""
         return () if self.assays is None else (self.assay_column,)
 
+    def numbers_of(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return what stands in `batch.genes` for the gene of each vocabulary token, -1 for none."""
+        return self.table.of(tokens)
+
+    def own_names(self) -> dict[int, str]:
+        """Return what the recipe puts into `batch.genes` itself, by name."""
+        return {self.pad_token: "<pad>"}
+
     @tell_no_memory
     def encode(
         self,

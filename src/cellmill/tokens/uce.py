@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -82,6 +82,7 @@ class UCE:
     end_token: int
     pad_token: int
     chromosome_offset: int
+    vocabulary: Vocabulary | None = field(repr=False, compare=False)
     vocabulary_hash: str | None
 
     fused: ClassVar[bool] = True  # its kernel decodes cells itself
@@ -116,6 +117,7 @@ class UCE:
             ("end_token", check_whole("end_token", end_token, least=0, most=MOST_TOKEN)),
             ("pad_token", check_whole("pad_token", pad_token, least=0, most=MOST_TOKEN)),
             ("chromosome_offset", check_whole("chromosome_offset", chromosome_offset, least=0)),
+            ("vocabulary", vocabulary),
             ("vocabulary_hash", None if vocabulary is None else vocabulary.hash),
         ):
             object.__setattr__(self, name, value)
@@ -127,6 +129,16 @@ class UCE:
     def genes(self) -> None:
         """None: it draws from all genes that have an embedding."""
         return
+
+    def numbers_of(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return what stands in `batch.genes` for the gene of each vocabulary token, -1 for none."""
+        return self.rows.of(tokens)
+
+    def own_names(self) -> dict[int, str]:
+        """Return what the recipe puts into `batch.genes` itself, by name."""
+        codes = np.unique(self.chromosomes.numbers[self.chromosomes.numbers >= 0])
+        specials = {self.cls_token: "<cls>", self.end_token: "<end>", self.pad_token: "<pad>"}
+        return {int(code) + self.chromosome_offset: f"chromosome {code}" for code in codes} | specials
 
     @tell_no_memory
     def encode(

@@ -24,7 +24,8 @@ def as_words(names: GivenNames) -> dict[int, str]:
     Parameters
     ----------
     names
-        A vocabulary, whose symbols are taken; a mapping of token to name; or the name of each token from 0 on.
+        A vocabulary, whose symbols are taken, and the ids of genes that share one; a mapping of token to name; or the
+        name of each token from 0 on.
 
     Raises
     ------
@@ -32,7 +33,11 @@ def as_words(names: GivenNames) -> dict[int, str]:
         When two names are one word, which would then mean two genes; both are named.
     """
     if isinstance(names, Vocabulary):
-        pairs: Iterable[tuple[int, str]] = zip(names.tokens.tolist(), names.symbols, strict=True)
+        often = Counter(symbol.upper() for symbol in names.symbols)
+        told = (
+            gene if often[symbol.upper()] > 1 else symbol for gene, symbol in zip(names.ids, names.symbols, strict=True)
+        )
+        pairs: Iterable[tuple[int, str]] = zip(names.tokens.tolist(), told, strict=True)
     else:
         pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
     own = {int(token): str(name) for token, name in pairs}

@@ -60,6 +60,50 @@ def test_what_cannot_be_meant_is_told(call, small_store, words, told):
     assert told in " ".join(result.stderr.split())
 
 
+def names_of(call, store, recipe, **options):
+    words = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
+    result = call("tokens", "preview", str(store), "--recipe", recipe, *words, "-n", "1", "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)[0]
+
+
+def test_names_are_those_of_the_recipes_own_numbers(call, small_store):
+    store = cm.open(small_store)
+    tokens, symbols = store.genes["token"].to_pylist(), store.genes["symbol"].to_pylist()
+    counts, symbol_of = store.read([0]).toarray()[0], dict(zip(tokens, symbols, strict=True))
+    there = [tokens[i] for i in counts.nonzero()[0]]
+    panel = there[3:0:-1]
+    cell = names_of(call, small_store, "hvg_panel", panel=panel, transform="raw", fill_to=0)
+    assert cell["names"] == [symbol_of[token] for token in panel]
+    assert cell["values"] == [counts[tokens.index(token)] for token in panel]
+    cell = names_of(call, small_store, "count_diffusion", panel=panel)
+    assert cell["names"] == [symbol_of[token] for token in panel]
+    table = [-1] * (max(tokens) + 1)
+    for place, token in enumerate(panel):
+        table[token] = len(panel) - 1 - place
+    cell = names_of(call, small_store, "scfoundation", n_genes=3, token_of=table)
+    assert cell["names"] == [*(symbol_of[token] for token in panel[::-1]), "T", "S"]
+    cell = names_of(call, small_store, "aido_cell", n_genes=3, token_of=table)
+    assert cell["names"] == [*(symbol_of[token] for token in panel[::-1]), "depth", "depth"]
+    cell = names_of(call, small_store, "nicheformer", means=dict.fromkeys(panel, 1.0))
+    assert set(cell["names"]) == {symbol_of[token] for token in panel}
+    table = [-1 if one < 0 else 10 + one for one in table]
+    cell = names_of(call, small_store, "uce", rows=table, chromosomes=[one % 2 if one > 0 else -1 for one in table],
+                    starts=table, sample_size=4)  # fmt: skip
+    assert cell["names"][0] == "<cls>" and cell["names"][1].startswith("chromosome ")
+    assert {*cell["names"]} <= {
+        "<cls>",
+        "<end>",
+        "chromosome 0",
+        "chromosome 1",
+        *(symbol_of[token] for token in panel),
+    }
+    cell = names_of(
+        call, small_store, "state_se", embedding=table, max_length=4, n_expressed=1, n_unexpressed=1, n_shared=0
+    )
+    assert cell["names"][0] == "<cls>" and {*cell["names"][1:]} <= {symbol_of[token] for token in panel}
+
+
 def tables(store):
     genes = cm.open(store).gene_ids
     return {gene: 0.5 + i % 7 for i, gene in enumerate(genes)}

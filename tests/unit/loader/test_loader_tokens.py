@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
+
+import anndata
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 
 from cellmill import kernel
-from cellmill.errors import ConfigError, NotRawCountsError, StateMismatchError, VocabularyError
+from cellmill.errors import ConfigError, InputError, NotRawCountsError, StateMismatchError, VocabularyError
 from cellmill.genes import Vocabulary
+from cellmill.ingest import build
 from cellmill.loader import Loader
-from cellmill.tokens import CSR, Context, ScGPT, Tahoe
+from cellmill.simulate import write_atlas
+from cellmill.tokens import CSR, Context, CountDiffusion, ScFoundation, ScGPT, Tahoe
 
 RECIPES = [
     ScGPT(max_length=40, mask=0.4),
@@ -140,6 +145,54 @@ def test_fillers_are_measured_and_not_expressed(atlas):
             assert not counts[i, columns].any()
             assert measured[of_row[row], columns].all()
             assert len(genes) == min(379, int(measured[of_row[row]].sum()))
+
+
+def test_a_panel_holds_padding_where_the_source_of_a_cell_did_not_look(atlas, tmp_path):
+    inputs = write_atlas(tmp_path / "inputs", n_cells=90, n_genes=120, seed=2)
+    first = anndata.read_h5ad(inputs[0])
+    first[:, 30:].copy().write_h5ad(inputs[0])  # a study that measured fewer genes
+    store = build(tmp_path / "s.mill", inputs)
+    measured, of_row = store.measured(), store.source_of()
+    assert len({tuple(row) for row in measured}) > 1
+    panel = list(store.gene_ids)[::2]
+    recipe = CountDiffusion(panel=panel, vocabulary=store.vocabulary, n_counts=16, time=0.5)
+    for batch in Loader(store, batch_size=40, tokens=recipe, seed=1):
+        for i, row in enumerate(batch.rows.tolist()):
+            looked = measured[of_row[row]][::2].astype(bool)
+            lacks = torch.from_numpy(~looked)
+            assert (batch.target[i] == recipe.pad_token).equal(lacks)
+            assert (batch.values[i] == recipe.pad_token).equal(lacks)
+            assert not batch.mask[i][lacks].any()
+        assert batch.mask.any()
+    keys = np.zeros(3, np.uint64)
+    counts, genes = sparse.csr_array((3, 4), dtype=np.uint32), np.arange(4)
+    with pytest.raises(InputError, match="measured must begin with one row for each source and 4 columns"):
+        CountDiffusion(panel=[1, 2]).encode(counts, genes, keys, measured=(np.ones((1, 3)), np.zeros(3, int)))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "few"),
+    [
+        (lambda ids: ScGPT(vocabulary=Vocabulary(ids[:9], specials={"<pad>": 900, "<cls>": 901})), True),
+        (lambda ids: ScFoundation(token_of=dict.fromkeys(ids[:1], 7), vocabulary=Vocabulary(ids)), True),
+        (lambda ids: ScGPT(vocabulary=Vocabulary(ids[:90], specials={"<pad>": 900, "<cls>": 901})), False),
+        (lambda ids: ScGPT(genes=ids[:5]), False),
+        (lambda ids: CountDiffusion(panel=ids[:5], vocabulary=Vocabulary(ids, specials={"<pad>": 900})), False),
+    ],
+)
+def test_of_a_store_of_which_hardly_a_gene_is_known_it_is_said(atlas, recipe, few):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        Loader(atlas, tokens=recipe(list(atlas.gene_ids)))
+    told = [str(one.message) for one in said if "are known to" in str(one.message)]
+    assert len(told) == few
+    if few:
+        assert "of 400 genes" in told[0] and "atlas.mill" in told[0]
+
+
+def test_numbers_are_no_labels(atlas):
+    with pytest.raises(InputError, match="the column holds numbers, not labels"):
+        next(iter(Loader(atlas, tokens=ScGPT(context=(Context("total_counts", {"1": 90_000}, missing=90_001),)))))
 
 
 def test_what_cannot_be_meant_names_the_parameter():
