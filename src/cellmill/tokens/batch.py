@@ -85,6 +85,57 @@ class TokenBatch:
             raise InputError("this batch has no padding: it is CSR, dense, or was asked for with pad='none'")
         return torch.arange(self.genes.shape[1], device=self.lengths.device) >= self.lengths[:, None]
 
+    def known(self) -> Tensor:
+        """Return which tokens are shown to the model, bool[n, length]: neither hidden nor padding.
+
+        Where what is hidden is a part of its own, `extra["gen_genes"]`, the columns are those of `genes` and then those
+        of the part.
+
+        Raises
+        ------
+        InputError
+            When the batch is no padded sequences.
+        """
+        shown = ~self.padding_mask()
+        if self.mask is not None:
+            shown &= ~self.mask
+        if "gen_genes" not in self.extra:
+            return shown
+        return torch.cat([shown, torch.zeros_like(self.extra["gen_genes"], dtype=torch.bool)], dim=1)
+
+    def attention_mask(self) -> Tensor:
+        """Return which token may look at which, bool[n, query, key], True where it may, as torch's attention takes it.
+
+        The rule of generative training: every token sees those that are `known`, and a hidden one itself too, but no
+        other hidden one; nothing sees padding. Columns are those of `known`.
+
+        Raises
+        ------
+        InputError
+            When the batch is no padded sequences.
+
+        Notes
+        -----
+        Memory is n times the length squared, in bytes; where attention takes a rule instead of a mask (flex attention),
+        the rule is ``known[cell, key] | (query == key)``. Source: scGPT, branch dev-temp `4068d67`,
+        `scgpt/model/flash_layers.py`; tahoebio/tahoe-x1 `7dfe74f`, `tahoe_x1/model/blocks.py`.
+
+        Examples
+        --------
+        >>> shown, hidden = torch.tensor([[4, 5, 0]]), torch.tensor([[False, True, False]])
+        >>> batch = TokenBatch(values=shown.float(), genes=shown, mask=hidden, lengths=torch.tensor([2]))
+        >>> batch.attention_mask().int().tolist()
+        [[[1, 0, 0], [1, 1, 0], [1, 0, 0]]]
+        """
+        known = self.known()
+        real = ~self.padding_mask()
+        if "gen_genes" in self.extra:
+            hidden = self.extra["gen_genes"]
+            there = torch.arange(hidden.shape[1], device=hidden.device) < self.extra["gen_lengths"][:, None]
+            real = torch.cat([real, there], dim=1)
+        itself = torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
+        return known[:, None, :] | (itself & real[:, None, :])
+
     def to_sparse_csr(self) -> Tensor:
         """Return the counts as a torch sparse CSR tensor, float32[n, n_columns].
 
