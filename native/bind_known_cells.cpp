@@ -1,4 +1,4 @@
-// Cells without genes that have no token, for Python: kernel/token_cells.py.
+// Cells without genes that have no token, for Python: kernel/known_cells.py.
 #include "bind_arrays.hpp"
 #include "bind_tokens.hpp"
 #include "known_cells.hpp"

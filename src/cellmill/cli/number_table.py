@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import pickle
+import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cellmill.errors import InputError, NotFoundError
+from cellmill.errors import CellmillError, InputError, NotFoundError
 
 __all__ = ["read_number_table"]
 
+_MISSING = frozenset({"", ".", "-", "na", "n/a", "nan", "null", "none"})
 Numbers = dict[str, float] | np.ndarray[Any, Any]
 
 
@@ -46,10 +49,12 @@ def read_number_table(path: str | Path) -> Numbers:
     if read is None:
         raise InputError(f"{path}: a table of numbers of genes ends in {_ENDINGS}")
     try:
-        found = read(path)
-    except (ValueError, pa.ArrowException, pickle.UnpicklingError, EOFError, csv.Error, UnicodeError) as error:
-        raise InputError(f"{path}: this is no table of one number for each gene: {error}") from None
-    return _checked(path, found)
+        return _checked(path, read(path))
+    except CellmillError:
+        raise
+    except _UNREADABLE as error:
+        told = str(error) or type(error).__name__
+        raise InputError(f"{path}: this is no table of one number for each gene: {told}") from None
 
 
 def _checked(path: Path, found: Any) -> Numbers:
@@ -68,7 +73,16 @@ def _checked(path: Path, found: Any) -> Numbers:
 
 
 def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError(
+            f"{next(gene for gene, n in Counter(gene for gene, _ in pairs).items() if n > 1)!r} is there twice"
+        )
+    return made
 
 
 def _read_text(path: Path) -> dict[str, float]:
@@ -82,12 +96,14 @@ def _read_text(path: Path) -> dict[str, float]:
             raise ValueError(f"line {number} has one column; gene and number are needed")
         value = _as_number(line[1])
         if value is None:
-            if number == 1:  # names of the columns
+            if number == 1 and line[1].strip().lower() not in _MISSING:  # names of the columns
                 continue
             raise ValueError(f"line {number}: {line[1]!r} is no number")
         if line[0] in made:
             raise ValueError(f"line {number}: gene {line[0]!r} is there twice")
         made[line[0]] = value
+    if not made:
+        raise ValueError("it holds no number")
     return made
 
 
@@ -114,18 +130,73 @@ def _read_npy(path: Path) -> Any:
     return np.load(path, allow_pickle=False)
 
 
+# NumPy's own dtype and scalar would take an address for an object; what stands in for them takes numbers alone.
+_CODES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"})
+
+
+class _Code:
+    """A type of numbers as a pickle says it."""
+
+    __slots__ = ("code", "order")
+    code: str
+    order: str
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
+            raise pickle.UnpicklingError("it holds a type of numbers that cannot be read")
+        self.order = state[1]
+
+
+class _AsCode:
+    """Stands in for numpy.dtype."""
+
+    __slots__ = ()
+
+    def __call__(self, code: Any, *_: Any) -> _Code:
+        if code not in _CODES:
+            raise pickle.UnpicklingError(f"it holds the type {code!r}, which is none of numbers")
+        made = _Code()
+        made.code, made.order = code, "="
+        return made
+
+
+class _AsNumber:
+    """Stands in for what NumPy makes a number of."""
+
+    __slots__ = ()
+
+    def __call__(self, kind: Any, raw: Any) -> int | float:
+        dtype = np.dtype(kind.order.replace("|", "=") + kind.code) if isinstance(kind, _Code) else None
+        if dtype is None or not isinstance(raw, bytes) or len(raw) != dtype.itemsize:
+            raise pickle.UnpicklingError("it holds a number that cannot be read")
+        number: int | float = np.frombuffer(raw, dtype)[0].item()
+        return number
+
+
+class _AsBytes:
+    """Stands in for what older pickles make bytes by."""
+
+    __slots__ = ()
+
+    def __call__(self, text: Any, encoding: Any = "latin1") -> bytes:
+        if not isinstance(text, str) or encoding != "latin1":
+            raise pickle.UnpicklingError("it holds bytes that cannot be read")
+        return text.encode("latin1")
+
+
 class _Plain(pickle.Unpickler):
     """Reads numbers and texts; whatever else a pickle asks for is refused, and with it anything that would run."""
 
-    allowed = frozenset({
-        ("numpy", "dtype"), ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
-        ("collections", "OrderedDict"),
-    })  # fmt: skip
-
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.allowed:
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no number")
-        return super().find_class(module, name)
+        if (module, name) == ("numpy", "dtype"):
+            return _AsCode()
+        if (module, name) in (("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar")):
+            return _AsNumber()
+        if (module, name) == ("_codecs", "encode"):
+            return _AsBytes()
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict
+        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no number")
 
 
 def _read_pickle(path: Path) -> Any:
@@ -138,3 +209,8 @@ _READERS: Mapping[str, Callable[[Path], Any]] = MappingProxyType({
     ".npy": _read_npy, ".pkl": _read_pickle, ".pickle": _read_pickle,
 })  # fmt: skip
 _ENDINGS = ", ".join(_READERS)
+# what readers of JSON, Parquet, NumPy and pickles raise of bytes that are something else
+_UNREADABLE = (
+    ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, MemoryError, OSError, EOFError,
+    ImportError, zipfile.BadZipFile, pickle.UnpicklingError, csv.Error, pa.ArrowException,
+)  # fmt: skip

@@ -92,12 +92,18 @@ def _names(store: cm.Store, axis: Any, recipe: Any) -> dict[int, str]:
     symbols = _symbols(store)
     numbers = recipe.numbers_of(axis.tokens) if hasattr(recipe, "numbers_of") else axis.tokens
     names = {int(one): symbols.get(gene, gene) for one, gene in zip(numbers, axis.gene_ids, strict=True) if one >= 0}
+    panel, vocabulary = getattr(recipe, "panel", None), getattr(recipe, "vocabulary", None)
+    if panel is not None and vocabulary is not None:  # genes of the panel that the store lacks
+        name_of = dict(
+            zip(vocabulary.tokens.tolist(), zip(vocabulary.symbols, vocabulary.ids, strict=True), strict=True)
+        )
+        told = {place: name_of.get(token, ("", "?")) for place, token in enumerate(panel)}
+        names = {place: symbol or gene for place, (symbol, gene) in told.items()} | names
     if hasattr(recipe, "own_names"):
         own: dict[int, str] = recipe.own_names()
         return names | own
     if hasattr(recipe, "numbers_of"):
         return names
-    vocabulary = getattr(recipe, "vocabulary", None)
     specials: Mapping[str, int] = vocabulary.specials if vocabulary is not None else {}
     return names | {token: name for name, token in specials.items()}
 

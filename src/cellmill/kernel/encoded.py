@@ -75,6 +75,11 @@ class EncodedRows:
         return IMPLEMENTATION == "native"
 
     @property
+    def decoded(self) -> bool:
+        """Whether `gather` was called."""
+        return self._counts is not None
+
+    @property
     def totals(self) -> U64:
         """Sum of all counts of each cell, u64 (m,); of cells that no kernel has decoded yet it is found out now.
 

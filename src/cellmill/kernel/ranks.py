@@ -139,7 +139,9 @@ def rank_keys(cells: TokenCells, divisors: F64) -> U8:
     A key is the place of ``count / divisor`` among those of all columns and counts up to 24, each as wide as it is
     frequent in the example. Values of another key are never compared, those of one key always.
     """
-    made = np.zeros(len(divisors), dtype=KEYED)
+    room = np.zeros((len(divisors) + 1) * KEYED.itemsize, dtype=np.uint8)
+    begin = -room.ctypes.data % KEYED.itemsize  # where a line of the cache begins
+    made = room[begin : begin + len(divisors) * KEYED.itemsize].view(KEYED)
     made["divisor"], made["token"] = divisors, cells.token_of
     by_token = np.argsort(cells.token_of, kind="stable")
     values = np.arange(1, KEYED_COUNTS + 1) / divisors[by_token, None]

@@ -123,6 +123,9 @@ class TokenCells:
             For the first cell that cannot be decoded.
         """
         encoded = self.encoded
+        if encoded is not None and encoded.decoded:
+            _ = self.columns  # which takes what was decoded already, for totals say
+            encoded = None
         fault = kernel(self, *args)
         if encoded is not None:
             encoded.raise_for(fault)

@@ -13,13 +13,14 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from cellmill.errors import VocabularyError
+from cellmill.errors import CorruptStoreError, StoreError, VocabularyError
 from cellmill.genes import Vocabulary
 from cellmill.loader.axis import GeneAxis
 from cellmill.store import Store
+from cellmill.store.measured import measured_by_source
 from cellmill.tokens import Recipe
 
-__all__ = ["Measured", "bind_axis", "bind_recipe", "warn_of_few"]
+__all__ = ["Measured", "bind_axis", "bind_recipe", "measured_of", "warn_of_few"]
 
 I64 = npt.NDArray[np.int64]
 
@@ -43,6 +44,8 @@ def bind_recipe(recipe: Recipe, stores: Sequence[Store]) -> Recipe:
             f"the stores have different vocabularies ({told}), so one token would mean several genes. Say whose tokens "
             f"are meant: {type(recipe).__name__}(vocabulary=cellmill.Vocabulary.load(...))"
         )
+    if hasattr(made, "bound_to"):
+        return cast(Recipe, made.bound_to(stores[0].vocabulary))
     if hasattr(made, "vocabulary_hash"):  # its tables are over tokens already: those of the stores
         return recipe
     return cast(Recipe, replace(cast(Any, recipe), vocabulary=stores[0].vocabulary))
@@ -132,8 +135,7 @@ class Measured:
         kind_of = []
         for store, panel in zip(stores, axis.panels, strict=True):
             codes = []
-            for name in store.manifest.sources.texts("name"):  # a source at a time: ten thousand would be gigabytes
-                own = store.measured(name)
+            for own in measured_by_source(store):  # a source at a time: ten thousand would be gigabytes
                 here = np.zeros(len(axis), dtype=np.uint8)
                 columns = np.arange(len(own)) if panel is None else panel
                 here[columns[own & (columns >= 0)]] = 1
@@ -149,3 +151,25 @@ class Measured:
             here = store == code
             codes[here] = self.kind_of[code][stores[code].source_of(row[here])]
         return self.genes, codes
+
+
+def measured_of(recipe: Recipe, stores: Sequence[Store], axis: GeneAxis) -> Measured | None:
+    """Return what a recipe is to be told of measured genes; None for one that does not ask.
+
+    A recipe that fills rows up cannot go on without; of one that has unmeasured genes apart from zeros, all genes of a
+    store that was written before this was kept count as measured, with a warning.
+    """
+    if getattr(recipe, "fill", None) == "unexpressed":
+        return Measured.of(stores, axis)
+    if not getattr(recipe, "wants_measured", False):
+        return None
+    try:
+        return Measured.of(stores, axis)
+    except CorruptStoreError:
+        raise
+    except StoreError as error:
+        told = (
+            f"{error} Until then all genes of the store count as measured, and zeros of those that were not as zeros."
+        )
+        warnings.warn(told, UserWarning, stacklevel=4)
+        return None

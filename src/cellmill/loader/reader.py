@@ -15,7 +15,7 @@ from cellmill import kernel
 from cellmill import tokens as recipes
 from cellmill.errors import ConfigError, nearest
 from cellmill.loader.axis import GeneAxis, Missing, align_genes, token_numbers
-from cellmill.loader.binding import Measured, bind_axis, bind_recipe, warn_of_few
+from cellmill.loader.binding import bind_axis, bind_recipe, measured_of, warn_of_few
 from cellmill.loader.obs import ObsColumn, ObsWanted, load_obs
 from cellmill.loader.schedule import whole_number
 from cellmill.loader.thinning import thin_counts
@@ -75,8 +75,7 @@ class Reader:
         self.axis: GeneAxis = bind_axis(axis, self.stores, getattr(self.tokens, "vocabulary", None))
         warn_of_few(self.axis, self.tokens, self.stores)
         self.context = load_obs(self.stores, getattr(self.tokens, "obs_columns", ()))
-        fills = getattr(self.tokens, "fill", None) == "unexpressed" or getattr(self.tokens, "wants_measured", False)
-        self.measured = Measured.of(self.stores, self.axis) if fills else None
+        self.measured = measured_of(self.tokens, self.stores, self.axis)
         self.obs = load_obs(self.stores, obs)
         self._categories = {each.name: each.categories for each in self.obs if each.categories is not None}
         self.panels = tuple(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cellmill.store.manifest import SourceEntry
     from cellmill.store.reader import Store
 
-__all__ = ["MEASURED", "measured_genes", "measured_record", "read_record", "sources_of_rows"]
+__all__ = ["MEASURED", "measured_by_source", "measured_genes", "measured_record", "read_record", "sources_of_rows"]
 
 MEASURED = "measured"
 
@@ -98,7 +98,7 @@ def measured_genes(store: Store, source: str | None = None) -> Bools:
     """Return `Store.measured`: one source's genes, or those of all sources, a row each."""
     sources = store.manifest.sources
     if source is None:
-        rows = [_of_entry(store, entry) for entry in sources]  # a byte a gene and source
+        rows = list(measured_by_source(store))  # a byte a gene and source
         return np.stack(rows) if rows else np.zeros((0, store.n_genes), dtype=bool)
     names = sources.texts("name")
     if source not in names:
@@ -106,7 +106,22 @@ def measured_genes(store: Store, source: str | None = None) -> Bools:
             f"{store.location}: there is no source {source!r}.{nearest(source, names)} "
             f"It has: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
         )
-    return _of_entry(store, sources[names.index(source)])
+    return _of_entry(store, sources[names.index(source)])[_positions(store)]
+
+
+def measured_by_source(store: Store) -> Iterator[Bools]:
+    """Yield which genes each source measured, in storage order, a source at a time; raises as `Store.measured`."""
+    positions = _positions(store)
+    for entry in store.manifest.sources:
+        yield _of_entry(store, entry)[positions]
+
+
+def _positions(store: Store) -> npt.NDArray[np.int64]:
+    """Position in the vocabulary of each gene of the store."""
+    positions: npt.NDArray[np.int64] = store.vocabulary.index_of(store.gene_ids)
+    if (positions < 0).any():
+        raise CorruptStoreError(f"{store.location}: its vocabulary does not hold all of its genes")
+    return positions
 
 
 def sources_of_rows(store: Store, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -123,6 +138,7 @@ def sources_of_rows(store: Store, rows: npt.NDArray[np.int64]) -> npt.NDArray[np
 
 
 def _of_entry(store: Store, entry: SourceEntry) -> Bools:
+    """Genes of the vocabulary that a source measured."""
     vocabulary = store.vocabulary
     path = store.local_file(entry.report)
     where = f"{store.location}/{entry.report.path}"
@@ -147,7 +163,4 @@ def _of_entry(store: Store, entry: SourceEntry) -> Bools:
             f"{where}: does not say which genes {entry.name!r} measured; it was written before that was kept. Build "
             "the store again from its inputs to have it."
         )
-    positions = vocabulary.index_of(store.gene_ids)
-    if (positions < 0).any():
-        raise CorruptStoreError(f"{store.location}: its vocabulary does not hold all of its genes")
-    return measured[positions]
+    return measured

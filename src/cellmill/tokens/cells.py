@@ -133,6 +133,7 @@ def as_cells(
     if is_of_kernel(whole):
         columns, values = np.ascontiguousarray(whole.indices, np.int32), np.ascontiguousarray(values, np.uint32)
         indptr = np.ascontiguousarray(whole.indptr, np.int64)
+        tokens, numbers = np.ascontiguousarray(tokens), np.ascontiguousarray(numbers)
         cells = TokenCells.of_kernel(indptr, columns, values, token_of=tokens, keys=numbers)
     else:
         cells = TokenCells(whole.indptr, whole.indices, values, token_of=tokens, keys=numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -167,6 +168,20 @@ class CountDiffusion:
     def n_tokens(self) -> int:
         """Rows that an embedding of the count tokens needs."""
         return len(self.edges) + 3
+
+    def bound_to(self, vocabulary: Vocabulary) -> CountDiffusion:
+        """Return the recipe with the padding of a vocabulary, where it was given none and names no panel of tokens."""
+        if self.vocabulary is not None or self.panel is not None:
+            return self
+        made = copy.copy(self)
+        bound = {
+            "vocabulary": vocabulary,
+            "vocabulary_hash": vocabulary.hash,
+            "pad_gene": special_of(vocabulary, "<pad>"),
+        }
+        for name, value in bound.items():
+            object.__setattr__(made, name, value)
+        return made
 
     @property
     def wants_measured(self) -> bool:

@@ -49,7 +49,9 @@ def is_of_kernel(counts: sparse.csr_array) -> bool:
 def encoded_of(counts: sparse.csr_array) -> EncodedRows | None:
     """Return what a matrix will be decoded from; None of one that is, or whose rows were replaced."""
     encoded = getattr(counts, "encoded", None)
-    return encoded if encoded is not None and counts.indptr is encoded.indptr else None
+    if encoded is None or counts.indptr is not encoded.indptr:
+        return None
+    return encoded if counts.shape == (len(encoded.indptr) - 1, encoded.n_genes) else None
 
 
 class _Later(sparse.csr_array):  # type: ignore[misc]  # scipy has no types

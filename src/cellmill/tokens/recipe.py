@@ -88,7 +88,13 @@ def tell_no_memory(encode: Callable[P, R]) -> Callable[P, R]:
 
 
 class Recipe(Protocol):
-    """A frozen configuration that turns counts into what one family of models is fed."""
+    """A frozen configuration that turns counts into what one family of models is fed.
+
+    Beside what is written here, a loader looks for: `obs_columns`, columns of obs whose labels `encode` is handed as
+    `obs`; `vocabulary`, whose tokens genes get; `fused`, True for one that is handed counts which decode themselves
+    when they are looked into, and no totals (they are the sums of counts); `wants_measured`, True for one that takes
+    `measured`. Previews look for `numbers_of` and `own_names`, what stands in `batch.genes` where that is no token.
+    """
 
     @property
     def genes(self) -> tuple[str, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import pickle
@@ -119,11 +120,12 @@ def write_table(path, table):
     elif path.suffix == ".parquet":
         pq.write_table(pa.table({"gene": list(table), "median": list(table.values())}), path)
     elif path.suffix == ".pkl":
-        path.write_bytes(pickle.dumps({gene: np.float64(value) for gene, value in table.items()}))
+        protocol = int(path.stem[-1]) if path.stem[-1].isdigit() else None
+        path.write_bytes(pickle.dumps({gene: np.float64(value) for gene, value in table.items()}, protocol))
     return path
 
 
-@pytest.mark.parametrize("ending", [".json", ".csv", ".tsv", ".parquet", ".pkl"])
+@pytest.mark.parametrize("ending", [".json", ".csv", ".tsv", ".parquet", ".pkl", "0.pkl", "2.pkl", "5.pkl"])
 def test_a_table_comes_from_a_file(call, small_store, tmp_path, ending):
     table = tables(small_store)
     path = write_table(tmp_path / f"medians{ending}", table)
@@ -144,6 +146,16 @@ def test_options_come_from_a_file_and_from_set(call, small_store, tmp_path):
     assert cell["length"] == 20
     assert 90000 <= cell["genes"][1] <= 90002
     assert cell["genes"][2] in (90010, 90011)
+
+
+# a pickle that hands numpy's own scalar an address to take for an object: reading it would end the process
+OBJECT_AT_AN_ADDRESS = (
+    b"\x80\x04\x8c\x16numpy._core.multiarray\x8c\x06scalar\x93\x8c\x05numpy\x8c\x05dtype\x93\x8c\x02O8\x89\x88\x87R"
+    b"(K\x03\x8c\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbC\x08AAAAAAAA\x86R."
+)
+NPY_OF_TOO_MANY = b"\x93NUMPY\x01\x00\x76\x00" + (
+    b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,), }".ljust(117) + b"\n"
+)
 
 
 class Runs:
@@ -169,6 +181,17 @@ class Runs:
         ("table.pkl", b"cos\nsystem\n", "this is no table"),
         ("table.pkl", pickle.dumps(Runs()), "which is no number"),
         ("table.pkl", b"", "this is no table"),
+        ("table.pkl", OBJECT_AT_AN_ADDRESS, "the type 'O8', which is none of numbers"),
+        ("table.pkl", pickle.dumps({"ENSG1": np.longdouble(1)}), "which is none of numbers"),
+        ("table.pkl", pickle.dumps(collections.OrderedDict)[:-1] + b"K\x05\x85R.", "this is no table"),
+        ("table.pkl", b"\x80\x04)}b.", "this is no table"),
+        ("table.csv", b"ENSG1,n/a\nENSG2,1\n", "line 1: 'n/a' is no number"),
+        ("table.csv", b"gene,median\n", "it holds no number"),
+        ("table.json", b'{"ENSG1": 1, "ENSG1": 2}', "'ENSG1' is there twice"),
+        ("table.json", b"[[1], [1, 2]]", "this is no table"),
+        ("table.json", b"[" * 100_000, "this is no table"),
+        ("table.npy", b"PK\x03\x04", "this is no table"),
+        ("table.npy", NPY_OF_TOO_MANY, "this is no table"),
     ],
 )
 def test_a_file_that_is_no_table_is_told(call, small_store, tmp_path, monkeypatch, name, data, told):

@@ -11,11 +11,19 @@ import torch
 from scipy import sparse
 
 from cellmill import kernel
-from cellmill.errors import ConfigError, InputError, NotRawCountsError, StateMismatchError, VocabularyError
+from cellmill.errors import (
+    ConfigError,
+    InputError,
+    NotRawCountsError,
+    StateMismatchError,
+    StoreError,
+    VocabularyError,
+)
 from cellmill.genes import Vocabulary
 from cellmill.ingest import build
 from cellmill.loader import Loader
 from cellmill.simulate import write_atlas
+from cellmill.store import measured
 from cellmill.tokens import CSR, Context, CountDiffusion, ScFoundation, ScGPT, Tahoe
 
 RECIPES = [
@@ -168,6 +176,32 @@ def test_a_panel_holds_padding_where_the_source_of_a_cell_did_not_look(atlas, tm
     counts, genes = sparse.csr_array((3, 4), dtype=np.uint32), np.arange(4)
     with pytest.raises(InputError, match="measured must begin with one row for each source and 4 columns"):
         CountDiffusion(panel=[1, 2]).encode(counts, genes, keys, measured=(np.ones((1, 3)), np.zeros(3, int)))
+
+
+def test_padding_is_that_of_the_store(atlas, tmp_path):
+    ids = list(atlas.gene_ids)
+    Vocabulary.from_json({"<pad>": 5000, **{gene: i for i, gene in enumerate(ids)}}).to_json(tmp_path / "v.json")
+    inputs = write_atlas(tmp_path / "inputs", n_cells=300, n_genes=400, seed=1)
+    store = build(tmp_path / "s.mill", inputs, vocabulary=tmp_path / "v.json")
+    loader = Loader(store, batch_size=300, tokens=CountDiffusion(max_length=390, n_counts=16))
+    (batch,) = loader
+    assert (batch.genes == 5000).equal(batch.padding_mask()) and batch.padding_mask().any()
+    assert loader.reader.tokens.vocabulary_hash == store.vocabulary.hash
+    assert loader.state_dict()["vocabulary"] == [store.vocabulary.hash]
+
+
+def test_a_store_that_does_not_say_what_was_measured_is_read_with_a_warning(atlas, monkeypatch):
+    recipe = CountDiffusion(panel=list(atlas.gene_ids)[:20], vocabulary=atlas.vocabulary, n_counts=16)
+    expected = next(iter(Loader(atlas, batch_size=50, tokens=recipe)))
+    monkeypatch.setattr(measured, "read_record", lambda *args, **how: None)
+    with pytest.warns(UserWarning, match="written before that was kept.*count as measured"):
+        loader = Loader(atlas, batch_size=50, tokens=recipe)
+    batch = next(iter(loader))
+    assert (batch.target != recipe.pad_token).all()
+    there = expected.target != recipe.pad_token
+    assert batch.target[there].equal(expected.target[there])
+    with pytest.raises(StoreError, match="written before that was kept"):
+        Loader(atlas, tokens=ScGPT(fill="unexpressed"))
 
 
 @pytest.mark.parametrize(
