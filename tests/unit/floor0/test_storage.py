@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,13 @@ def test_a_lock_file_that_was_moved_away_is_no_lock(tmp_path):
         (tmp_path / "lock").rename(tmp_path / "elsewhere")
         with exclusive_lock(tmp_path / "lock", what="x"):
             pass
+
+
+def test_threads_that_write_one_file_do_not_move_away_each_others(tmp_path):
+    path = tmp_path / "tag"
+    texts = [str(i).encode() * 50 for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(30):
+            list(pool.map(lambda text: write_atomic(path, text), texts))
+            assert path.read_bytes() in texts
+    assert list(tmp_path.iterdir()) == [path]
