@@ -13,10 +13,6 @@
 #endif
 #include <immintrin.h>
 
-// Marked function by function, not by compiler flags: a template of the standard library that is compiled under such
-// flags could be the copy that the linker keeps for everybody.
-#define WIDE __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,bmi,bmi2,popcnt")))
-
 namespace cellmill {
 namespace {
 

@@ -63,10 +63,7 @@ AVX2 void number(std::uint64_t stream, const GeneOfColumn* genes, const std::int
         put8(numbers + i, mix(_mm256_xor_si256(_mm256_unpacklo_epi64(even, odd), key)));
         put8(tokens + i, _mm256_unpackhi_epi64(even, odd));
     }
-    for (; i < n; ++i) {
-        numbers[i] = mix64(stream ^ genes[columns[i]].mixed);
-        tokens[i] = genes[columns[i]].token;
-    }
+    plain::number(stream, genes, columns, n, numbers, tokens, i);
 }
 
 // Halves of eight numbers, in another order than theirs: 0 1 4 5 2 3 6 7.
@@ -106,14 +103,8 @@ AVX2 std::size_t near_half(const std::uint64_t* numbers, std::size_t n, std::uin
         put8(inside + found, _mm256_permutevar8x32_epi32(here, placed(mask)));
         found += static_cast<std::size_t>(std::popcount(mask));
     }
-    for (; i < n; ++i) {
-        const std::uint32_t at = static_cast<std::uint32_t>(numbers[i] >> half);
-        inside[found] = at;
-        less += at < low;
-        found += at - low <= most;
-    }
     *below = less;
-    return found;
+    return plain::near(numbers, n, half, low, most, inside, below, i, found);
 }
 
 AVX2 std::size_t near(const std::uint64_t* numbers, std::size_t n, int half, std::uint32_t low, std::uint32_t most, std::uint32_t* inside,
@@ -142,14 +133,7 @@ AVX2 std::size_t keep(std::uint64_t* numbers, std::int64_t* tokens, const std::u
         put8(tokens + next, _mm256_permutevar8x32_epi32(second_token, more_places));
         at += static_cast<std::size_t>(std::popcount(mask));
     }
-    for (; i < n; ++i) {
-        const std::uint64_t number = numbers[i];
-        tokens[at] = tokens[i];
-        to_counts[at] = counts[i];
-        numbers[at] = number;
-        at += static_cast<std::uint32_t>(number >> 32) <= rank;
-    }
-    return at;
+    return plain::keep(numbers, tokens, counts, n, rank, to_counts, i, at);
 }
 
 AVX2 void hide(const std::uint64_t* numbers, std::size_t n, std::uint32_t rank, std::uint8_t* hidden) {
@@ -159,7 +143,7 @@ AVX2 void hide(const std::uint64_t* numbers, std::size_t n, std::uint32_t rank, 
         const std::uint64_t bytes = _pdep_u64(at_most<0>(numbers + i, ranks), 0x0101010101010101ULL);
         std::copy_n(reinterpret_cast<const std::uint8_t*>(&bytes), 8, hidden + i);
     }
-    for (; i < n; ++i) hidden[i] = static_cast<std::uint32_t>(numbers[i]) <= rank;
+    plain::hide(numbers, n, rank, hidden, i);
 }
 
 // The upper 53 bits as a number in [0, 1): exact, in two parts.
@@ -193,7 +177,7 @@ AVX2 void draw(const CountBins& bins, const std::uint64_t* numbers, const std::u
         const __m128 none = _mm_castsi128_ps(_mm_cmpeq_epi32(count, _mm_setzero_si128()));
         _mm_storeu_ps(to + i, _mm_blendv_ps(_mm256_cvtpd_ps(bin), _mm_set1_ps(zero), none));
     }
-    for (; i < n; ++i) to[i] = bins.draw(counts[i], to_uniform(number_to_bin(numbers[i])), zero);
+    plain::draw(bins, numbers, counts, n, zero, to, i);
 }
 
 // Counts of 32 at once: bytes that are equal to 1, to 2 and so on, of at most 255 rounds, so that no byte overflows.
@@ -227,14 +211,7 @@ AVX2 std::size_t tally(const std::uint32_t* counts, std::size_t n, std::uint32_t
             sizes[count] += static_cast<std::uint32_t>(parts[0] + parts[1] + parts[2] + parts[3]);
         }
     }
-    for (; i < n; ++i) {
-        const std::uint32_t count = counts[i];
-        if (count < kTallied)
-            ++sizes[count];
-        else
-            large[n_large++] = count;
-    }
-    return n_large;
+    return plain::tally(counts, n, sizes, large, i, n_large);
 }
 
 }  // namespace

@@ -11,8 +11,6 @@
 #endif
 #include <immintrin.h>
 
-#define WIDE __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,bmi,bmi2,popcnt")))
-
 namespace cellmill {
 namespace {
 
@@ -42,10 +40,7 @@ WIDE void number(std::uint64_t stream, const GeneOfColumn* genes, const std::int
         _mm512_storeu_si512(numbers + i, mix(_mm512_xor_si512(_mm512_unpacklo_epi64(even, odd), key)));
         _mm512_storeu_si512(tokens + i, _mm512_unpackhi_epi64(even, odd));
     }
-    for (; i < n; ++i) {
-        numbers[i] = mix64(stream ^ genes[columns[i]].mixed);
-        tokens[i] = genes[columns[i]].token;
-    }
+    plain::number(stream, genes, columns, n, numbers, tokens, i);
 }
 
 // Halves of eight numbers.
@@ -68,14 +63,8 @@ WIDE std::size_t near(const std::uint64_t* numbers, std::size_t n, int half, std
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(inside + found), _mm256_maskz_compress_epi32(holds, here));
         found += static_cast<std::size_t>(std::popcount(static_cast<unsigned>(holds)));
     }
-    for (; i < n; ++i) {
-        const std::uint32_t at = static_cast<std::uint32_t>(numbers[i] >> half);
-        inside[found] = at;
-        less += at < low;
-        found += at - low <= most;
-    }
     *below = less;
-    return found;
+    return plain::near(numbers, n, half, low, most, inside, below, i, found);
 }
 
 WIDE std::size_t keep(std::uint64_t* numbers, std::int64_t* tokens, const std::uint32_t* counts, std::size_t n, std::uint32_t rank,
@@ -93,14 +82,7 @@ WIDE std::size_t keep(std::uint64_t* numbers, std::int64_t* tokens, const std::u
         _mm512_storeu_si512(tokens + at, _mm512_maskz_compress_epi64(holds, token));
         at += static_cast<std::size_t>(std::popcount(static_cast<unsigned>(holds)));
     }
-    for (; i < n; ++i) {
-        const std::uint64_t number = numbers[i];
-        tokens[at] = tokens[i];
-        to_counts[at] = counts[i];
-        numbers[at] = number;
-        at += static_cast<std::uint32_t>(number >> 32) <= rank;
-    }
-    return at;
+    return plain::keep(numbers, tokens, counts, n, rank, to_counts, i, at);
 }
 
 WIDE void hide(const std::uint64_t* numbers, std::size_t n, std::uint32_t rank, std::uint8_t* hidden) {
@@ -110,7 +92,7 @@ WIDE void hide(const std::uint64_t* numbers, std::size_t n, std::uint32_t rank, 
         const __mmask8 holds = _mm256_cmple_epu32_mask(halves(numbers + i, 0), ranks);
         _mm_storel_epi64(reinterpret_cast<__m128i*>(hidden + i), _mm_maskz_set1_epi8(holds, 1));
     }
-    for (; i < n; ++i) hidden[i] = static_cast<std::uint32_t>(numbers[i]) <= rank;
+    plain::hide(numbers, n, rank, hidden, i);
 }
 
 WIDE void draw(const CountBins& bins, const std::uint64_t* numbers, const std::uint32_t* counts, std::size_t n, float zero, float* to) {
@@ -136,7 +118,7 @@ WIDE void draw(const CountBins& bins, const std::uint64_t* numbers, const std::u
         const __m256d bin = _mm256_max_pd(_mm256_ceil_pd(_mm256_sub_pd(upto, _mm256_mul_pd(u, width))), least);
         _mm_storeu_ps(to + i, _mm_mask_blend_ps(_mm_testn_epi32_mask(count, count), _mm256_cvtpd_ps(bin), _mm_set1_ps(zero)));
     }
-    for (; i < n; ++i) to[i] = bins.draw(counts[i], to_uniform(number_to_bin(numbers[i])), zero);
+    plain::draw(bins, numbers, counts, n, zero, to, i);
 }
 
 // Bytes that are equal to 1, to 2 and so on, 64 at once.
@@ -161,14 +143,7 @@ WIDE std::size_t tally(const std::uint32_t* counts, std::size_t n, std::uint32_t
         }
     }
     for (std::uint32_t count = 1; count < kTallied; ++count) sizes[count] += found[count];
-    for (; i < n; ++i) {
-        const std::uint32_t count = counts[i];
-        if (count < kTallied)
-            ++sizes[count];
-        else
-            large[n_large++] = count;
-    }
-    return n_large;
+    return plain::tally(counts, n, sizes, large, i, n_large);
 }
 
 }  // namespace

@@ -11,7 +11,10 @@
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define CELLMILL_X86_VECTORS 1
 // What may use them: called where `has_avx2` holds.
+// Marked function by function, not by compiler flags: a template of the standard library that is compiled under such
+// flags could be the copy that the linker keeps for everybody.
 #define AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt")))
+#define WIDE __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,bmi,bmi2,popcnt")))  // `has_avx512`.
 #else
 #define CELLMILL_X86_VECTORS 0
 #endif
